@@ -7,8 +7,9 @@ when the address is listed; all others when a version is loaded.
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ from inferd.remote.storage import FsspecStorage, Listing, RemoteFile, Storage, S
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.verdict_cache import expanded_folder
+from inferd.small_files import MAX_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +40,9 @@ _MOST_BYTES_BESIDE = 16 * 2**20
 _INPUTS_FOLDER = "warmup"
 _RECORDED = "examples."
 
-#: Number of small files that are fetched at a time.
+#: Number of models whose settings are fetched at a time, and of files up to this size.
 _PARALLEL_FETCHES = 8
+_MOST_BYTES_AT_ONCE = 2**20
 
 
 class RemoteRepositories:
@@ -104,21 +107,27 @@ class _Repository:
         """Return the model versions that are there now. Raises `StorageError`, `RepositoryError` and `OSError`."""
         listing = self._listing.refreshed()
         known = self._models
-        models: dict[str, _Model] = {}
+        listed = _by_model(listing)
+        changed = {name: files for name, files in listed.items() if name not in known or known[name].files != files}
+        with ThreadPoolExecutor(_PARALLEL_FETCHES, "model-settings") as pool:
+            found = {name: pool.submit(self._model, name, files, listing.only) for name, files in changed.items()}
+        models = {name: model for name, model in known.items() if name in listed}
         problems: list[str] = []
-        for name, files in _by_model(listing).items():
-            before = known.get(name)
-            if before is not None and before.files == files:
-                models[name] = before
-                continue
+        for name, model in found.items():
             try:
-                models[name] = self._model(name, files, listing.only, warn)
+                models[name] = model.result()
+                for skipped in models[name].skipped:
+                    warn(skipped)
             except (StorageError, RepositoryError, DownloadError) as error:
                 problems.append(str(error))
-                if before is not None and not isinstance(error, RepositoryError):
-                    models[name] = before
+                if isinstance(error, RepositoryError):
+                    models.pop(name, None)
         self._report(problems, warn)
         self._models = models
+        if known and changed:
+            # What nobody can delete now, the next start does.
+            with suppress(OSError):
+                self._cache.delete_leftovers()
         sources = [source for model in models.values() for source in model.sources]
         if not sources:
             expected = f"expected an {_MODEL} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
@@ -133,16 +142,33 @@ class _Repository:
                 _log.warning("%s", problem)
         self._problems = frozenset(problems)
 
-    def _model(self, name: str, files: tuple[RemoteFile, ...], only: str, warn: Callable[[str], None]) -> "_Model":
+    def _model(self, name: str, files: tuple[RemoteFile, ...], only: str) -> "_Model":
         for file in files:
             self._require_noticeable(file)
+        described = [file for file in files if self._is_settings(file)]
         folder, hold = self._cache.tree(name, files)
-        described = [file for file in files if _is_settings(file.name)]
-        with ThreadPoolExecutor(_PARALLEL_FETCHES, "model-settings") as pool:
-            holds = list(pool.map(partial(self._downloads.fetch, self._storage), described))
+        holds = [self._downloads.fetch(self._storage, file) for file in described]
         remote = RemoteModel(self._storage, self._downloads, folder, files, [hold, *holds])
-        found = resolve([folder / only], warn, config_name=self._config_name)
-        return _Model(files, [replace(source, remote=remote) for source in found])
+        # What is wrong is told with the address, not with the path in the cache.
+        address = shown(files[0].address.removesuffix(f"/{files[0].name}"))
+
+        skipped: list[str] = []
+        try:
+            found = resolve([folder / only], skipped.append, config_name=self._config_name)
+        except RepositoryError as error:
+            raise RepositoryError(str(error).replace(str(folder), address)) from error
+        told = [text.replace(str(folder), address) for text in skipped]
+        return _Model(files, [replace(source, remote=remote) for source in found], told)
+
+    def _is_settings(self, file: RemoteFile) -> bool:
+        """Whether ``file`` says what a model is. Raises `StorageError` for one that is too large for it."""
+        path = PurePosixPath(file.name)
+        chosen = (_SETTINGS_FOLDER, f"{self._config_name}.pbtxt")
+        if path.name not in _SETTINGS and (path.parent.name, path.name) != chosen:
+            return False
+        if file.size > MAX_BYTES:
+            raise StorageError(f"{shown(file.address)}: expected at most {MAX_BYTES} bytes, found {file.size}")
+        return True
 
     def _require_noticeable(self, file: RemoteFile) -> None:
         """Raise `StorageError` if a change of ``file`` would not be noticed."""
@@ -153,10 +179,11 @@ class _Repository:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A folder of a listing, and the versions in it."""
+    """A folder of a listing, the versions in it, and what was skipped."""
 
     files: tuple[RemoteFile, ...]
     sources: Sequence[ModelSource]
+    skipped: Sequence[str]
 
 
 class RemoteModel:
@@ -187,12 +214,19 @@ class RemoteModel:
             if name in self._files:
                 holds.append(self._downloads.fetch(self._storage, self._files[name], is_cancelled))
                 needed = {file.name: file for file in (*self._weights_of(path), *self._beside(name))}
-                holds.extend(self._downloads.fetch(self._storage, file, is_cancelled) for file in needed.values())
+                holds.extend(self._fetched(list(needed.values()), is_cancelled))
         except DownloadCancelledError:
             pass
         except DownloadError as error:
             raise ModelLoadError(str(error)) from error
         return holds
+
+    def _fetched(self, files: Sequence[RemoteFile], is_cancelled: Callable[[], bool]) -> Iterator[Hold]:
+        """Fetch large files one after another, each in parallel parts, and several small ones at a time."""
+        fetch = partial(self._downloads.fetch, self._storage, is_cancelled=is_cancelled)
+        yield from map(fetch, (file for file in files if file.size > _MOST_BYTES_AT_ONCE))
+        with ThreadPoolExecutor(_PARALLEL_FETCHES, "model-files") as pool:
+            yield from pool.map(fetch, [file for file in files if file.size <= _MOST_BYTES_AT_ONCE])
 
     def identity(self, path: Path) -> tuple[str, int, int, int]:
         """Return what differs once the content of the file at ``path`` does, without reading it."""
@@ -249,11 +283,6 @@ def _is_of_model(file: RemoteFile) -> bool:
 
 def _version_folders(name: str) -> set[str]:
     return {part for part in PurePosixPath(name).parts[:-1] if part.isdecimal()}
-
-
-def _is_settings(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.name in _SETTINGS or path.parent.name == _SETTINGS_FOLDER
 
 
 def _is_input(name: str) -> bool:

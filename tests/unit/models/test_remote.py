@@ -1,5 +1,6 @@
 """Models in remote storage: what is found, what is fetched, and when."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from inferd.models.catalog import Catalog, fingerprint
 from inferd.models.poller import Poller
 from inferd.models.remote import RemoteRepositories
 from inferd.models.repository import ModelSource, RepositoryError
-from inferd.remote.storage import StorageError
+from inferd.remote.storage import RemoteFile, StorageError
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
 from tests.fakes import FakeClock
 from tests.load import eventually
+from tests.patience import PATIENCE_S
 from tests.unit.remote.storages import FakeStorage
 
 _ADDRESS = "s3://bucket/models"
@@ -74,6 +76,56 @@ def test_load_fetches_needed_files(tmp_path: Path, storage: FakeStorage) -> None
     assert (source.path.parents[1] / "labels.txt").read_bytes() == b"yes\nno\n"
     expected = {"words/1/model.onnx", "words/labels.txt", "words/model.yaml", "words/warmup/white"}
     assert storage.read_names() == expected
+
+
+def test_small_files_are_fetched_at_once(tmp_path: Path, storage: FakeStorage) -> None:
+    """Whether they are settings of several models, or beside one; each takes two round trips."""
+    storage.contents["digits/model.yaml"] = b"{}"
+    storage.contents["words/vocabulary.txt"] = b"a\nb\n"
+    both = threading.Barrier(2)
+
+    def meet(file: RemoteFile, _: int) -> None:
+        if file.name.endswith((".yaml", ".txt")):
+            both.wait(PATIENCE_S)
+
+    storage.before_read = meet
+    _files = _fetch(_Remote(tmp_path, storage).sources()["words", "1"])
+    assert {"words/labels.txt", "words/vocabulary.txt"} <= storage.read_names()
+
+
+def test_settings_that_are_too_large(tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are not read, and neither are files in the place of other settings."""
+    monkeypatch.setattr("inferd.models.remote.MAX_BYTES", 100)
+    storage.contents["words/model.yaml"] = bytes(101)
+    storage.contents["digits/configs/large.pbtxt"] = bytes(101)
+    remote = _Remote(tmp_path, storage, config_name="small")
+    assert set(remote.sources()) == {("digits", "1")}
+    assert storage.reads == []
+    assert remote.warnings == [f"skipped: {_ADDRESS}/words/model.yaml: expected at most 100 bytes, found 101"]
+
+
+def test_tells_address_of_what_is_wrong(tmp_path: Path, storage: FakeStorage) -> None:
+    """Operators do not know the paths in the cache."""
+    storage.contents["words/2/other.onnx"] = storage.contents.pop("words/2/model.onnx")
+    storage.contents["words/2/another.onnx"] = _MODEL
+    storage.contents["both/model.onnx"] = storage.contents["both/1/model.onnx"] = _MODEL
+    del storage.contents["words/model.yaml"]
+    remote = _Remote(tmp_path, storage)
+    assert set(remote.sources()) == {("words", "1"), ("digits", "1")}
+    assert sorted(remote.warnings) == [
+        f"skipped: {_ADDRESS}/both: expected an .onnx file or version directories, found model.onnx beside 1",
+        f"skipped: {_ADDRESS}/words/2: expected one .onnx file, found another.onnx, other.onnx",
+    ]
+
+
+def test_names_of_models_that_have_changed_leave(tmp_path: Path, storage: FakeStorage) -> None:
+    """A server that runs for months does not fill its cache with them."""
+    remote = _Remote(tmp_path, storage)
+    for content in range(4):
+        storage.contents["digits/model.onnx"] = bytes([content])
+        remote.sources()
+    # Those of what has just been replaced leave with the next change.
+    assert len(list((tmp_path / "cache" / "trees").iterdir())) <= 3
 
 
 def test_weights_that_a_model_names(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from inferd.batching.ports import Alarm, Clock, Session
 from inferd.errors import ModelUnavailableError
 from inferd.observability.metrics.models import ModelStats
 from inferd.runtime.errors import ModelLoadError, RunFailedError
+from inferd.runtime.resources import has_room
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -22,7 +23,8 @@ _LONGEST_DELAY_S = 60.0
 #: A session that has run for this long, or for so many times the last delay, starts with the first delay again.
 _CALM_S = 60.0
 _CALM_DELAYS = 10
-#: So many failed attempts in a row on a device mean that the process has lost it: its context does not come back.
+#: So many failed attempts in a row on a device mean that the process has lost it: its context does not come back. One
+#: that is at the limit of its memory then has lost that: an arena that cannot grow may leave behind what it got.
 _LOST_AFTER = 5
 #: Runs of a row that is known to run which must fail in a row, and how often that is tried while requests fail.
 _TRIALS = 3
@@ -88,6 +90,7 @@ class Recovery:
         stats: ModelStats,
         on_change: Callable[[bool], None],
         start_thread: Callable[[Callable[[], None], str], None] = _start_thread,
+        has_room: Callable[[], bool] = has_room,
     ) -> None:
         self._name = name
         self._session = session
@@ -96,6 +99,9 @@ class Recovery:
         self._stats = stats
         self._on_change = on_change
         self._start_thread = start_thread
+        self._has_room = has_room
+        #: Whether the process was at the limit of its memory after the last failed attempt.
+        self._is_full = False
         self._lock = threading.Lock()
         self._backoff = Backoff()
         #: Why the session does not work, for the operator; empty while it does.
@@ -106,8 +112,8 @@ class Recovery:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the process seems to have lost the device of the session, so that only a new process can run it."""
-        return self._session.on_accelerator and self._backoff.failures >= _LOST_AFTER
+        """Whether the process seems to have lost the device or the memory, so that only a new process can run it."""
+        return (self._session.on_accelerator or self._is_full) and self._backoff.failures >= _LOST_AFTER
 
     def unavailable(self) -> ModelUnavailableError:
         """Return the error for requests while the session does not work."""
@@ -195,15 +201,18 @@ class Recovery:
         with self._lock:
             if self._is_stopped:
                 return
+            was_hopeless = self.is_hopeless
             self._backoff.failed()
             self._set_ready_at()
-            was_lost = self._backoff.failures == _LOST_AFTER and self.is_hopeless
-            if was_lost:
+            self._is_full = not self._has_room()
+            is_lost = self.is_hopeless and not was_hopeless
+            if self.is_hopeless != was_hopeless:
                 self._on_change(False)
         delay_s = self._backoff.delay_s
         _logger.error("model %s cannot be opened again, the next try is in %d s: %r", self._name, delay_s, error)
-        if was_lost:
-            _logger.critical("the device of model %s does not come back: the process must be restarted", self._name)
+        if is_lost:
+            lost = "memory for" if self._is_full else "device of"
+            _logger.critical("the %s model %s does not come back: the process must be restarted", lost, self._name)
         self._attempt_later()
 
     def _worked(self) -> None:

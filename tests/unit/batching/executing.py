@@ -55,6 +55,7 @@ class Model:
             stats=self.stats,
             on_change=self.works.append,
             start_thread=self._start_thread,
+            has_room=lambda: self.has_room,
         )
         self.failures = FailedRuns(
             name="m",

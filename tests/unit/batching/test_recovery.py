@@ -162,6 +162,22 @@ def test_lost_device_is_told_after_several_attempts(caplog):
     assert caplog.text.count("the process must be restarted") == 1
 
 
+def test_process_at_the_limit_of_its_memory_is_lost_after_several_attempts(caplog):
+    """On the processor too: neither a thread nor an arena gets memory any more; not if there is room again."""
+    device = _Device()
+    device.break_()
+    device.model.has_room = False
+    device.model.session.reopen_errors = [_GONE] * 7
+    hopeless = [device.model.recovery.is_hopeless for _ in range(6) if device.attempt()]
+    assert hopeless == [False] * 4 + [True] * 2
+    assert device.model.works == [False, False]
+    assert caplog.text.count("the memory for model m does not come back: the process must be restarted") == 1
+    device.model.has_room = True
+    device.attempt()
+    assert not device.model.recovery.is_hopeless
+    assert device.model.works == [False, False, False]
+
+
 def test_stopped_recovery_begins_nothing():
     """Neither an attempt that is due nor a new one: the model is unloaded."""
     device = _Device()

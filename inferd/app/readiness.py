@@ -126,7 +126,7 @@ class Readiness:
 
     def _why_not_alive(self) -> str:
         if self._lost:
-            return f"the process has lost the device of {listed(self._lost)}"
+            return f"the process has lost the device or the memory of {listed(self._lost)}"
         return self._poll_watch.why_not_alive()
 
     def _why_not_open(self) -> str:

@@ -195,7 +195,7 @@ def test_lost_device_ends_liveness_and_not_readiness() -> None:
     assert (server.is_ready, server.readiness.liveness().ok) == (True, True)
     batcher.is_hopeless = True
     server.readiness.on_state()
-    assert server.readiness.liveness().reason == "the process has lost the device of m1 1"
+    assert server.readiness.liveness().reason == "the process has lost the device or the memory of m1 1"
     assert server.is_ready
     batcher.is_hopeless = False
     server.readiness.on_state()

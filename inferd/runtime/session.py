@@ -203,7 +203,7 @@ def open_session(
     file = read_model_file(path)
     weights = find_weights(path, file.external_files, are_immutable=is_immutable)
     on_weights(weights)
-    before = _fingerprints(path, weights)
+    before, states = _fingerprints(path, weights), _states(path, weights)
     cache = VerdictCache(settings.runtime.verdict_cache)
     with ThreadPoolExecutor(1, "model-digest") as background:
         # Hashing a large file takes about as long as opening it, and both release the GIL.
@@ -233,7 +233,7 @@ def open_session(
         # From the file itself, which is read whether or not the verdict is cached.
         has_data_independent_work=has_data_independent_work(file),
         remembered_rows=RememberedRows(CacheFolder(settings.runtime.verdict_cache), key),
-        open_runner=partial(_open_again, path, settings, weights, fingerprints=before, tensors=tensors, used=used),
+        open_runner=partial(_open_again, path, settings, weights, states=states, tensors=tensors, used=used),
     )
 
 
@@ -242,15 +242,15 @@ def _open_again(
     settings: ModelSettings,
     weights: ExternalWeights,
     *,
-    fingerprints: Mapping[str, str],
+    states: Mapping[str, str],
     tensors: ServedTensors,
     used: tuple[str, ...],
 ) -> Runner:
     """Open a file that is served for a second time. Raises `ModelLoadError` if that gives another model."""
-    if _fingerprints(path, weights) != fingerprints:
-        msg = f"{path.name} or a file with its weights is not the one any more that was loaded"
-        raise ModelLoadError(msg)
+    _require_unchanged(path, weights, states)
     session = open_runtime_session(path, settings, weights)
+    # Also while it was opened, of which nobody knows when each part was read.
+    _require_unchanged(path, weights, states)
     if tuple(session.get_providers()) != used:
         msg = f"{path.name} was opened with {', '.join(used)}, now only with {', '.join(session.get_providers())}"
         raise ModelLoadError(msg)
@@ -287,6 +287,25 @@ def _runner(
 def _fingerprints(path: Path, weights: ExternalWeights) -> dict[str, str]:
     """Return the fingerprints of the model file, under "", and of its external weights, under their names."""
     return {name: fingerprint(file) for name, file in {"": path, **weights.files}.items()}
+
+
+def _states(path: Path, weights: ExternalWeights) -> dict[str, str]:
+    """Return the fingerprints, with the identity of each file: another one may have the same size and time."""
+    found = {}
+    for name, file in {"": path, **weights.files}.items():
+        try:
+            identity = file.stat()
+        except OSError:
+            found[name] = ""
+        else:
+            found[name] = f"{fingerprint(file)} {identity.st_dev} {identity.st_ino}"
+    return found
+
+
+def _require_unchanged(path: Path, weights: ExternalWeights, states: Mapping[str, str]) -> None:
+    if _states(path, weights) != states:
+        msg = f"{path.name} or a file with its weights is not the one any more that was loaded"
+        raise ModelLoadError(msg)
 
 
 def _log_verdict(path: Path, verdict: Verdict, settings: ModelSettings) -> None:

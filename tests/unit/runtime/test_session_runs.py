@@ -1,5 +1,6 @@
 """Runs of a session: whether their time is bounded, and how they are stopped."""
 
+import os
 import threading
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from inferd import dtypes
 from inferd.runtime.errors import ModelLoadError, RunFailedError
+from inferd.runtime.opening import open_runtime_session
 from inferd.runtime.runners import RunStop
 from tests import onnx_models
 from tests.load import busy_model
@@ -59,6 +61,40 @@ def test_another_file_is_not_opened_in_its_place(tmp_path):
         session.reopen()
     with pytest.raises(RuntimeError, match="closed"):
         session.run(ONE_ROW, ["y"])
+
+
+def test_file_of_the_same_size_and_time_is_not_opened_in_its_place(tmp_path):
+    """As weights of the same architecture have the same size, and reproducible builds one time for all files."""
+    session = opened(onnx_models.linear(), tmp_path)
+    model, other = tmp_path / "model.onnx", tmp_path / "other.onnx"
+    onnx_models.save(onnx_models.linear(factor=3.0), other)
+    before = model.stat()
+    assert other.stat().st_size == before.st_size
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(model)
+    with pytest.raises(ModelLoadError, match="is not the one any more"):
+        session.reopen()
+
+
+def test_file_that_changes_while_it_is_opened_again_is_not_served(tmp_path, monkeypatch):
+    """What was read of it may be either."""
+    session = opened(onnx_models.linear(), tmp_path)
+
+    def opened_late(path, *args):
+        onnx_models.save(onnx_models.linear(factor=3.0), path).touch()
+        return open_runtime_session(path, *args)
+
+    monkeypatch.setattr("inferd.runtime.session.open_runtime_session", opened_late)
+    with pytest.raises(ModelLoadError, match="is not the one any more"):
+        session.reopen()
+
+
+def test_deleted_file_is_not_opened_again(tmp_path):
+    """The text says so."""
+    session = opened(onnx_models.linear(), tmp_path)
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(ModelLoadError, match="is not the one any more"):
+        session.reopen()
 
 
 def test_closed_session_stays_closed(tmp_path):

@@ -14,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.batching.late_calls import unless_gone
 from inferd.batching.ports import Alarm, Clock, Session
 from inferd.batching.request import Answers, Batch, InferenceRequest
 from inferd.errors import RunTooLongError
@@ -119,7 +120,7 @@ class RunGuard:
             if when >= self._next_look:
                 return
             self._next_look = when
-        self._alarm.call_at(when, self._look)
+        self._alarm.call_at(when, unless_gone(self._look))
 
     def _look(self) -> None:
         """Terminate runs at their limit, and give up terminated runs that have not ended."""

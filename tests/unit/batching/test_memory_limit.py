@@ -1,6 +1,8 @@
 """The most rows of a run where more were out of memory: remembered, and raised again after a while."""
 
+import gc
 import logging
+import weakref
 
 from inferd.batching.memory_limit import MemoryLimit
 from tests.fakes import FakeClock, ManualPollThread
@@ -79,3 +81,15 @@ def test_model_without_batches_has_no_limit_to_learn():
     memory = _Limit(most_rows=1)
     memory.limit.learned(1)
     assert (memory.told, memory.alarm.armed) == ([], [])
+
+
+def test_alarm_keeps_nothing_of_an_unloaded_model():
+    """It may be due after hours."""
+    memory = _Limit()
+    memory.limit.learned(16)
+    limit = weakref.ref(memory.limit)
+    del memory.limit
+    gc.collect()
+    assert limit() is None
+    memory.pass_s(60.0)
+    assert memory.alarm.armed == []

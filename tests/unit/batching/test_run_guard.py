@@ -1,6 +1,8 @@
 """Ending runs: at their limit, when all callers have left, and giving up those that do not end."""
 
+import gc
 import logging
+import weakref
 
 from inferd.batching.run_guard import ENDING_S, EndReason
 from inferd.errors import DeadlineExceededError, InferenceFailedError, RunTooLongError
@@ -203,3 +205,16 @@ def test_timer_of_an_earlier_run_does_not_shorten_a_later_one():
 def test_metric_declares_each_reason():
     """The two lists are in packages that do not import each other."""
     assert {each.value for each in EndReason} == set(END_REASONS)
+
+
+def test_alarm_keeps_nothing_of_an_unloaded_model():
+    """It may be due after hours, and models may be loaded and unloaded every second."""
+    run = _LongRun(1)
+    run.model.run(Caller())
+    alarm, clock, guard = run.model.alarm, run.model.clock, weakref.ref(run.model.guard)
+    del run
+    gc.collect()
+    assert guard() is None
+    clock.advance(_LIMIT_S)
+    alarm.fire_due()
+    assert alarm.armed == []

@@ -7,6 +7,7 @@ when the address is listed; all others when a version is loaded.
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +19,7 @@ from inferd.config.remote import RemoteSettings, split_address
 from inferd.models.repository import ModelSource, RepositoryError, named, resolve
 from inferd.remote.cache import FileCache
 from inferd.remote.counts import RemoteCount, RemoteCounts
-from inferd.remote.download import DownloadCancelledError, DownloadError, Downloads
+from inferd.remote.download import DownloadCancelledError, DownloadError, Downloads, WrongContentError
 from inferd.remote.in_use import Hold
 from inferd.remote.listing import LatestListing
 from inferd.remote.storage import FsspecStorage, Listing, RemoteFile, Storage, StorageError, shown
@@ -108,7 +109,9 @@ class _Repository:
         listing = self._listing.refreshed()
         known = self._models
         listed = _by_model(listing)
-        changed = {name: files for name, files in listed.items() if name not in known or known[name].files != files}
+        changed = {
+            name: files for name, files in listed.items() if name not in known or not known[name].is_valid(files)
+        }
         with ThreadPoolExecutor(_PARALLEL_FETCHES, "model-settings") as pool:
             found = {name: pool.submit(self._model, name, files, listing.only) for name, files in changed.items()}
         models = {name: model for name, model in known.items() if name in listed}
@@ -158,7 +161,7 @@ class _Repository:
         except RepositoryError as error:
             raise RepositoryError(str(error).replace(str(folder), address)) from error
         told = [text.replace(str(folder), address) for text in skipped]
-        return _Model(files, [replace(source, remote=remote) for source in found], told)
+        return _Model(folder, files, [replace(source, remote=remote) for source in found], told)
 
     def _is_settings(self, file: RemoteFile) -> bool:
         """Whether ``file`` says what a model is. Raises `StorageError` for one that is too large for it."""
@@ -181,9 +184,14 @@ class _Repository:
 class _Model:
     """A folder of a listing, the versions in it, and what was skipped."""
 
+    folder: Path
     files: tuple[RemoteFile, ...]
     sources: Sequence[ModelSource]
     skipped: Sequence[str]
+
+    def is_valid(self, files: tuple[RemoteFile, ...]) -> bool:
+        """Whether the model has these ``files``, and nobody has deleted its names from the cache."""
+        return self.files == files and self.folder.is_dir()
 
 
 class RemoteModel:
@@ -202,6 +210,8 @@ class RemoteModel:
         self._folder = folder
         self._files = {file.name: file for file in files}
         self._holds = holds
+        #: Failed downloads by the model file that was to be loaded, other than those of wrong content.
+        self._failures: Counter[str] = Counter()
 
     def fetch(self, path: Path, is_cancelled: Callable[[], bool]) -> object:
         """Have the model file at ``path`` there, with the files that it needs; they stay as long as what is returned.
@@ -218,6 +228,8 @@ class RemoteModel:
         except DownloadCancelledError:
             pass
         except DownloadError as error:
+            if not isinstance(error, WrongContentError):
+                self._failures[name] += 1
             raise ModelLoadError(str(error)) from error
         return holds
 
@@ -229,12 +241,15 @@ class RemoteModel:
             yield from pool.map(fetch, [file for file in files if file.size <= _MOST_BYTES_AT_ONCE])
 
     def identity(self, path: Path) -> tuple[str, int, int, int]:
-        """Return what differs once the content of the file at ``path`` does, without reading it."""
+        """Return what differs once the content of the file at ``path`` does, without reading it.
+
+        After a download that failed it differs too, so that polling loads the version again.
+        """
         name = path.relative_to(self._folder).as_posix()
         file = self._files.get(name)
         if file is None:
             return name, -1, 0, 0
-        return file.address, file.size, _number(file.version), 0
+        return file.address, file.size, _number(file.version), self._failures[name]
 
     def changed_at(self) -> float:
         """Return when one of the files was last changed, in seconds since the epoch."""

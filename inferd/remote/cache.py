@@ -184,7 +184,7 @@ class FileCache:
                     entry.unlink()
             for partial in (self._folder / "partial").iterdir():
                 if not partial.name.startswith(f"{_boot()}.") and is_unlocked(partial):
-                    partial.unlink()
+                    partial.unlink(missing_ok=True)
 
     # Listings.
 

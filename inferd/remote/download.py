@@ -44,6 +44,10 @@ class DownloadError(Exception):
     """A file cannot be had. The text is for an operator."""
 
 
+class WrongContentError(DownloadError):
+    """A file has another hash than it must have. Another download of it would have so too."""
+
+
 class DownloadCancelledError(Exception):
     """Nobody waits for the file any more."""
 
@@ -77,7 +81,10 @@ class Downloads:
         expected = self.expected(file)
         try:
             return self._cached(file, expected) or self._download(storage, file, expected, is_cancelled)
-        except (StorageError, DownloadError) as error:
+        except DownloadError:
+            self._counts.file("failed")
+            raise
+        except StorageError as error:
             self._counts.file("failed")
             raise DownloadError(str(error)) from error
         except OSError as error:
@@ -235,7 +242,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 def _require(file: RemoteFile, digest: str, expected: str) -> None:
     if expected and digest != expected:
         msg = f"{shown(file.address)}: expected content with the SHA-256 {expected}, got {digest}"
-        raise DownloadError(msg)
+        raise WrongContentError(msg)
 
 
 def _require_current(storage: Storage, file: RemoteFile) -> None:

@@ -1,7 +1,7 @@
 """What the processes that share a cache have in use.
 
-Each has a folder, which is locked while it runs, with an empty file for each name. A killed process leaves its folder,
-which is not locked any more.
+Each has a folder with an empty file for each name, and the file ``lock``, which is locked while it runs. A killed
+process leaves its folder, whose lock is free.
 """
 
 import fcntl
@@ -10,8 +10,9 @@ import shutil
 import uuid
 import weakref
 from collections import Counter, deque
-from contextlib import suppress
 from pathlib import Path
+
+_LOCK = "lock"
 
 
 class Hold:
@@ -48,7 +49,7 @@ class InUse:
             self._take_back(self._own)
         names: set[str] = set()
         for process in self._folder.iterdir():
-            if process != self._own and is_unlocked(process):
+            if process != self._own and is_unlocked(process / _LOCK):
                 shutil.rmtree(process, ignore_errors=True)
             else:
                 names.update(entry.name for entry in process.iterdir())
@@ -63,22 +64,33 @@ class InUse:
                 (own / name).unlink(missing_ok=True)
 
     def _own_folder(self) -> Path:
-        if self._own is None:
+        # Somebody may have emptied the cache.
+        if self._own is None or not (self._own / _LOCK).exists():
             own = self._folder / uuid.uuid4().hex
             own.mkdir()
-            self._descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            self._own = own
+            descriptor = os.open(own / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for name in self._counts:
+                (own / name).touch()
+            if self._own is not None:
+                os.close(self._descriptor)
+            self._own, self._descriptor = own, descriptor
         return self._own
 
 
 def is_unlocked(path: Path) -> bool:
-    """Whether no process has ``path`` locked."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        finally:
-            os.close(descriptor)
+    """Whether no process has the file at ``path`` locked."""
+    try:
+        # Network file systems lock what is open for writing only.
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
         return True
-    return False
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

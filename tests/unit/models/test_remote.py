@@ -1,5 +1,6 @@
 """Models in remote storage: what is found, what is fetched, and when."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -26,8 +27,8 @@ _MODEL = onnx_models.linear().SerializeToString()
 class _Remote:
     """Repositories with one storage."""
 
-    def __init__(self, folder: Path, storage: FakeStorage, *, timeout_s: float = 30.0, config_name: str = "") -> None:
-        settings = RemoteSettings(cache=folder / "cache", timeout_s=timeout_s)
+    def __init__(self, folder: Path, storage: FakeStorage, *, config_name: str = "", **settings: object) -> None:
+        settings = RemoteSettings(cache=folder / "cache", **settings)
         self.repositories = RemoteRepositories(settings, config_name, lambda _: storage)
         self.repositories.start()
         self.warnings: list[str] = []
@@ -126,6 +127,16 @@ def test_names_of_models_that_have_changed_leave(tmp_path: Path, storage: FakeSt
         remote.sources()
     # Those of what has just been replaced leave with the next change.
     assert len(list((tmp_path / "cache" / "trees").iterdir())) <= 3
+
+
+def test_cache_that_is_emptied(tmp_path: Path, storage: FakeStorage) -> None:
+    """Files are downloaded again, while the server runs."""
+    remote = _Remote(tmp_path, storage)
+    _before = _fetch(remote.sources()["digits", "1"])
+    shutil.rmtree(tmp_path / "cache")
+    source = remote.sources()["digits", "1"]
+    _after = _fetch(source)
+    assert source.path.read_bytes() == _MODEL
 
 
 def test_weights_that_a_model_names(tmp_path: Path) -> None:
@@ -275,6 +286,27 @@ def test_polling(tmp_path: Path, storage: FakeStorage) -> None:
         clock.advance(10.0)
         looks.append({name: set(versions) for name, versions in poller.look().items()})
     assert looks == [{}, {"digits": set(), "words": {"1", "2"}}, {}]
+
+
+@pytest.mark.parametrize("is_down", [True, False], ids=["storage is down", "wrong content"])
+def test_polling_loads_again_after_failed_download(
+    tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch, is_down: bool
+) -> None:
+    """Storage comes back; other content of the same file does not, and reading it again would cost as much."""
+    monkeypatch.setattr("inferd.remote.download._TRIES", 1)
+    checksums = {} if is_down else {f"{_ADDRESS}/words/1/model.onnx": "0" * 64}
+    remote = _Remote(tmp_path, storage, checksums=checksums).repositories.sources
+    catalog, clock = Catalog(Settings(), [_ADDRESS], remote), FakeClock()
+    poller = Poller(catalog, interval_s=10.0, clock=clock, wall_clock=lambda: 1020.0)
+    source = poller.first(catalog.scan())["words"]["1"]
+    storage.is_down = is_down
+    with pytest.raises(ModelLoadError):
+        _fetch(source)
+    looks = []
+    for _ in range(3):
+        clock.advance(10.0)
+        looks.append(set(poller.look()))
+    assert looks == ([set(), {"words"}, set()] if is_down else [set(), set(), set()])
 
 
 def _listed(remote: _Remote) -> bool:

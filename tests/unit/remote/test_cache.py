@@ -1,11 +1,13 @@
 """What the cache keeps, for whom, and for how long."""
 
 import errno
+import fcntl
 import gc
 import hashlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -131,6 +133,24 @@ def test_processes_that_have_ended_use_nothing(tmp_path: Path) -> None:
     cache.make_room(5)
     assert cache.content_of(_file()) is None
     assert hold is not None
+
+
+def test_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those lock only what is open for writing, such as no directory."""
+    lock = fcntl.flock
+
+    def lock_as_nfs(file: Any, how: int) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs)
+    cache, killed = _limited(tmp_path, 5), _limited(tmp_path, 5)
+    hold = _store(killed, _file(), b"model")
+    _kill(killed)
+    cache.make_room(5)
+    assert (cache.content_of(_file()), hold is None) == (None, False)
 
 
 def test_leftovers_are_deleted(tmp_path: Path, cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:

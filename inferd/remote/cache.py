@@ -10,7 +10,8 @@ Layout of the folder, which several processes may share:
 - ``listings/KEY``: what each address had when it was last listed.
 
 Whatever a killed process leaves behind is deleted by the next one, except downloads, which continue where they
-were: those of another boot are deleted, as a crash of the machine may have lost parts of them.
+were: those of another boot are deleted, as a crash of the machine may have lost parts of them, and so are those that
+nobody has continued for a day, as their files may have changed, or sooner if the disk is full.
 """
 
 import errno
@@ -21,7 +22,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +30,9 @@ from inferd.remote.in_use import Hold, InUse, is_unlocked
 from inferd.remote.storage import RemoteFile
 
 _FOLDERS = ("blobs", "files", "trees", "partial", "processes", "listings")
+#: Time for which an interrupted download is kept.
+_LONGEST_PAUSE_S = 24 * 3600.0
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -146,7 +150,9 @@ class FileCache:
                 self._blob(digest).unlink()
                 excess, free = excess - size, self._free()
         self._forget_missing()
-        return free
+        if free < needed:
+            self._delete_partials(lambda _: True)
+        return self._free()
 
     def size(self) -> int:
         """Return the size of all contents."""
@@ -171,7 +177,7 @@ class FileCache:
                 draft.replace(entry)
 
     def delete_leftovers(self) -> None:
-        """Delete what processes left that have ended: their trees, and downloads of another boot."""
+        """Delete what processes left that have ended: their trees, and downloads that nobody continues."""
         with self._locked():
             in_use = self._in_use.names()
             for tree in (self._folder / "trees").iterdir():
@@ -182,9 +188,13 @@ class FileCache:
                 is_draft = entry.name.startswith(".")
                 if is_draft or (entry.name not in linked and not entry.is_symlink()):
                     entry.unlink()
-            for partial in (self._folder / "partial").iterdir():
-                if not partial.name.startswith(f"{_boot()}.") and is_unlocked(partial):
-                    partial.unlink(missing_ok=True)
+            self._delete_partials(_is_useless)
+
+    def _delete_partials(self, is_deleted: Callable[[Path], bool]) -> None:
+        """Delete downloads that do not go on."""
+        for partial in (self._folder / "partial").iterdir():
+            if is_deleted(partial) and is_unlocked(partial):
+                partial.unlink(missing_ok=True)
 
     # Listings.
 
@@ -242,6 +252,15 @@ def _boot() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return "unknown"
+
+
+def _is_useless(partial: Path) -> bool:
+    """Whether a download is of another boot, or was not continued for long."""
+    try:
+        age_s = time.time() - partial.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return age_s > _LONGEST_PAUSE_S or not partial.name.startswith(f"{_boot()}.")
 
 
 def _mark_used(blob: Path) -> None:

@@ -5,6 +5,7 @@ import fcntl
 import gc
 import hashlib
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,6 +186,23 @@ def test_download_stays_open_until_it_is_in_its_place(cache: FileCache, monkeypa
     monkeypatch.undo()
     _hold = _store(cache, _file(), b"model")
     assert [path.stat().st_mode & 0o777 for path in _blobs(cache)] == [0o444]
+
+
+def test_downloads_that_are_not_continued(cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave after a day, or when the disk is full; those that go on stay."""
+    for name in ("old", "interrupted", "going on"):
+        partial = cache.partial(_file(name))
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    os.utime(cache.partial(_file("old")), (time.time() - 25 * 3600,) * 2)
+    cache.delete_leftovers()
+    assert [cache.partial(_file(name)).exists() for name in ("old", "interrupted")] == [False, True]
+    with cache.partial(_file("going on")).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=7, f_frsize=1))
+        with pytest.raises(OSError, match="8 bytes are needed"):
+            cache.make_room(8)
+    assert [cache.partial(_file(name)).exists() for name in ("interrupted", "going on")] == [False, True]
 
 
 def test_damaged_content_is_as_good_as_none(cache: FileCache) -> None:

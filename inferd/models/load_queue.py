@@ -1,7 +1,8 @@
 """The loads of versions, in order: each begins when there is memory for it, and makes others leave if there is not.
 
 Loads wait in one line, so that none is overtaken again and again; the first one is looked at every few milliseconds. A
-version whose size is not known yet is loaded alone, which is when it is measured. Without a budget, no load waits.
+version whose size is not known yet is loaded alone, which is when it is measured; but others do not wait much longer
+than such a load should take, as it may hang. Without a budget, no load waits.
 """
 
 import logging
@@ -9,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from inferd.batching.ports import Clock
 from inferd.config.repository import RepositorySettings
@@ -25,6 +27,10 @@ _LOOK_S = 0.005
 _LOOK_SHARE = 10.0
 
 _MIB = 1024 * 1024
+
+#: How long a load keeps others waiting so that it, or they, can be measured: this, and the time to read its files.
+_ALONE_S = 10.0
+_ALONE_BYTES_PER_S = 32 * _MIB
 _UNLIMITED = sys.maxsize
 
 
@@ -38,6 +44,14 @@ class QueuedLoad:
     asked_at: float
     begin: Callable[[], VersionLoad]
     refuse: Callable[[str], None]
+
+
+class _Begun(NamedTuple):
+    """A load that goes on, and until when others may wait for it to be measured."""
+
+    load: VersionLoad
+    size: ModelSize
+    alone_until: float
 
 
 def residency_of(repository: RepositorySettings) -> Residency | None:
@@ -72,7 +86,7 @@ class LoadQueue:
         #: Since when the first one is the first.
         self._first_since = 0.0
         #: The loads that go on; one that has ended leaves at the next look.
-        self.going_on: list[tuple[VersionLoad, ModelSize]] = []
+        self.going_on: list[_Begun] = []
         self._next_look_at = 0.0
         self.counter = ResidencyCounter()
 
@@ -101,14 +115,15 @@ class LoadQueue:
     def look(self) -> None:
         """Begin what can begin now, and let models leave for the next one."""
         now = self._clock()
-        self.going_on = [each for each in self.going_on if not each[0].is_over]
+        self.going_on = [each for each in self.going_on if not each.load.is_over]
         while self._waiting and self._may_begin(self._waiting[0], now):
             load = self._waiting.popleft()
             self._first_since = now
             if now - load.asked_at >= _LOOK_S:
                 _log_wait(load, now - load.asked_at)
             self.counter.load_begins(load.operation.name, load.operation.cause)
-            self.going_on.append((load.begin(), load.size))
+            alone_until = now + _ALONE_S + load.size.steady.host / _ALONE_BYTES_PER_S
+            self.going_on.append(_Begun(load.begin(), load.size, alone_until))
         self._next_look_at = now + max(_LOOK_S, _LOOK_SHARE * (self._clock() - now))
 
     def sample(self) -> ResidencySample:
@@ -126,7 +141,7 @@ class LoadQueue:
 
     def reserved(self) -> Memory:
         """Return what the loads that go on may take. Any thread."""
-        return total(size.peak for load, size in list(self.going_on) if not load.is_over)
+        return total(each.size.peak for each in list(self.going_on) if not each.load.is_over)
 
     def objection(self, name: str, peak: Memory, steady: Memory) -> str:
         """Return why a version that has been loaded must not stay, by what it took; empty if it may. Any thread."""
@@ -140,7 +155,8 @@ class LoadQueue:
         residency = self._residency
         if residency is None:
             return True
-        if any(not size.is_known for _, size in self.going_on) or (self.going_on and not load.size.is_known):
+        beside = [each.size for each in self.going_on if now < each.alone_until]
+        if beside and not all(size.is_known for size in (*beside, load.size)):
             return False
         residents = self._residents()
         name = load.operation.name

@@ -115,6 +115,19 @@ def test_versions_of_unknown_size_are_loaded_alone(make):
     assert second.outcome() is None
 
 
+def test_load_that_hangs_does_not_keep_others_waiting(make):
+    """However long it goes on, they only wait as long as it should take."""
+    files = [f"{name}/1/model.onnx" for name in "ab"]
+    fixture = make(*files, load=["*"], on_demand=True, memory_budget_bytes=100 * _MIB).start()
+    gate = fixture.loader.hold("a/1")
+    first, second = fixture.begin_demand("a"), fixture.begin_demand("b")
+    assert fixture.loader.loading["a/1"].wait(PATIENCE_S)
+    fixture.clock.advance(11.0)
+    assert second.outcome() is None
+    gate.set()
+    assert first.outcome() is None
+
+
 def test_unload_by_a_call_withdraws_a_load_that_waits(three):
     """It ends at once."""
     three.start()

@@ -23,7 +23,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from inferd.remote.in_use import Hold, InUse, is_unlocked
@@ -126,7 +126,7 @@ class FileCache:
     # Room.
 
     def make_room(self, needed: int) -> None:
-        """Delete what was used least recently until there is room for ``needed`` bytes.
+        """Delete what was used least recently until there is room for ``needed`` bytes beside all downloads so far.
 
         Raises `OSError` with ENOSPC if the disk has too little room even so.
         """
@@ -137,8 +137,9 @@ class FileCache:
 
     def _evict(self, needed: int) -> int:
         """Return the free bytes of the disk afterwards."""
-        blobs = sorted((found.st_atime_ns, found.st_size, digest) for digest, found in self._blobs())
-        excess = 0 if self._limit_bytes is None else sum(size for _, size, _ in blobs) + needed - self._limit_bytes
+        blobs = sorted((found.st_atime_ns, found.st_size, digest) for digest, found in self._entries("blobs"))
+        present = sum(size for _, size, _ in blobs) + sum(found.st_size for _, found in self._entries("partial"))
+        excess = 0 if self._limit_bytes is None else present + needed - self._limit_bytes
         free = self._free()
         if excess <= 0 and free >= needed:
             return free
@@ -157,16 +158,18 @@ class FileCache:
     def size(self) -> int:
         """Return the size of all contents."""
         with self._locked():
-            return sum(found.st_size for _, found in self._blobs())
+            return sum(found.st_size for _, found in self._entries("blobs"))
 
     def _free(self) -> int:
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
 
-    def _blobs(self) -> Iterator[tuple[str, os.stat_result]]:
-        with os.scandir(self._folder / "blobs") as entries:
+    def _entries(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+        with os.scandir(self._folder / folder) as entries:
             for entry in entries:
-                yield entry.name, entry.stat()
+                # Downloads may be deleted meanwhile.
+                with suppress(FileNotFoundError):
+                    yield entry.name, entry.stat()
 
     def _forget_missing(self) -> None:
         """Make entries whose blobs are deleted those of files that are not downloaded."""

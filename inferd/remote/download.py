@@ -142,6 +142,8 @@ class Downloads:
         self._counts.began(file.size - done)
         try:
             for part in self._parts(storage, file, done, is_cancelled):
+                # Again, as other downloads go on too.
+                self._cache.make_room(file.size - done)
                 _write(partial, part)
                 digest.update(part)
                 done += len(part)

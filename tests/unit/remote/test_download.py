@@ -1,6 +1,7 @@
 """Downloads: complete or not there, on from where they were, and right."""
 
 import errno
+import gc
 import hashlib
 import threading
 from pathlib import Path
@@ -28,8 +29,8 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 class _Server:
     """Downloads into a cache in ``folder``; ``slept`` has the waits between tries."""
 
-    def __init__(self, folder: Path, **checksums: str) -> None:
-        self.cache = FileCache(folder, limit_bytes=None)
+    def __init__(self, folder: Path, limit_bytes: int | None = None, **checksums: str) -> None:
+        self.cache = FileCache(folder, limit_bytes=limit_bytes)
         self.counts = RemoteCounts()
         self.slept: list[float] = []
         self.downloads = Downloads(
@@ -180,6 +181,31 @@ def test_disk_full(server: _Server, storage: FakeStorage, tmp_path: Path, monkey
     with pytest.raises(DownloadError, match=r"the cache is full: 100 bytes are needed, 99 are free \("):
         server.downloads.fetch(storage, storage.file("model.onnx"))
     assert storage.reads[20:] == []
+
+
+def test_downloads_at_a_time_stay_within_limit(storage: FakeStorage, tmp_path: Path) -> None:
+    """Each makes room for itself and for what the others have so far."""
+    storage.contents = {name: name.encode() * 100 for name in "abcd"}
+    server = _Server(tmp_path, limit_bytes=250)
+    for name in "ab":
+        server.downloads.fetch(storage, storage.file(name))
+    gc.collect()
+    sizes: list[int] = []
+
+    def overtake(file: RemoteFile, start: int) -> None:
+        if (file.address[-1], start) == ("c", 50):
+            storage.before_read = lambda *_: sizes.append(_size(tmp_path))
+            holds.append(server.downloads.fetch(storage, storage.file("d")))
+
+    holds: list[object] = []
+    storage.before_read = overtake
+    holds.append(server.downloads.fetch(storage, storage.file("c")))
+    assert max(sizes) <= 250
+    assert len(holds) == 2
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for name in ("blobs", "partial") for path in (folder / name).iterdir())
 
 
 def test_one_download_for_several_servers(storage: FakeStorage, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class Catalog:
                 first = found.setdefault(source.name, {}).setdefault(source.version, source)
                 if os.path.realpath(first.path) != os.path.realpath(source.path):
                     twice = f'model "{source.name}" version "{source.version}" exists twice'
-                    self._report((source.name, source.version), f"{twice}: {first.path} is taken, not {source.path}")
+                    self._report((source.name, source.version), f"{twice}: {first.place} is taken, not {source.place}")
         return dict(found)
 
     def missing_paths(self) -> list[Path]:

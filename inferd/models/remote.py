@@ -251,6 +251,11 @@ class RemoteModel:
             return name, -1, 0, 0
         return file.address, file.size, _number(file.version), self._failures[name]
 
+    def address(self, path: Path) -> str:
+        """Return where the file at ``path`` comes from, without secrets."""
+        file = self._files.get(path.relative_to(self._folder).as_posix())
+        return str(path) if file is None else shown(file.address)
+
     def changed_at(self) -> float:
         """Return when one of the files was last changed, in seconds since the epoch."""
         return max((file.modified for file in self._files.values()), default=0.0)

@@ -50,6 +50,9 @@ class RemoteFiles(Protocol):
     def identity(self, path: Path) -> tuple[str, int, int, int]:
         """Return what differs once the content of the file at ``path`` does, without reading it."""
 
+    def address(self, path: Path) -> str:
+        """Return where the file at ``path`` comes from, without secrets."""
+
     def changed_at(self) -> float:
         """Return when one of the files was last changed, in seconds since the epoch."""
 
@@ -70,6 +73,11 @@ class ModelSource:
     triton: Path | None = None
     override: Path | None = None
     remote: RemoteFiles | None = None
+
+    @property
+    def place(self) -> str:
+        """Where an operator finds the file."""
+        return str(self.path) if self.remote is None else self.remote.address(self.path)
 
     @property
     def is_immutable(self) -> bool:
@@ -108,7 +116,7 @@ def resolve(
         for source in remote(given, warn) if isinstance(given, str) else _local(given, warn, config_name):
             other = sources.setdefault((source.name, source.version), source)
             if os.path.realpath(other.path) != os.path.realpath(source.path):
-                msg = f'model "{source.name}" version "{source.version}" exists twice: {other.path} and {source.path}'
+                msg = f'model "{source.name}" version "{source.version}" exists twice: {other.place} and {source.place}'
                 raise RepositoryError(msg)
     return list(sources.values())
 

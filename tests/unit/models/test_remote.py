@@ -11,7 +11,7 @@ from inferd.config.settings import Settings
 from inferd.models.catalog import Catalog, fingerprint
 from inferd.models.poller import Poller
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, RepositoryError
+from inferd.models.repository import ModelSource, RepositoryError, resolve
 from inferd.remote.storage import RemoteFile, StorageError
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
@@ -262,6 +262,17 @@ def test_keeps_model_with_unreadable_settings(
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "s3://bucket/models: reset"
     ]
+
+
+def test_version_that_is_there_twice(tmp_path: Path, storage: FakeStorage, caplog: pytest.LogCaptureFixture) -> None:
+    """The error has the address, not the path in the cache."""
+    onnx_models.save(onnx_models.linear(), tmp_path / "digits" / "model.onnx")
+    paths = [tmp_path / "digits", _ADDRESS]
+    remote = _Remote(tmp_path, storage).repositories.sources
+    with pytest.raises(RepositoryError, match=rf"exists twice: .*/digits/model.onnx and {_ADDRESS}/digits/model.onnx"):
+        resolve(paths, remote=remote)
+    Catalog(Settings(), paths, remote).scan()
+    assert caplog.text.count(f"digits/model.onnx is taken, not {_ADDRESS}/digits/model.onnx") == 1
 
 
 def test_catalog_searches_paths_and_addresses(tmp_path: Path, storage: FakeStorage) -> None:

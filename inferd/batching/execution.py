@@ -143,7 +143,8 @@ class Executor:
             chunk_rows = pieces_of
         started_at = self._clock()
         try:
-            if chunk_rows is not None and live[0].rows > chunk_rows:
+            # Several were dispatched when there was memory for more rows, and run together all the same.
+            if chunk_rows is not None and len(live) == 1 and live[0].rows > chunk_rows:
                 return self._run_in_chunks(batch, signature, live[0], chunk_rows, before)
             run = partial(self._guard.run, live, batch)
             wanted = self._wanted(live) if len(live) > 1 else live[0].outputs

@@ -95,6 +95,16 @@ def test_remembered_limit_applies_to_later_requests():
     assert model.session.runs == [4, 4]
 
 
+def test_batch_that_was_dispatched_before_another_one_lowered_the_limit():
+    """All of its requests are answered, as if another instance had found nothing."""
+    model = Model(room_for(8), chunk_rows=8)
+    callers = [Caller(x=x(1, 2, 3)), Caller(x=x(4, 5, 6, 7))]
+    model.memory.learned(2)
+    model.run(*callers)
+    assert answered(*callers)
+    assert model.session.runs == [7]
+
+
 def test_row_that_needs_too_much_fails_alone():
     """With a clear status; the others are answered, and nothing is remembered of the size of their batch."""
     model = Model(room_for(64), chunk_rows=8)

@@ -16,6 +16,7 @@ from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
+from inferd.models.residency import NO_MEMORY
 from inferd.models.router import Router
 from inferd.models.settings import read_model_settings
 from inferd.models.sizes import UNKNOWN_SIZE, ModelSize, ModelSizes, size_key
@@ -221,7 +222,12 @@ class LoadOperations:
         if self._parts.poller is not None and fingerprint(source) != found:
             return "its files were changed while it was loaded"
         measured = loaded.measured
-        return self._queue.objection(source.name, measured.peak, measured.steady) if measured.is_alone else ""
+        if not measured.is_alone:
+            return ""
+        # Of several measurements, one may be high because of requests to other models.
+        least = self._size(source).least_peak if source.override is None else NO_MEMORY
+        peak = measured.peak if least == NO_MEMORY else measured.peak.at_most(least)
+        return self._queue.objection(source.name, peak, measured.steady)
 
     def _size(self, source: ModelSource) -> ModelSize:
         """Return what loading a version is expected to take; the load itself says what is wrong with its settings."""

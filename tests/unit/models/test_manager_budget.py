@@ -91,6 +91,15 @@ def test_model_larger_than_the_budget_fails(three):
     assert all(each.session.closed for each in three.loader.loaded["c/1"])
 
 
+def test_measurement_that_is_too_high_once(three):
+    """Large requests to others may be the reason, so the model does not fail."""
+    three.start()
+    for mib in (40, 120, 40):
+        three.loader.memory["a/1"] = mib * _MIB
+        assert three.load("a") is None
+        assert three.unload("a") is None
+
+
 def test_models_that_are_not_on_demand_count(make):
     """They do not leave, and one that does not fit beside them fails."""
     fixture = make("a/1/model.onnx", "b/1/model.onnx", load=["*"], memory_budget_bytes=100 * _MIB)

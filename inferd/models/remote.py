@@ -121,8 +121,9 @@ class _Repository:
                 models[name] = model.result()
                 for skipped in models[name].skipped:
                     warn(skipped)
-            except (StorageError, RepositoryError, DownloadError) as error:
-                problems.append(str(error))
+            except (StorageError, RepositoryError, DownloadError, OSError) as error:
+                cannot = f"{shown(self._storage.url)}: {name} cannot be kept: " if isinstance(error, OSError) else ""
+                problems.append(f"{cannot}{error}")
                 if isinstance(error, RepositoryError):
                     models.pop(name, None)
         self._report(problems, warn)

@@ -1,5 +1,6 @@
 """Models in remote storage: what is found, what is fetched, and when."""
 
+import errno
 import shutil
 import threading
 from pathlib import Path
@@ -273,6 +274,22 @@ def test_version_that_is_there_twice(tmp_path: Path, storage: FakeStorage, caplo
         resolve(paths, remote=remote)
     Catalog(Settings(), paths, remote).scan()
     assert caplog.text.count(f"digits/model.onnx is taken, not {_ADDRESS}/digits/model.onnx") == 1
+
+
+def test_keeps_models_while_disk_is_full(tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has changed stays as it was; none is gone, as polling would unload it."""
+    remote = _Remote(tmp_path, storage)
+    before = remote.sources()
+    storage.contents["words/1/model.onnx"] += b"changed"
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "symlink_to", fail)
+    assert remote.sources() == before
+    assert remote.warnings == [f"skipped: {_ADDRESS}: words cannot be kept: [Errno 28] No space left on device"]
+    monkeypatch.undo()
+    assert remote.sources()["words", "1"].path != before["words", "1"].path
 
 
 def test_catalog_searches_paths_and_addresses(tmp_path: Path, storage: FakeStorage) -> None:

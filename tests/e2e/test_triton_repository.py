@@ -43,7 +43,7 @@ def test_perf_analyzer_measures(server, name):
     """It finds the batching that the configuration says, and each run has whole requests, combined if it says so."""
     _, rows, max_batch_size = MODELS[name]
     command = [str(_TOOLS / "perf_analyzer"), "-m", name, "-u", server.grpc, "-i", "grpc", "-a", "--max-threads", "2"]
-    command += ["-b", str(rows), "--concurrency-range", "4", "-p", "100", "-s", "999", "-r", "3"]
+    command += ["-b", str(rows), "--concurrency-range", "4", "--request-count", "200"]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(_TOOLS)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

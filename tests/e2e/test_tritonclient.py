@@ -75,7 +75,19 @@ def test_perf_analyzer_sweeps(server, tmp_path, streaming):
     """The load generator finishes a sweep of concurrencies and reads the server's statistics."""
     report = tmp_path / "report.csv"
     command = [str(TOOLS / "perf_analyzer/perf_analyzer"), "-m", "linear", "-u", server.grpc, "-i", "grpc", "-a"]
-    command += ["--concurrency-range", "1:5:4", "-p", "100", "-s", "999", "-r", "3", "--verbose-csv", "-f", str(report)]
+    command += [
+        "--concurrency-range",
+        "1:5:4",
+        "-p",
+        "100",
+        "-s",
+        "999",
+        "-r",
+        "20",
+        "--verbose-csv",
+        "-f",
+        str(report),
+    ]
     command += ["--max-threads", "2", *(["--streaming"] if streaming else [])]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(TOOLS / "perf_analyzer")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)

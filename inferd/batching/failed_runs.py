@@ -19,7 +19,7 @@ from inferd.batching.ports import Session
 from inferd.batching.recovery import Recovery
 from inferd.batching.request import Answers, Batch, BatchTiming, FailedRunError, InferenceRequest
 from inferd.errors import OutOfMemoryError, ServingError
-from inferd.runtime.errors import RunFailedError, RunFailure, failure_of
+from inferd.runtime.errors import RunFailedError, RunFailure, SessionClosedError, failure_of
 from inferd.runtime.resources import has_room
 from inferd.runtime.stacking import RowsDoNotFollowError
 
@@ -96,7 +96,8 @@ class FailedRuns:
         kind = failure_of(error)
         if kind is RunFailure.DEVICE:
             self.recovery.begin(str(error))
-        if self.recovery.reason:
+        # It may have been opened again since.
+        if self.recovery.reason or isinstance(error, SessionClosedError):
             for request in failed.live:
                 self._answers.fail(request, self.recovery.unavailable())
         elif kind is RunFailure.OUT_OF_MEMORY:

@@ -12,6 +12,13 @@ class ModelLoadError(Exception):
     """
 
 
+class SessionClosedError(RuntimeError):
+    """The session runs nothing: it is closed, or being opened again."""
+
+    def __init__(self) -> None:
+        super().__init__("the session is closed")
+
+
 class RunFailure(Enum):
     """What a failed run says about the runs that follow."""
 

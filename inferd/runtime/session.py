@@ -16,7 +16,7 @@ from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
-from inferd.runtime.errors import ModelLoadError, RunFailedError
+from inferd.runtime.errors import ModelLoadError, RunFailedError, SessionClosedError
 from inferd.runtime.external_weights import ExternalWeights, find_weights
 from inferd.runtime.mapped_memory import mapped_memory
 from inferd.runtime.model_folder import read_labels, settings_files
@@ -37,8 +37,8 @@ class OnnxSession:
     """Implements `inferd.batching.ports.Session`.
 
     Invariants: a run in progress holds a reference to the runner, so `close` from another thread does not free it;
-    runs that start after `close`, or while `reopen` goes on, raise `RuntimeError`. ``signature`` and ``verdict`` are
-    replaced by `stop_batching` only, and only by ones that do not batch. ``open_runner`` opens the same file again.
+    runs that start after `close`, or while `reopen` goes on, raise `SessionClosedError`. ``signature`` and ``verdict``
+    are replaced by `stop_batching` only, and only by ones that do not batch. ``open_runner`` opens the same file again.
     """
 
     def __init__(
@@ -123,8 +123,7 @@ class OnnxSession:
         """
         runner = self._runner
         if runner is None:
-            msg = "the session is closed"
-            raise RuntimeError(msg)
+            raise SessionClosedError
         if not self._has_run_more and self._synthetic_inputs is not None:
             self._has_run_more = _nbytes(inputs) > self._row_bytes
         try:

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from inferd.errors import InferenceFailedError, ModelUnavailableError
-from inferd.runtime.errors import ModelLoadError, RunFailedError
+from inferd.runtime.errors import ModelLoadError, RunFailedError, SessionClosedError
 from tests.fakes import Caller, scale
 from tests.unit.batching.executing import Model, poisoned, x
 
@@ -146,6 +146,16 @@ def test_runs_in_progress_fail_the_same_way_meanwhile():
     assert caller.error.reason == "MODEL_RECOVERING"
     assert device.model.works == [False]
     assert len(device.model.attempts.armed) == 1
+
+
+def test_runs_that_found_the_session_closed_are_not_at_fault_when_it_is_open_again():
+    """A thread may get to its answers only then; the callers may come back at once."""
+    device = _Device()
+    device.error = SessionClosedError()
+    callers = [Caller(), Caller()]
+    device.model.run(*callers)
+    assert [caller.error.reason for caller in callers] == ["MODEL_RECOVERING"] * 2
+    assert device.model.works == []
 
 
 def test_lost_device_is_told_after_several_attempts(caplog):

@@ -240,9 +240,11 @@ class Instances:
         self._period.shrank(now)
         return self._shrink(needed, IDLE, needed / self.count)
 
-    def no_thread(self, now: float) -> InstanceChange:
-        """The system gives no thread for the instance that was to start."""
+    def no_thread(self, now: float) -> InstanceChange | None:
+        """The system gives no thread for the instance that was to start; it may not be needed any more."""
         self.threads -= 1
+        if self.count <= self.threads:
+            return None
         self._verdicts.does_not_pay(self.count, now)
         return self._shrink(self.count - 1, NO_THREAD, (self.count - 1) / self.count)
 

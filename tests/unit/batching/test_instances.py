@@ -204,6 +204,20 @@ def test_no_thread_for_an_instance():
     assert model.count == 1
 
 
+def test_no_thread_for_an_instance_that_is_not_needed_any_more():
+    """As after the process was stopped for minutes while it started the thread: there is an instance in any case."""
+    model = _Model(most=2)
+    model.run(times=4)
+    assert model.count == 2
+    change = None
+    while change is None:
+        model.now += 30.0
+        change = model.instances.look(model.now)
+    assert change.count == 1
+    assert model.instances.no_thread(model.now) is None
+    assert (model.count, model.instances.threads) == (1, 1)
+
+
 def test_spare_thread_is_used_for_the_next_instance():
     """If it has not ended yet, no other one starts."""
     model = _Model(most=2)

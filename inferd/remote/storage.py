@@ -172,12 +172,16 @@ class FsspecStorage:
             config = {"connect_timeout": connect_s, "read_timeout": self._timeout_s, "retries": once}
             return {"use_listings_cache": False, "config_kwargs": config}
         if self._protocol in _WEB:
-            from aiohttp import ClientTimeout  # noqa: PLC0415  (as fsspec)
+            from aiohttp import ClientTimeout, TraceConfig  # noqa: PLC0415  (as fsspec)
 
             timeout = ClientTimeout(total=None, sock_connect=connect_s, sock_read=self._timeout_s)
             # Its own one trusts those CAs that the system had when it was first imported.
-            trust = {"ssl": ssl.create_default_context()} if self._protocol == "https" else {}
-            return {"client_kwargs": {"timeout": timeout, "trust_env": True}, **trust}
+            client = {"timeout": timeout, "trust_env": True}
+            if self._protocol == "http":
+                return {"client_kwargs": client}
+            traces = TraceConfig()
+            traces.on_request_redirect.append(_require_https)
+            return {"client_kwargs": {**client, "trace_configs": [traces]}, "ssl": ssl.create_default_context()}
         return {}
 
     def _error(self, error: Exception, address: str = "") -> StorageError:
@@ -186,6 +190,8 @@ class FsspecStorage:
         where = shown(address or self.url)
         # fsspec takes all that goes wrong at a web address for a file that is not there.
         cause = error.__cause__ if isinstance(error, FileNotFoundError) else error
+        if isinstance(cause, StorageError):
+            return cause
         if cause is None or getattr(cause, "status", None) == HTTPStatus.NOT_FOUND:
             return StorageError(f"{where}: there is no such file or directory, or no access to it")
         text = " ".join(_without_user(_QUERY.sub("", str(cause)), self.url).split())
@@ -202,6 +208,13 @@ def _without_user(text: str, url: str) -> str:
     """Return ``text`` without user and password of ``url``."""
     user, separator, _ = urlsplit(url).netloc.rpartition("@")
     return text.replace(user + separator, "") if user else text
+
+
+async def _require_https(_: object, __: object, redirect: Any) -> None:  # noqa: ANN401 (aiohttp need not be there)
+    """Raise `StorageError` for an answer of a server of https that leads to one whose answers anybody may change."""
+    location = redirect.response.headers.get("Location", "")
+    if urlsplit(location).scheme == "http":
+        raise StorageError(f"{shown(str(redirect.url))}: redirected to {shown(location)}, which is not https")
 
 
 async def _web_part(system: Any, file: RemoteFile, start: int, end: int) -> bytes:  # noqa: ANN401 (fsspec has no types)

@@ -37,6 +37,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(send_content=True)
 
     def _answer(self, *, send_content: bool) -> None:
+        if self.server.location:
+            self.send_response(302)
+            self.send_header("Location", self.server.location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if not self.path.startswith("/models/words.onnx"):
             self.send_error(404)
             return
@@ -75,6 +81,7 @@ class _Server(ThreadingHTTPServer):
         self.content = _MODEL
         self.properties = {"ETag": '"1"', "Last-Modified": "Mon, 02 Nov 2026 00:00:00 GMT"}
         self.sends_parts = True
+        self.location = ""
         self.sent: list[int] = []
 
     @property
@@ -179,6 +186,15 @@ def test_nothing_there(tmp_path: Path, server: _Server) -> None:
     with pytest.raises(RepositoryError) as error:
         _source(tmp_path, f"{address}?signature=secret")
     assert str(error.value) == f"{address}: there is no such file or directory, or no access to it"
+
+
+def test_rejects_redirect_to_plain_http(tmp_path: Path, server: _Server) -> None:
+    """Anybody between could send another model."""
+    server.location = "http://localhost:1/words.onnx?signature=secret"
+    with pytest.raises(RepositoryError) as error:
+        _source(tmp_path, server.address)
+    expected = f"{server.address}: redirected to http://localhost:1/words.onnx, which is not https"
+    assert str(error.value) == expected
 
 
 def test_reports_untrusted_server(tmp_path: Path, server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:

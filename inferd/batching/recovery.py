@@ -220,6 +220,7 @@ class Recovery:
         with self._lock:
             self._backoff.worked(self._clock())
             self.reason = ""
-            if not self._is_stopped:
-                self._on_change(True)
+            if self._is_stopped:
+                return
+            self._on_change(True)
         _logger.warning("model %s has been opened again and runs", self._name)

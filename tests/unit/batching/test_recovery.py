@@ -223,6 +223,16 @@ def test_other_requests_are_answered_if_nothing_can_be_looked_at():
     assert all(caller.result for caller in callers)
 
 
+def test_attempt_that_ends_after_the_unload_tells_nothing(caplog):
+    """What it has opened is closed; health and the log have the unload."""
+    device = _Device()
+    device.break_()
+    device.model.session.reopen = device.model.recovery.stop
+    device.attempt()
+    assert device.model.works == [False]
+    assert "opened again and runs" not in caplog.text
+
+
 def test_failing_requests_make_it_look_whether_anything_runs():
     """If three rows in turn fail that are known to run, the session is opened again."""
     model = Model(poisoned)

@@ -1,5 +1,6 @@
 """``inferd inspect``."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -25,11 +26,23 @@ EXAMPLES = (
 )
 
 
+def _existing(path: Path) -> Path:
+    """Return ``path``, which must be one of this machine. Raises `typer.BadParameter`."""
+    if path.exists():
+        return path
+    # The address may have a secret in it. A path has lost one of the two slashes.
+    is_address = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(path)) is not None
+    text = "expected a path, got an address, which only a server reads" if is_address else f"'{path}' does not exist"
+    raise typer.BadParameter(text)
+
+
 def inspect(
     *,
     path: Annotated[
         Path,
-        typer.Argument(exists=True, help="An .onnx file, or the directory of a model or version.", show_default=False),
+        typer.Argument(
+            callback=_existing, help="An .onnx file, or the directory of a model or version.", show_default=False
+        ),
     ],
     config: Annotated[
         Path | None, typer.Option(help="Settings file of the server, in YAML.", show_default=False)

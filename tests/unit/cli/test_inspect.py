@@ -200,3 +200,18 @@ def test_files_that_are_not_onnx(inferd, tmp_path):
     assert (result.exit_code, result.out) == (1, "")
     assert "model.onnx is not an ONNX file" in result.err
     assert inferd("inspect", tmp_path / "nope.onnx").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("s3://user:secret@bucket/model", "expected a path, got an address, which only a server reads"),
+        ("missing.onnx", "'missing.onnx' does not exist"),
+    ],
+)
+def test_no_path_of_this_machine(inferd, path, text):
+    """An address may have a secret in it, which is not repeated."""
+    result = inferd("inspect", path)
+    assert result.exit_code == 2
+    assert text in " ".join(result.err.replace("│", " ").split())
+    assert "secret" not in result.err

@@ -37,7 +37,7 @@ REASON = "MODEL_RECOVERING"
 
 
 class Backoff:
-    """The delay before the next attempt to open a session, and how long that will take. Pure."""
+    """The delay before the next attempt to open a session, how long that will take, and what stood in its way. Pure."""
 
     def __init__(self) -> None:
         #: Failed attempts since the session ran last.
@@ -45,6 +45,10 @@ class Backoff:
         self.delay_s = 0.0
         #: What the last attempt took.
         self.open_s = _UNKNOWN_OPEN_S
+        #: When the session is likely to run again.
+        self.ready_at = 0.0
+        #: Whether the process was at the limit of its memory after the last failed attempt.
+        self.is_full = False
         self._worked_at = -math.inf
 
     def begin(self, now: float) -> None:
@@ -100,24 +104,21 @@ class Recovery:
         self._on_change = on_change
         self._start_thread = start_thread
         self._has_room = has_room
-        #: Whether the process was at the limit of its memory after the last failed attempt.
-        self._is_full = False
         self._lock = threading.Lock()
         self._backoff = Backoff()
         #: Why the session does not work, for the operator; empty while it does.
         self.reason = ""
-        self._ready_at = 0.0
         self._look_at = -math.inf
         self._is_stopped = False
 
     @property
     def is_hopeless(self) -> bool:
         """Whether the process seems to have lost the device or the memory, so that only a new process can run it."""
-        return (self._session.on_accelerator or self._is_full) and self._backoff.failures >= _LOST_AFTER
+        return (self._session.on_accelerator or self._backoff.is_full) and self._backoff.failures >= _LOST_AFTER
 
     def unavailable(self) -> ModelUnavailableError:
         """Return the error for requests while the session does not work."""
-        left_s = max(self._ready_at - self._clock(), _SHORTEST_HINT_S)
+        left_s = max(self._backoff.ready_at - self._clock(), _SHORTEST_HINT_S)
         text = f'model "{self._name}" does not run at present, it is being opened again'
         return ModelUnavailableError(text, retry_after_s=left_s, reason=REASON)
 
@@ -163,7 +164,7 @@ class Recovery:
         self.begin(f"a row that ran when the model was loaded fails: {failed}")
 
     def _set_ready_at(self) -> None:
-        self._ready_at = self._clock() + self._backoff.delay_s + self._backoff.open_s
+        self._backoff.ready_at = self._clock() + self._backoff.delay_s + self._backoff.open_s
 
     def _attempt_later(self) -> None:
         self._alarm.call_at(self._clock() + self._backoff.delay_s, self._begin_attempt)
@@ -204,14 +205,14 @@ class Recovery:
             was_hopeless = self.is_hopeless
             self._backoff.failed()
             self._set_ready_at()
-            self._is_full = not self._has_room()
+            self._backoff.is_full = not self._has_room()
             is_lost = self.is_hopeless and not was_hopeless
             if self.is_hopeless != was_hopeless:
                 self._on_change(False)
         delay_s = self._backoff.delay_s
         _logger.error("model %s cannot be opened again, the next try is in %d s: %r", self._name, delay_s, error)
         if is_lost:
-            lost = "memory for" if self._is_full else "device of"
+            lost = "memory for" if self._backoff.is_full else "device of"
             _logger.critical("the %s model %s does not come back: the process must be restarted", lost, self._name)
         self._attempt_later()
 

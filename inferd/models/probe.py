@@ -13,6 +13,7 @@ import inferd
 from inferd.config.settings import ModelSettings
 from inferd.models.probe_pool import NoProcessError, Outcome, ProbePool
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.resources import BACKGROUND_NICE, low_priority_thread
 from inferd.runtime.trial_opening import are_unchanged, opening_key
 from inferd.runtime.verdict_cache import CacheFolder, fingerprint
 from inferd.small_files import open_file
@@ -52,7 +53,7 @@ class ModelProbe:
         cache = CacheFolder(settings.runtime.verdict_cache)
         try:
             open_file(path).close()
-            key = opening_key(path, settings) if cache.is_on else ""
+            key = _hashed(path, settings) if cache.is_on else ""
             outcome = _remembered(cache.load(key), path) or self._open(path, settings, is_cancelled, cache, key)
         except NoProcessError as error:
             self._off_until = time.monotonic() + _OFF_S
@@ -77,6 +78,12 @@ class ModelProbe:
         if outcome.weights is not None and (outcome.is_crash or not outcome.failure):
             cache.store(key, {"failure": outcome.failure, "weights": outcome.weights})
         return outcome
+
+
+def _hashed(path: Path, settings: ModelSettings) -> str:
+    # A large file takes long, and the requests of other models go first.
+    with low_priority_thread("model-digest", BACKGROUND_NICE) as thread:
+        return thread.submit(opening_key, path, settings).result()
 
 
 def _remembered(content: object, path: Path) -> Outcome | None:

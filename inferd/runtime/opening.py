@@ -3,7 +3,6 @@
 import errno
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights, detach
 from inferd.runtime.providers import Provider, libraries, register
-from inferd.runtime.resources import give_way, threads_per_run, usable_cores
+from inferd.runtime.resources import RUNS_NICE, low_priority_thread, threads_per_run, usable_cores
 from inferd.runtime.runners import OrtObject
 from inferd.runtime.signature import TensorSpec, tensor_spec
 
@@ -110,7 +109,7 @@ def _attempt(path: Path, attempt: Sequence[Provider], options: OrtObject) -> Ort
         onnxruntime.InferenceSession, path, sess_options=options, providers=list(attempt), enable_fallback=0
     )
     # In a thread of its own, so that only those that it starts are of lower priority.
-    with ThreadPoolExecutor(1, "model-opener", initializer=give_way) as opener:
+    with low_priority_thread("model-opener", RUNS_NICE) as opener:
         return opener.submit(opened).result()
 
 

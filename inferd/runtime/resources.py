@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -100,6 +101,11 @@ def give_way(steps: int = RUNS_NICE) -> None:
     thread = threading.get_native_id()
     with suppress(OSError):  # some sandboxes forbid it
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + steps)
+
+
+def low_priority_thread(name: str, steps: int) -> ThreadPoolExecutor:
+    """Return an executor with one thread, whose priority is lower by ``steps`` of `nice`."""
+    return ThreadPoolExecutor(1, name, initializer=functools.partial(give_way, steps))
 
 
 def parse_cpu_max(text: str) -> float | None:

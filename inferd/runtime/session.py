@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
 from inferd.runtime.remembered_rows import RememberedRows
-from inferd.runtime.resources import parallel_runs, usable_cores
+from inferd.runtime.resources import BACKGROUND_NICE, low_priority_thread, parallel_runs, usable_cores
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner, RunStop
 from inferd.runtime.served_tensors import ServedTensors, served_tensors
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
@@ -204,8 +203,8 @@ def open_session(
     on_weights(weights)
     before, states = _fingerprints(path, weights), _states(path, weights)
     cache = VerdictCache(settings.runtime.verdict_cache)
-    with ThreadPoolExecutor(1, "model-digest") as background:
-        # Hashing a large file takes about as long as opening it, and both release the GIL.
+    with low_priority_thread("model-digest", BACKGROUND_NICE) as background:
+        # Hashing a large file takes about as long as opening it, and both release the GIL. Requests go first.
         hashing = background.submit(verdict_key, path, settings, before) if cache.is_on else None
         session = open_runtime_session(path, settings, weights)
         inputs, outputs = declared(session)

@@ -10,15 +10,12 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
-from inferd.runtime.resources import BACKGROUND_NICE, give_way
 from inferd.small_files import open_file
 
 #: To be raised when the proof changes, so that what an older one found is not believed any longer.
@@ -110,12 +107,6 @@ class VerdictCache:
 
 def cache_key(files: Iterable[Path], facts: Mapping[str, object]) -> str:
     """Return the hash of the contents of ``files`` and of ``facts``. Raises `OSError`."""
-    # Large files take long, and the requests of other models go first.
-    with ThreadPoolExecutor(1, "model-hash", initializer=partial(give_way, BACKGROUND_NICE)) as thread:
-        return thread.submit(_hash, files, facts).result()
-
-
-def _hash(files: Iterable[Path], facts: Mapping[str, object]) -> str:
     digest = hashlib.sha256(json.dumps([PROOF_VERSION, facts], sort_keys=True, default=str).encode())
     for path in files:
         digest.update(b"\0file\0")

@@ -1,4 +1,6 @@
-"""Read small files safely: a path that is no file, or too large, is an error and never blocks.
+"""Read and write small files safely.
+
+A path that is no file, or too large, is an error and never blocks. What is written is there as a whole, or not at all.
 
 A leaf: any module may import it.
 """
@@ -8,6 +10,7 @@ import os
 import select
 import stat
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import BinaryIO
 
 #: More than any file of settings, rules, tokens, keys or certificates needs.
@@ -29,6 +32,23 @@ _PIPE_TIMEOUT_S = 5.0
 def kind_of(mode: int) -> str:
     """Return the kind of a file of ``mode``, such as ``a pipe``."""
     return _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in one step, so that nobody ever reads half of it; only the owner can read it.
+
+    Raises `OSError`, and leaves what was there before then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False) as file:
+        written = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            written.replace(path)
+        except OSError:
+            written.unlink(missing_ok=True)
+            raise
 
 
 def why_unreadable(path: Path, error: OSError) -> str:

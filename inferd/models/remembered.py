@@ -4,7 +4,8 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+
+from inferd.small_files import replace_text
 
 _log = logging.getLogger(__name__)
 
@@ -54,18 +55,10 @@ class RememberedModels:
     def _write(self) -> None:
         if self._path is None:
             return
-        written: Path | None = None
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile("w", dir=self._path.parent, suffix=".tmp", delete=False) as file:
-                written = Path(file.name)
-                json.dump({"models": self._models}, file, indent=1)
-            # In one step, so that a crash leaves the old list or the new one.
-            written.replace(self._path)
+            replace_text(self._path, json.dumps({"models": self._models}, indent=1))
         except OSError as error:
             _log.warning("%s cannot be written, so a restart will not load the same models: %s", self._path, error)
-            if written is not None:
-                written.unlink(missing_ok=True)
 
 
 def _versions(versions: object) -> list[str] | None:

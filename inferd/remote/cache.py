@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 
 from inferd.remote.in_use import Hold, InUse, is_unlocked
 from inferd.remote.storage import RemoteFile
+from inferd.small_files import replace_text
 
 _FOLDERS = ("blobs", "files", "trees", "partial", "processes", "listings")
 #: Time for which an interrupted download is kept.
@@ -37,13 +38,14 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class FileCache:
-    """The cache in ``folder``. Any thread; all methods raise `OSError`.
+    """The cache in ``folder``. Any thread; all methods raise `OSError`. ``epoch_s`` is the clock of its files.
 
     Invariants: a blob has the content that its name says, and is deleted only if no process has it in use; all changes
     of names are made under the lock of the folder, and each with one rename.
     """
 
-    def __init__(self, folder: Path, *, limit_bytes: int | None) -> None:
+    def __init__(self, folder: Path, *, limit_bytes: int | None, epoch_s: Callable[[], float] = time.time) -> None:
+        self._epoch_s = epoch_s
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._in_use = InUse(folder / "processes")
@@ -191,7 +193,7 @@ class FileCache:
                 is_draft = entry.name.startswith(".")
                 if is_draft or (entry.name not in linked and not entry.is_symlink()):
                     entry.unlink()
-            self._delete_partials(_is_useless)
+            self._delete_partials(self._is_useless)
 
     def _delete_partials(self, is_deleted: Callable[[Path], bool]) -> None:
         """Delete downloads that do not go on."""
@@ -199,15 +201,20 @@ class FileCache:
             if is_deleted(partial) and is_unlocked(partial):
                 partial.unlink(missing_ok=True)
 
+    def _is_useless(self, partial: Path) -> bool:
+        """Whether a download is of another boot, or was not continued for long."""
+        try:
+            age_s = self._epoch_s() - partial.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return age_s > _LONGEST_PAUSE_S or not partial.name.startswith(f"{_boot()}.")
+
     # Listings.
 
     def save_listing(self, address: str, content: object) -> None:
         """Keep what an address has, as JSON. Nobody else can read it: signed addresses are in it."""
         with self._locked():
-            draft = _draft(self._listing(address))
-            draft.touch(0o600)
-            draft.write_text(json.dumps(content), encoding="utf-8")
-            draft.replace(self._listing(address))
+            replace_text(self._listing(address), json.dumps(content))
 
     def saved_listing(self, address: str) -> object:
         """Return what an address had when it was last listed; None if that is unknown."""
@@ -255,15 +262,6 @@ def _boot() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return "unknown"
-
-
-def _is_useless(partial: Path) -> bool:
-    """Whether a download is of another boot, or was not continued for long."""
-    try:
-        age_s = time.time() - partial.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    return age_s > _LONGEST_PAUSE_S or not partial.name.startswith(f"{_boot()}.")
 
 
 def _mark_used(blob: Path) -> None:

@@ -12,11 +12,10 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
-from inferd.small_files import open_file
+from inferd.small_files import open_file, replace_text
 
 #: To be raised when the proof changes, so that what an older one found is not believed any longer.
 PROOF_VERSION = 2
@@ -71,11 +70,8 @@ class CacheFolder:
         if self._folder is None:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile("w", dir=self._folder, suffix=".tmp", delete=False) as file:
-                json.dump(content, file)
-            # In one step, so that a server that starts beside this one never reads half a file.
-            Path(file.name).replace(self._folder / f"{key}.json")
+            # Servers that start side by side read and write the same files.
+            replace_text(self._folder / f"{key}.json", json.dumps(content))
         except OSError as error:
             _log.debug("the verdict is not kept: %s", error)
 

@@ -1,5 +1,6 @@
 """Reading small files, and paths that are no file."""
 
+import errno
 import os
 import socket
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.small_files import open_file, read_bytes, read_text
+from inferd.small_files import open_file, read_bytes, read_text, replace_text
 
 
 def test_reads_files(tmp_path: Path) -> None:
@@ -70,3 +71,20 @@ def test_pipe_with_an_idle_writer() -> None:
 def _write(descriptor: int, content: bytes) -> None:
     with suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as file:
         file.write(content)
+
+
+def test_replaces_text_in_one_step(tmp_path, monkeypatch):
+    """Only the owner can read it; what was there stays if it fails, and nothing else does."""
+    path = tmp_path / "new" / "list.json"
+    replace_text(path, "old")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("old", 0o600)
+    replace_text(path, "é")
+    assert path.read_bytes() == "é".encode()
+    monkeypatch.setattr(Path, "replace", _full)
+    with pytest.raises(OSError, match="full"):
+        replace_text(path, "newer")
+    assert [each.read_text() for each in path.parent.iterdir()] == ["é"]
+
+
+def _full(*_: Path) -> None:
+    raise OSError(errno.ENOSPC, "full")

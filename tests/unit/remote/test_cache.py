@@ -5,7 +5,6 @@ import fcntl
 import gc
 import hashlib
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -188,13 +187,14 @@ def test_download_stays_open_until_it_is_in_its_place(cache: FileCache, monkeypa
     assert [path.stat().st_mode & 0o777 for path in _blobs(cache)] == [0o444]
 
 
-def test_downloads_that_are_not_continued(cache: FileCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_that_are_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave after a day, or when the disk is full; those that go on stay."""
-    for name in ("old", "interrupted", "going on"):
+    cache = FileCache(tmp_path / "cache", limit_bytes=None, epoch_s=lambda: 100 * 3600.0)
+    for name, hour in (("old", 75), ("interrupted", 77), ("going on", 77)):
         partial = cache.partial(_file(name))
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
-    os.utime(cache.partial(_file("old")), (time.time() - 25 * 3600,) * 2)
+        os.utime(partial, (hour * 3600.0,) * 2)
     cache.delete_leftovers()
     assert [cache.partial(_file(name)).exists() for name in ("old", "interrupted")] == [False, True]
     with cache.partial(_file("going on")).open("rb") as file:

@@ -225,8 +225,7 @@ class LoadOperations:
         if not measured.is_alone:
             return ""
         # Of several measurements, one may be high because of requests to other models.
-        least = self._size(source).least_peak if source.override is None else NO_MEMORY
-        peak = measured.peak if least == NO_MEMORY else measured.peak.at_most(least)
+        peak = measured.peak if loaded.least_peak == NO_MEMORY else measured.peak.at_most(loaded.least_peak)
         return self._queue.objection(source.name, peak, measured.steady)
 
     def _size(self, source: ModelSource) -> ModelSize:

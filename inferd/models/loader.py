@@ -15,6 +15,7 @@ from inferd.config.settings import ModelSettings, Settings
 from inferd.models.load_meter import LoadMeter
 from inferd.models.probe import ModelProbe
 from inferd.models.repository import ModelSource, model_file
+from inferd.models.residency import NO_MEMORY
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.models.sizes import ModelSizes, size_key
 from inferd.models.states import ModelState
@@ -122,6 +123,7 @@ class VersionLoader:
             batcher=batcher,
             memory=expected.steady if expected.is_known else measured.steady,
             measured=measured,
+            least_peak=NO_MEMORY if source.override is not None else expected.least_peak,
             loaded_at=self._parts.clock(),
             files=files,
         )

@@ -19,14 +19,16 @@ from inferd.runtime.signature import ModelSignature
 class LoadedModel:
     """The session of a loaded version and the batcher that feeds it.
 
-    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took. ``files``
-    keeps those that came from remote storage in the cache.
+    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took. ``least_peak`` is
+    the least that its loads took at their peak, nothing if that is not known. ``files`` keeps those that came from
+    remote storage in the cache.
     """
 
     session: OnnxSession
     batcher: Batcher
     memory: Memory = NO_MEMORY
     measured: Measured = NOTHING_MEASURED
+    least_peak: Memory = NO_MEMORY
     loaded_at: float = 0.0
     files: object = None
 

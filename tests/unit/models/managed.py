@@ -82,9 +82,15 @@ class ScriptedLoader:
         progress.advance(ModelState.WARMING)
         size = Memory(self.memory.get(key, 0))
         measured = Measured(steady=size, peak=size, is_alone=True, load_s=0.0)
-        self.sizes.record(size_key(source, read_model_settings(self._settings, source)), measured)
+        recorded_as = size_key(source, read_model_settings(self._settings, source))
+        self.sizes.record(recorded_as, measured)
         made = LoadedModel(
-            session=FakeSession(), batcher=FakeBatcher(), memory=size, measured=measured, loaded_at=self.clock()
+            session=FakeSession(),
+            batcher=FakeBatcher(),
+            memory=size,
+            measured=measured,
+            least_peak=self.sizes.expected(recorded_as).least_peak,
+            loaded_at=self.clock(),
         )
         self.loaded.setdefault(key, []).append(made)
         return made

@@ -14,8 +14,12 @@ from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, 
 from inferd.config.settings import Settings
 from inferd.errors import ModelUnavailableError
 from inferd.models import loader as loader_module
+from inferd.models.load_meter import Measured
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource, resolve
+from inferd.models.residency import Memory
+from inferd.models.settings import read_model_settings
+from inferd.models.sizes import ModelSizes, size_key
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.runtime.errors import ModelLoadError
@@ -137,6 +141,23 @@ def test_loads_a_model(fixture, linear):
     stages = [ModelState.LOADING, ModelState.VERIFYING, ModelState.WARMING, ModelState.READY]
     assert fixture.states == [("linear", state) for state in stages]
     assert fixture.stats["linear", "1"].offers == [1]
+
+
+def test_least_of_several_peaks(linear, monkeypatch):
+    """One measurement may be too high, because of requests to other models."""
+    settings, sizes = Settings.model_validate({"runtime": {"verdict_cache": None}}), ModelSizes()
+    (source,) = resolve([linear])
+    key = size_key(source, read_model_settings(settings, source))
+    for peak in (5 * 2**40, 4 * 2**40):
+        sizes.record(key, Measured(peak=Memory(peak), is_alone=True))
+    monkeypatch.setattr(sizes, "record", lambda *_: None)
+    loaded = threading.Event()
+    manager = manager_of(settings, ModelRegistry(), sizes=sizes)
+    manager.start({source.name: {source.version: source}}, loaded.set)
+    assert loaded.wait(PATIENCE_S)
+    (version,) = manager._parts.lifecycle.loaded().values()
+    assert version.least_peak == Memory(4 * 2**40)
+    assert manager.stop(10)
 
 
 def test_warm_up_seeds_the_run_cost(fixture, linear, monkeypatch):

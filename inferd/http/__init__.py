@@ -1,0 +1,1 @@
+"""The HTTP server; knows nothing of tensors or models."""

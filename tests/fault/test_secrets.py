@@ -224,6 +224,7 @@ def test_invalid_private_key(server, files):
 @pytest.mark.parametrize(
     "content",
     [f'- name: bob\n  sha256: "{MARK}"\n', f"{MARK}", f"- {{token: {MARK}}}\n", f'"{MARK}: [', f"bob: {MARK}\n"],
+    ids=["hash", "only", "field", "not yaml", "mapping"],
 )
 def test_token_in_place_of_its_hash(server, folder, content):
     """The error about the token file does not quote it."""
@@ -282,7 +283,7 @@ def test_command_line(server, folder, files):
                 (("config",), {"INFERD_SECURITY__JWT": f'{{"jwks_url": "{url}"}}', **jwt}),
                 (("config",), {"INFERD_SECURITY__JWT__SECRET": MARK}),
                 (
-                    ("serve", "--grpc-port", "0", "--metrics-port", "0"),
+                    ("serve", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
                     {"INFERD_SECURITY__JWT__JWKS_URL": url, **jwt},
                 ),
             )

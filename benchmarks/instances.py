@@ -58,7 +58,8 @@ def _measure(
 ) -> Outcome:
     port, metrics_port = free_port(), free_port()
     address, metrics = f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics"
-    command = [_BIN, "serve", f"{model.name}={model.path}", "--grpc-port", port, "--metrics-port", metrics_port]
+    command = [_BIN, "serve", f"{model.name}={model.path}", "--grpc-port", port, "--http-port", "none"]
+    command += ["--metrics-port", metrics_port]
     environment = {"INFERD_RUNTIME__INTRA_OP_THREADS": str(threads), "INFERD_BATCHING__INSTANCES": instances}
     with TemporaryDirectory() as folder, Server([*map(str, command)], environment, Path(folder)) as server:
         server.wait_ready(lambda: _require_loaded(metrics))

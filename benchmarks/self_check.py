@@ -138,7 +138,7 @@ def _serving(model: Path, placement: Placement, folder: Path) -> Iterator[tuple[
     """Serve ``model`` with verdicts cached in ``folder``. Yields the gRPC port and the counters."""
     port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-m", "inferd", "serve", str(model)]
-    command += ["--grpc-port", str(port), "--metrics-port", str(metrics_port)]
+    command += ["--grpc-port", str(port), "--http-port", "none", "--metrics-port", str(metrics_port)]
     environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder)}
     counters = _Counters(metrics_port)
     with Server([*placement.server, *command], environment, folder) as server:

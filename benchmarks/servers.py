@@ -90,8 +90,14 @@ def launch_inferd(job: Job) -> Launch:
 def launch_tree(tree: Path, job: Job) -> Launch:
     """Return how to start inferd from ``tree``, which may be an older one."""
     command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
-    command += ["--grpc-port", str(job.port), "--metrics-port", "0"]
+    command += ["--grpc-port", str(job.port), "--metrics-port", "0", *without_http(tree)]
     return Launch(command=command, environment=_our_environment(job) | {"PYTHONPATH": str(tree)})
+
+
+def without_http(tree: Path) -> list[str]:
+    """Return the flags that switch HTTP off, which older trees do not have."""
+    has_http = "http_port" in (tree / "inferd" / "config" / "server.py").read_text()
+    return ["--http-port", "none"] if has_http else []
 
 
 def _baseline(name: str) -> Callable[[Job], Launch]:

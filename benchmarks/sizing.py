@@ -87,6 +87,7 @@ def _serving(folder: Path, model: Model, rows: int, *, external: bool) -> Iterat
         "repository.mode": "explicit",
         "batching.max_batch_size": rows,
         "queue.max_rows": 2 * rows,
+        "server.http_port": "none",
         "server.metrics_port": 0,
         "runtime.shrink_after_s": 1,
         "runtime.verdict_cache": "null",

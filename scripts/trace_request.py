@@ -188,7 +188,8 @@ async def _load(address: str) -> None:
 
 @contextmanager
 def _serving() -> Iterator[Application]:
-    settings = load_settings(config_file=None, flags={"server.grpc_port": 0, "server.metrics_port": 0})
+    ports = {"server.grpc_port": 0, "server.http_port": "none", "server.metrics_port": 0}
+    settings = load_settings(config_file=None, flags=ports)
     application = Application(settings, resolve([demo.repository()]))
     application.start()
     loaded = threading.Event()

@@ -33,7 +33,7 @@ class ServerProcess:
         prefix: Sequence[str] = (),
         program: Sequence[str | Path] = (BIN / "inferd",),
     ) -> None:
-        ports = ("--grpc-port", str(grpc_port), "--metrics-port", "0")
+        ports = ("--grpc-port", str(grpc_port), "--http-port", "0", "--metrics-port", "0")
         command = [*prefix, *map(str, program), "serve", *map(str, arguments), *ports]
         self.process = subprocess.Popen(
             command,

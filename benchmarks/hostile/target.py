@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.hostile import models
 from benchmarks.models import MODELS
 from benchmarks.process import Server, free_port
+from benchmarks.servers import without_http
 
 _METRICS_TIMEOUT_S = 10
 #: Resets the peak of the resident set; see proc_pid_clear_refs(5).
@@ -92,6 +93,7 @@ def serving(tree: Path, environment: Mapping[str, str]) -> Iterator[Target]:
         command = [sys.executable, "-m", "inferd", "serve", str(MODELS["digits"].folder)]
         command += map(str, models.write(folder / "models"))
         command += ["--grpc-port", str(port), "--metrics-port", str(metrics_port)]
+        command += without_http(tree)
         with Server(command, {"PYTHONPATH": str(tree), **environment}, folder) as server:
             server.wait_ready(
                 lambda: urlopen(f"http://127.0.0.1:{metrics_port}/readyz", timeout=_METRICS_TIMEOUT_S).close()

@@ -118,7 +118,7 @@ class Application:
 
     def _build_http(self, max_connections: int) -> HttpServer:
         return HttpServer(
-            host=self._settings.server.http_listens_on,
+            host=self._settings.server.monitoring_host,
             port=self._settings.server.metrics_port,
             registry=self._telemetry.registry,
             readiness=self._readiness.readiness,
@@ -196,7 +196,7 @@ class Application:
     @property
     def metrics_address(self) -> str:
         """The address of HTTP, with the actual port."""
-        return f"{self._settings.server.http_listens_on}:{self._http.port}"
+        return f"{self._settings.server.monitoring_host}:{self._http.port}"
 
     def change_log(self, settings: LogSettings) -> None:
         """Apply other levels and ``access``. May be called from any thread; does nothing before `start`."""

@@ -23,7 +23,7 @@ from inferd.plain_text import escaped
 
 #: The commands with their summaries.
 COMMANDS = {
-    "serve": "Serve models over gRPC.",
+    "serve": "Serve models over gRPC and HTTP.",
     "infer": "Run a model on a server once, and print or save its outputs.",
     "health": "Check the health of a server.",
     "models": "List the models of a server, load and unload them.",

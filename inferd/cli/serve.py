@@ -92,6 +92,10 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, 0 for a free one.", show_default="8001")] = None,
+    http_port: Annotated[
+        str | None,
+        typer.Option(metavar="PORT|none", help="Port of HTTP, 0 for a free one, none for no HTTP.", show_default="8000"),
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Port of metrics and probes, 0 for a free one.", show_default="8002")
     ] = None,
@@ -106,7 +110,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve ONNX models over gRPC.
+    """Serve ONNX models over gRPC and HTTP.
 
     Flags take precedence over INFERD_… environment variables, then the settings
     file, then defaults; `inferd config` prints the result.
@@ -121,6 +125,7 @@ def serve(
     flags = {
         "server.host": host,
         "server.grpc_port": grpc_port,
+        "server.http_port": http_port,
         "server.metrics_port": metrics_port,
         "log.format": log_format,
         "models": _models(paths, model_repository, model) or None,

@@ -7,7 +7,7 @@ from inferd.cli.failures import CommandError, ExitCode
 _TRUE, _FALSE = frozenset({"true", "1", "on"}), frozenset({"false", "0", "off"})
 
 _SET = "use --set {}"
-_GRPC_ONLY = "inferd has no REST; its other port serves metrics and probes (--metrics-port)"
+_NO_PLATFORM = "inferd has no interface of that platform; it serves the Open Inference Protocol (--http-port)"
 _GRPC = "inferd's settings of gRPC are in server and server.connections"
 _ONE_RUNTIME = "inferd runs every model in ONNX Runtime; its options are in runtime of a model.yaml"
 _LOG = "use --log-format, and --set log.level=LEVEL or log.levels for parts of the server"
@@ -21,7 +21,7 @@ _NO_MEMORY_POOL = "inferd has no pool of that memory; limits of GPU memory are i
 _INSTEAD = {
     "--model-store": "use --model-repository",
     "--grpc-address": "use --host",
-    "--http-address": "use --set server.metrics_host=ADDRESS; " + _GRPC_ONLY,
+    "--http-address": _SET.format("server.http.host=ADDRESS"),
     "--metrics-address": _SET.format("server.metrics_host=ADDRESS"),
     "--exit-timeout-secs": _SET.format("server.drain_grace_s=SECONDS"),
     "--model-load-thread-count": _SET.format("repository.parallel_loads=N"),
@@ -29,6 +29,7 @@ _INSTEAD = {
     "--strict-model-config": "what config.pbtxt leaves out is always taken from the model's file",
     "--disable-auto-complete-config": "what config.pbtxt leaves out is always taken from the model's file",
     "--model-namespacing": "names of models are unique across repositories; --model NAME=PATH gives one another name",
+    "--allow-http": "HTTP is on; --http-port none switches it off",
     "--allow-grpc": "gRPC is always on",
     "--allow-metrics": "metrics are always on; --metrics-port is their port",
     "--allow-gpu-metrics": "metrics of GPUs are there if the machine has some",
@@ -55,13 +56,14 @@ _INSTEAD = {
     "--grpc-header-forward-pattern": "models do not see the metadata of calls",
     "--reuse-grpc-port": "a port has one server",
     "--http-restricted-api": _RULES,
-    "--http-*": _GRPC_ONLY,
-    "--allow-http": _GRPC_ONLY,
-    "--reuse-http-port": _GRPC_ONLY,
-    "--allow-sagemaker": _GRPC_ONLY,
-    "--sagemaker-*": _GRPC_ONLY,
-    "--allow-vertex-ai": _GRPC_ONLY,
-    "--vertex-ai-*": _GRPC_ONLY,
+    "--http-header-forward-pattern": "models do not see the headers of requests",
+    "--http-max-input-size": _SET.format("server.max_message_bytes=BYTES"),
+    "--http-thread-count": "one thread reads all requests",
+    "--reuse-http-port": "a port has one server",
+    "--allow-sagemaker": _NO_PLATFORM,
+    "--sagemaker-*": _NO_PLATFORM,
+    "--allow-vertex-ai": _NO_PLATFORM,
+    "--vertex-ai-*": _NO_PLATFORM,
     "--backend-directory": _ONE_RUNTIME,
     "--backend-config": _ONE_RUNTIME,
     "--host-policy": _ONE_RUNTIME,

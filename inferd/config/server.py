@@ -1,7 +1,10 @@
 """Settings of the server: addresses, limits, connections and shutdown."""
 
+from collections.abc import Iterator
 from ipaddress import IPv6Address
+from itertools import combinations
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -40,14 +43,53 @@ for clients that ping every 10 s, even if some pings are delayed."""
     """Number of pings below the minimum interval that are tolerated before the connection is closed; 0 is unlimited."""
 
 
+class HttpSettings(Section):
+    """Inference over HTTP, on server.http_port."""
+
+    host: str | None = Field(default=None, min_length=1)
+    """Address of http_port. Defaults to server.host; if that is a Unix socket, HTTP is off unless this is set."""
+    max_connections: int = Field(default=4096, ge=1, le=1_000_000)
+    """Maximum number of open connections. Above it, the connection that has been idle longest is closed for a new \
+one; if none is idle, the new one is closed."""
+    keep_alive_s: float = Field(default=75.0, ge=0.0, le=86_400.0)
+    """Close connections without a request for this long. Keep it above the idle timeout of proxies in front, which is \
+usually 60 s. 0 closes each connection after its answer."""
+    header_timeout_s: float = Field(default=10.0, ge=0.1, le=600.0)
+    """Time allowed for the TLS handshake, and for the first line and headers of a request once it has begun."""
+    cors_origins: list[str] = Field(default_factory=list)
+    """Origins of other websites whose scripts may call this server, such as https://app.example.com; * is every one, \
+without credentials of the browser. None by default."""
+    status_page: bool = True
+    """Serve the status page at /."""
+
+    @field_validator("host")
+    @classmethod
+    def _validate_host(cls, host: str | None) -> str | None:
+        return None if host is None else _bracketed_host(host)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _validate_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not _is_origin(origin):
+                text = f"expected *, or http(s)://HOST[:PORT] in lower case and without a path, got {origin!r}"
+                raise validation_error(text)
+        return origins
+
+
 class ServerSettings(Section):
     """Ports, limits and shutdown."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on. The default accepts connections from this machine only; 0.0.0.0 or [::] is all \
-interfaces. unix:PATH or unix-abstract:NAME is a Unix socket, for gRPC only."""
+interfaces. unix:PATH or unix-abstract:NAME is a Unix socket, for gRPC only; HTTP is off then, unless http.host is \
+set."""
     grpc_port: Port = 8001
     """Port of the gRPC server; 0 picks a free one. Ignored if host is a Unix socket."""
+    http_port: Port | None = 8000
+    """Port of inference over HTTP and of the status page; 0 picks a free one, none switches it off."""
+    http: HttpSettings = HttpSettings()
+    """Inference over HTTP."""
     metrics_host: str | None = Field(default=None, min_length=1)
     """Address of the metrics port. Defaults to host, or to 127.0.0.1 if host is a Unix socket."""
     metrics_port: Port = 8002
@@ -100,8 +142,17 @@ weigh by utilization. Callers can also request one with the metadata endpoint-lo
         return self.host if is_unix_socket(self.host) else f"{self.host}:{self.grpc_port}"
 
     @property
-    def http_listens_on(self) -> str:
-        """The host to listen on for HTTP."""
+    def http_host(self) -> str | None:
+        """The host to listen on for inference over HTTP; None if it is off."""
+        if self.http_port is None:
+            return None
+        if self.http.host is not None:
+            return self.http.host
+        return None if is_unix_socket(self.host) else self.host
+
+    @property
+    def monitoring_host(self) -> str:
+        """The host to listen on for metrics and probes."""
         if self.metrics_host is not None:
             return self.metrics_host
         return _LOOPBACK if is_unix_socket(self.host) else self.host
@@ -110,6 +161,12 @@ weigh by utilization. Callers can also request one with the metadata endpoint-lo
     @classmethod
     def _validate_host(cls, host: str) -> str:
         return _socket_address(host) if is_unix_socket(host) else _bracketed_host(host)
+
+    @field_validator("http_port", mode="before")
+    @classmethod
+    def _read_none(cls, port: object) -> object:
+        # Flags and variables have no null.
+        return None if isinstance(port, str) and port.lower() == "none" else port
 
     @field_validator("metrics_host")
     @classmethod
@@ -125,10 +182,31 @@ weigh by utilization. Callers can also request one with the metadata endpoint-lo
 
     @model_validator(mode="after")
     def _validate_ports(self) -> Self:
-        if self.grpc_port == self.metrics_port != 0 and not is_unix_socket(self.host):
-            text = f"expected another port than grpc_port, got {self.metrics_port} for both"
-            raise validation_error(text, setting="metrics_port")
+        for (other, taken), (name, port) in combinations(self._ports(), 2):
+            if port == taken != 0:
+                text = f"expected another port than {other}, got {port} for both"
+                raise validation_error(text, setting=name)
         return self
+
+    def _ports(self) -> Iterator[tuple[str, int]]:
+        """Yield the ports that are used, by their setting."""
+        if not is_unix_socket(self.host):
+            yield "grpc_port", self.grpc_port
+        if self.http_port is not None and self.http_host is not None:
+            yield "http_port", self.http_port
+        yield "metrics_port", self.metrics_port
+
+
+def _is_origin(origin: str) -> bool:
+    """Whether ``origin`` is as browsers send it: scheme, host and perhaps a port."""
+    try:
+        parts = urlsplit(origin)
+        has_port = parts.port is not None
+    except ValueError:
+        return False
+    host = parts.netloc.rpartition(":")[0] if has_port else parts.netloc
+    is_bare = origin == f"{parts.scheme}://{parts.netloc}".lower()
+    return parts.scheme in ("http", "https") and bool(host) and "@" not in host and is_bare
 
 
 def _bracketed_host(host: str) -> str:

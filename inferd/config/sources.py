@@ -30,6 +30,7 @@ _POSITIONAL = frozenset({"models"})
 _OWN_FLAGS = {
     "server.host": "--host",
     "server.grpc_port": "--grpc-port",
+    "server.http_port": "--http-port",
     "server.metrics_port": "--metrics-port",
     "log.format": "--log-format",
     "repository.mode": "--model-control-mode",

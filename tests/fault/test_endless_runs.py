@@ -180,7 +180,7 @@ def test_shutdown_with_hanging_poll_thread(repository, tmp_path, hang):
     """Whether it waits, or holds the interpreter lock."""
     script = tmp_path / "serve.py"
     script.write_text(_HANGS_WHEN_IT_DRAINS.format(hang=hang))
-    arguments = ("serve", repository / "innocent", "--grpc-port", "0", "--metrics-port", "0")
+    arguments = ("serve", repository / "innocent", "--grpc-port", "0", "--http-port", "none", "--metrics-port", "0")
     command = [sys.executable, script, *arguments, "--set", "server.drain_grace_s=0.5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:

@@ -20,6 +20,7 @@ from tests.patience import PATIENCE_S
 
 _SETTINGS = {
     "server.grpc_port": 0,
+    "server.http_port": "none",
     "server.metrics_port": 0,
     "server.ready_max_lag_s": 0.5,
     "server.live_max_lag_s": 2.0,

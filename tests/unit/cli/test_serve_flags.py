@@ -40,14 +40,20 @@ def test_command_line_of_tritonserver(serve):
     settings, _ = serve(
         *("--model-repository=/models", "--model-repository", "/more", "--model-control-mode=explicit"),
         *("--load-model=a", "--load-model", "b", "--strict-readiness=true", "--exit-on-error=0"),
-        *("--grpc-port=9000", "--metrics-port=9002", "--model-config-name=h100"),
+        *("--grpc-port=9000", "--http-port=9001", "--metrics-port=9002", "--model-config-name=h100"),
     )
     assert settings.models == [Path("/models"), Path("/more")]
     repository = settings.repository
     assert (repository.mode, repository.load) == (ModelControl.EXPLICIT, ["a", "b"])
     assert (repository.readiness, repository.exit_on_error) == (RequiredModels.ALL, False)
-    assert (settings.server.grpc_port, settings.server.metrics_port) == (9000, 9002)
+    server = settings.server
+    assert (server.grpc_port, server.http_port, server.metrics_port) == (9000, 9001, 9002)
     assert repository.config_name == "h100"
+
+
+def test_no_http(serve):
+    """The flag of its port switches it off."""
+    assert serve("--http-port", "none")[0].server.http_host is None
 
 
 def test_polling(serve):
@@ -84,7 +90,10 @@ def test_booleans_of_tritonserver(serve, value, readiness):
         (["--model", "=/mnt/models"], "--model: expected NAME=PATH, got '=/mnt/models'"),
         (["--repository-poll-secs", "0"], "repository.poll_interval_s"),
         (["--load-model", "a"], "expected mode explicit beside it, got none"),
-        (["--http-port=8000"], "--http-port is tritonserver's: inferd has no REST"),
+        (["--http-port=web"], "server.http_port: expected a valid integer"),
+        (["--http-thread-count=8"], "--http-thread-count is tritonserver's: one thread reads all requests"),
+        (["--http-address=::"], "use --set server.http.host=ADDRESS"),
+        (["--allow-http=false"], "--http-port none switches it off"),
         (["--log-verbose", "1"], "--log-verbose is tritonserver's: use --log-format"),
         (["--backend-directory", "/opt"], "inferd runs every model in ONNX Runtime"),
         (["--grpc-address=0.0.0.0"], "use --host"),
@@ -101,7 +110,7 @@ def test_invalid_flags(serve, arguments, text):
 
 def test_arguments_after_the_end_of_flags():
     """They are paths, whatever they look like."""
-    reject_flags(["--", "--http-port"])
+    reject_flags(["--", "--http-thread-count"])
 
 
 def test_own_flags_are_not_rejected():

@@ -114,6 +114,22 @@ def test_unknown_flag(problems: Problems) -> None:
             "server.metrics_port: expected another port than grpc_port, got 9 for both",
         ),
         (
+            "server: {grpc_port: 8000, http_port: 8000}",
+            "server.http_port: expected another port than grpc_port, got 8000 for both",
+        ),
+        (
+            "server: {metrics_port: 8000}",
+            "server.metrics_port: expected another port than http_port, got 8000 for both",
+        ),
+        ("server: {http_port: off}", "server.http_port: expected a number, got False"),
+        ("server: {http_port: any}", "server.http_port: expected a valid integer, unable"),
+        ("server: {http: {host: 'unix:/a'}}", "server.http.host: expected a host name or an IP address, without"),
+        ("server: {http: {cors_origins: ['https://a/']}}", "server.http.cors_origins: expected *, or http(s)://HOST"),
+        ("server: {http: {cors_origins: ['https://A']}}", "server.http.cors_origins: expected *, or http(s)://HOST"),
+        ("server: {http: {cors_origins: ['https://u@a']}}", "server.http.cors_origins: expected *, or http(s)://HOST"),
+        ("server: {http: {cors_origins: ['a:80']}}", "server.http.cors_origins: expected *, or http(s)://HOST"),
+        ("server: {http: {cors_origins: ['http://:80']}}", "server.http.cors_origins: expected *, or http(s)://HOST"),
+        (
             "batching: {max_batch_size: 9000}",
             "batching.max_batch_size: expected at most queue.max_rows, which is 8192, got 9000",
         ),
@@ -142,9 +158,15 @@ def test_queue_may_be_short_without_batching(load: Callable[..., object]) -> Non
     load("queue: {max_rows: 8}\nbatching: {enabled: false}")
 
 
-def test_both_ports_may_be_zero(load: Callable[..., object]) -> None:
-    """Two free ports are picked."""
-    load("server: {grpc_port: 0, metrics_port: 0}")
+def test_all_ports_may_be_zero(load: Callable[..., object]) -> None:
+    """Free ports are picked."""
+    load("server: {grpc_port: 0, http_port: 0, metrics_port: 0}")
+
+
+@pytest.mark.parametrize("origin", ["*", "https://app.example.com", "http://localhost:3000", "https://[::1]:8443"])
+def test_origins_of_websites(load: Callable[..., object], origin: str) -> None:
+    """As browsers send them."""
+    load(f"server: {{http: {{cors_origins: ['{origin}']}}}}")
 
 
 def test_all_problems_are_reported_at_once(problems: Problems) -> None:

@@ -107,7 +107,7 @@ def test_hosts(load: Load, host: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "grpc", "http"),
+    ("host", "grpc", "monitoring"),
     [
         ("unix:/run/inferd.sock", "unix:/run/inferd.sock", "127.0.0.1"),
         ("unix:///run/inferd.sock", "unix:/run/inferd.sock", "127.0.0.1"),
@@ -116,11 +116,36 @@ def test_hosts(load: Load, host: str, kept: str) -> None:
         ("::1", "[::1]:7", "[::1]"),
     ],
 )
-def test_listen_addresses(load: Load, host: str, grpc: str, http: str) -> None:
+def test_listen_addresses(load: Load, host: str, grpc: str, monitoring: str) -> None:
     """A Unix socket has no port, so the metrics port may equal grpc_port."""
     server = load(
         None, {"server.host": host, "server.grpc_port": 7, "server.metrics_port": 7 if "unix" in host else 8}
     ).server
-    assert (server.grpc_address, server.http_listens_on) == (grpc, http)
+    assert (server.grpc_address, server.monitoring_host) == (grpc, monitoring)
     other = load(None, {"server.host": host, "server.metrics_host": "::"}).server
-    assert other.http_listens_on == "[::]"
+    assert other.monitoring_host == "[::]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "host"),
+    [
+        ({}, "127.0.0.1"),
+        ({"server.host": "::1"}, "[::1]"),
+        ({"server.host": "unix:/run/inferd.sock"}, None),
+        ({"server.host": "unix:/run/inferd.sock", "server.http.host": "::1"}, "[::1]"),
+        ({"server.host": "0.0.0.0", "server.http.host": "10.0.0.1"}, "10.0.0.1"),
+        ({"server.http_port": "none"}, None),
+        ({"server.http_port": "none", "server.http.host": "10.0.0.1"}, None),
+    ],
+)
+def test_address_of_http(load: Load, settings: dict[str, object], host: str | None) -> None:
+    """It is that of gRPC; what a Unix socket keeps to the owners of a file gets no port unless somebody says so."""
+    assert load(None, settings).server.http_host == host
+
+
+def test_no_http_from_every_source(load: Load) -> None:
+    """Null in a file; flags and variables have no null, and say none."""
+    assert load("server: {http_port: null}").server.http_port is None
+    assert load(None, {"server.http_port": "none"}).server.http_port is None
+    assert load(None, INFERD_SERVER__HTTP_PORT="None").server.http_port is None
+    assert load(None, INFERD_SERVER__HTTP_PORT="8080").server.http_port == 8080

@@ -227,7 +227,8 @@ def measure(model: Model, placement: Placement, rate: float, number: int) -> Out
         for name in _NAMES:
             _publish(repository.root, name, 1)
         command = [sys.executable, "-m", "inferd", "serve", str(repository.root), "--grpc-port", str(port)]
-        command += ["--http-port", "none", "--metrics-port", "0", "--model-control-mode", "explicit", "--load-model", "*"]
+        command += ["--http-port", "none", "--metrics-port", "0"]
+        command += ["--model-control-mode", "explicit", "--load-model", "*"]
         command += ["--set", "repository.versions.latest=1", "--set", "log.access=false"]
         environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": folder}
         with Server([*placement.server, *command], environment, Path(folder)) as server:

@@ -94,7 +94,7 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="Port of gRPC, 0 for a free one.", show_default="8001")] = None,
     http_port: Annotated[
         str | None,
-        typer.Option(metavar="PORT|none", help="Port of HTTP, 0 for a free one, none for no HTTP.", show_default="8000"),
+        typer.Option(metavar="PORT|none", help="Port of HTTP, 0 for a free one, none: off.", show_default="8000"),
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Port of metrics and probes, 0 for a free one.", show_default="8002")

@@ -64,6 +64,10 @@ class Histogram:
         twin._exemplars = self._exemplars.copy()
         return twin
 
+    def counts(self) -> tuple[int, ...]:
+        """Return the number of values in each bucket; the last one is above all bounds."""
+        return tuple(self._counts)
+
     @property
     def count(self) -> int:
         """Number of values."""

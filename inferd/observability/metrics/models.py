@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import chain
+from typing import NamedTuple
 
 from inferd.errors import OVERLOAD_REASONS
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS, Histogram
@@ -121,6 +122,21 @@ class ModelCounts:
     execution_count: int
     last_inference_ms: int
     batch_sizes: Mapping[int, BatchSizeStatistics]
+
+
+class Activity(NamedTuple):
+    """What a version has done so far, in as few numbers as are cheap to read every few seconds.
+
+    Requests that were ``answered``, that ``failed``, and how many of the latter were ``rejected`` for overload; ``rows``
+    in ``runs`` of the model; ``batches`` by the buckets of `ROWS_BOUNDS`.
+    """
+
+    answered: int
+    failed: int
+    rejected: int
+    rows: int
+    runs: int
+    batches: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -313,6 +329,20 @@ class ModelStats:
         with self._lock:
             self._add_pending()
             return self._runs.run_s.sum
+
+    def activity(self) -> Activity:
+        """Return the few numbers of `Activity`, all of the same moment."""
+        with self._lock:
+            self._add_pending()
+            inferences = self._inferences
+            return Activity(
+                answered=inferences.of_requests.count,
+                failed=inferences.failed_requests,
+                rejected=sum(self._rejected.values()),
+                rows=inferences.rows,
+                runs=inferences.runs,
+                batches=self._runs.batch_rows.counts(),
+            )
 
     def read(self) -> ModelCounts:
         """Return the present numbers, all of the same moment."""

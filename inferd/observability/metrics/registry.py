@@ -23,7 +23,7 @@ from inferd.observability.metrics.families import (
     state_families,
     usage_families,
 )
-from inferd.observability.metrics.models import ModelStats
+from inferd.observability.metrics.models import Activity, ModelStats
 from inferd.observability.metrics.remote import remote_families
 from inferd.observability.metrics.requests import RequestMetrics
 from inferd.observability.metrics.residency import residency_families
@@ -84,6 +84,12 @@ class Metrics(Collector):
         """Return the run time of each model version so far in seconds, summed over its instances."""
         with self._lock:
             return {labels: metrics.busy_s for labels, metrics in self._models.items()}
+
+    def activity(self) -> dict[ModelLabels, Activity]:
+        """Return what each model version has done so far."""
+        with self._lock:
+            models = dict(self._models)
+        return {labels: metrics.activity() for labels, metrics in models.items()}
 
     def set_sources(self, sources: MetricSources) -> None:
         """Read gauges from ``sources`` from now on."""

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from operator import add
 from typing import NamedTuple
 
 import grpc
@@ -12,6 +13,7 @@ from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
 from inferd.observability.recorder import CallRecorder, FinishedCall
 
 UNKNOWN = "unknown"
+_OK = grpc.StatusCode.OK.name
 
 #: Model, version and method of a call, not yet checked against the known ones, and the id() of the status: statuses are
 #: constants, and enums are slow to hash.
@@ -86,6 +88,20 @@ class RequestMetrics:
         self._recorder.flush()
         with self._lock:
             return {labels: durations.copy() for labels, durations in self._series.items()}
+
+    def answered(self, methods: Collection[str]) -> dict[tuple[str, str], tuple[int, ...]]:
+        """Return how many calls of ``methods`` were answered with OK, by model version and bucket of their duration.
+
+        Methods are named as in `RequestLabels`.
+        """
+        self._recorder.flush()
+        found: dict[tuple[str, str], tuple[int, ...]] = {}
+        with self._lock:
+            for labels, durations in self._series.items():
+                if labels.code == _OK and labels.method in methods:
+                    counts, others = durations.counts(), found.get(labels[:2])
+                    found[labels[:2]] = counts if others is None else tuple(map(add, counts, others))
+        return found
 
     def _find(self, key: _CallKey, code: grpc.StatusCode) -> Histogram:
         known = self._known.get(key)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from inferd.observability.metrics.histogram import DURATION_BOUNDS_S
 from inferd.observability.metrics.registry import Metrics
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.timing import STAGES
@@ -211,3 +212,25 @@ def test_concurrent_counts_are_exact(registry: CollectorRegistry) -> None:
     counts = stats.read()
     assert (counts.offered_rows, counts.run_s.count) == (8000, 8000)
     assert sum(series.count for series in metrics.requests.read().values()) == 8000
+
+
+def test_answered_calls_by_duration_over_all_methods_asked_for(metrics: Metrics) -> None:
+    """Other methods and calls that failed are left out."""
+    metrics.stats_for("digits", "1")
+    context = call_context(model="digits", version="1")
+    finish(metrics, context=context)
+    finish(metrics, context=context)
+    finish(metrics, grpc.StatusCode.RESOURCE_EXHAUSTED, context=context)
+    assert metrics.requests.answered({"other/Method"}) == {}
+    counts = metrics.requests.answered({INFER[1:]})["digits", "1"]
+    assert sum(counts) == counts[DURATION_BOUNDS_S.index(0.05)] == 2
+
+
+def test_activity_of_each_version(metrics: Metrics) -> None:
+    """By name and version, as the series are."""
+    metrics.stats_for("digits", "1").batch_done(REPORT)
+    metrics.stats_for("digits", "2")
+    assert {labels: each.answered for labels, each in metrics.activity().items()} == {
+        ("digits", "1"): 2,
+        ("digits", "2"): 0,
+    }

@@ -120,3 +120,15 @@ def test_reports_do_not_accumulate_without_a_reader():
     assert len(stats._pending_encode_s) < 100
     counts = stats.read()
     assert (counts.execution_count, counts.encode_s.count) == (1000, 1000)
+
+
+def test_activity_adds_up_what_has_not_been_counted_yet():
+    """A run that was just reported is in it; rejections are among the failures."""
+    stats = ModelStats()
+    stats.batch_done(_run(rows=5, answered=2))
+    stats.batch_done(_run(rows=1, outcome=RunOutcome.FAILED, answered=0))
+    stats.failed(0.1)
+    stats.failed(0.0, "QUEUE_FULL")
+    activity = stats.activity()
+    assert activity[:5] == (2, 2, 1, 5, 1)
+    assert activity.batches == (1, 0, 0, 1, *[0] * 8)

@@ -224,21 +224,37 @@ def query_handler(
     *,
     waits: ModelWaits | None = None,
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Return a handler that answers ``query`` messages with ``respond``, which may raise `ServingError`.
-
-    ``respond`` gets the models of ``registry`` that the caller can see. It is called again after the wait if it needs
-    a model that is cold; without ``waits`` the query fails then.
-    """
+    """Return the gRPC handler of a query, see `query_answerer`."""
     name_field = "model" if "model" in query.DESCRIPTOR.fields_by_name else "name"
 
-    def handle(call: UnaryCall, message: bytes) -> None:
+    def answer(message: bytes, models: ModelView) -> bytes:
+        return respond(parse_query(query, message), models).SerializeToString()
+
+    return callback_unary(query_answerer(answer, registry, statuses, name_field=name_field, waits=waits))
+
+
+def query_answerer(
+    respond: Callable[[Any, ModelView], bytes],
+    registry: ModelRegistry,
+    statuses: StatusTable,
+    *,
+    name_field: str,
+    waits: ModelWaits | None = None,
+) -> Callable[[UnaryCall, Any], None]:
+    """Return a handler that answers messages of any protocol with ``respond``, which may raise `ServingError`.
+
+    ``respond`` gets the models of ``registry`` that the caller can see. It is called again after the wait if it needs
+    a model that is cold; without ``waits`` the query fails then. ``name_field`` is what the protocol calls a model.
+    """
+
+    def handle(call: UnaryCall, message: object) -> None:
         answer(call, message, ModelView(registry, call), Waited(monotonic()))
 
-    def answer(call: UnaryCall, message: bytes, view: ModelView, waited: Waited) -> None:
+    def answer(call: UnaryCall, message: object, view: ModelView, waited: Waited) -> None:
         fail = partial(abort, call, statuses)
         try:
             try:
-                response = respond(parse_query(query, message), view)
+                response = respond(message, view)
             finally:
                 # Invalid queries are charged too, and an exhausted quota takes precedence over their error.
                 view.charge()
@@ -251,9 +267,9 @@ def query_handler(
             else:
                 fail(error)
         else:
-            call.reply(response.SerializeToString())
+            call.reply(response)
 
-    return callback_unary(handle)
+    return handle
 
 
 def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:

@@ -42,8 +42,9 @@ setup: .venv/.dev .venv/.test-tools .tools/.done ## Install everything for devel
 run: $(BIN)/inferd ## Serve the built-in model, or MODELS="path ..."
 	@exec $(BIN)/inferd serve $(MODELS)
 
-test: setup ## Run all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A file's tests stay in one process and in order, because they share servers. PYTEST_ARGS=-n0 takes one process.
+test: setup ## Run all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 chart: setup ## Check the Helm chart with both releases of helm, for each release of Kubernetes
 	$(BIN)/python -m pytest tests/chart

@@ -1,0 +1,384 @@
+"""One connection of a client: aiohttp's HTTP/1.1 protocol, with the limits that it lacks."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from inferd.http.peer import auth_context_of
+from inferd.http.progress import Progress
+from inferd.http.strictness import Refusal
+
+#: Bytes beyond the body that its encoding in chunks may take, in addition to once more the size of the body.
+_MAX_CHUNK_OVERHEAD_BYTES = 16 * 1024
+#: What the system is asked for at a time, and what waits of a body until it is read; asyncio's 256 KiB would be a
+#: gigabyte for all connections.
+READ_BYTES = 64 * 1024
+
+#: Larger bodies that the handler has not read are not waited for, to use the connection again.
+_MAX_SKIPPED_BYTES = 1024 * 1024
+
+#: Makes the answer to a request that was refused, or that failed, from its status and a text for the caller.
+ErrorAnswer = Callable[[int, str], web.Response]
+
+
+class BodyError(Exception):
+    """A body that cannot be read, and the status for that; raised where it is read. The text is for the caller."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConnectionLimits:
+    """What one connection may take, in bytes and seconds.
+
+    ``keep_alive_s`` is the time between two requests, ``header_timeout_s`` that for the head of one, and for the TLS
+    handshake. ``body_timeout_s`` is the time for a body, which must also arrive at ``min_bytes_per_s``, measured over
+    ``stall_s``; an answer must be read as fast. ``linger_s`` is how long a client may take to notice an error.
+    """
+
+    max_connections: int = 4096
+    keep_alive_s: float = 75.0
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+    min_bytes_per_s: float = 1024.0
+    stall_s: float = 20.0
+    linger_s: float = 2.0
+    max_head_bytes: int = 16 * 1024
+    max_line_bytes: int = 8190
+    max_headers: int = 128
+    #: Reads of what a client sends are at least this far apart; 0: as fast as it sends.
+    gather_s: float = 0.0
+
+
+class Registry(Protocol):
+    """What connections tell the server that they belong to."""
+
+    limits: ConnectionLimits
+    error: ErrorAnswer
+    is_draining: bool
+
+    def opened(self, connection: "Connection") -> None:
+        """Count a connection, which is idle."""
+
+    def became_busy(self, connection: "Connection") -> None:
+        """Take note of a request."""
+
+    def became_idle(self, connection: "Connection") -> None:
+        """Take note that the request has ended."""
+
+    def closed(self, connection: "Connection") -> None:
+        """Forget a connection."""
+
+
+class Connection(web.RequestHandler):
+    """One connection. In the thread of its loop only, except ``auth_context``.
+
+    It is *idle* until the head of a request is complete, and *busy* until its answer is written and its body has been
+    read. While a request is served, at most one read of what comes behind it is taken in.
+    """
+
+    __slots__ = (
+        "_auth_context",
+        "_body_bytes",
+        "_certificate",
+        "_head_bytes",
+        "_holds",
+        "_lingering",
+        "_progress",
+        "_registry",
+        "began_at",
+        "refusal",
+        "request",
+    )
+
+    def __init__(self, registry: Registry, server: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(server, loop=loop, **options)
+        self._registry = registry
+        self._certificate: bytes | None = None
+        self._auth_context: Mapping[str, Sequence[bytes]] | None = None
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._holds = False
+        self._lingering: asyncio.Future[None] | None = None
+        self._progress = Progress()
+        #: Since when it is idle or, if it is busy or part of a head has come, when that began.
+        self.began_at = loop.time()
+        self.request: web.BaseRequest | None = None
+        self.refusal: Refusal | None = None
+
+    # -- events of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve a connection, whose TLS handshake is complete."""
+        encryption: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if encryption is not None:
+            self._certificate = encryption.getpeercert(binary_form=True)
+            if self._certificate is not None and _has_expired(encryption):
+                # In a resumed session, it was presented earlier.
+                self._certificate = None
+                if encryption.context.verify_mode is ssl.CERT_REQUIRED:
+                    transport.abort()  # type: ignore[attr-defined]  # of asyncio.Transport
+        super().connection_made(transport)
+        self._registry.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Cancel the request, if there is one."""
+        super().connection_lost(exc)
+        self._registry.closed(self)
+        self._end_lingering()
+
+    def eof_received(self) -> None:
+        """Close the connection: a client that has shut down its side is gone."""
+        self._end_lingering()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what the client has sent."""
+        if self._lingering is not None:
+            self._pause_for_more()
+            return
+        if data:
+            if self.request is None:
+                self._count_head(len(data))
+            else:
+                self._count_body(self.request, len(data))
+        super().data_received(data)
+        if data:
+            self._pause_for_more()
+
+    # -- requests
+
+    def begin(self, request: web.BaseRequest, refusal: Refusal | None) -> None:
+        """Take note that the head of ``request`` is complete; it is to be refused if there is a ``refusal``."""
+        self.request = request
+        self.refusal = refusal
+        self.began_at = self._loop.time()
+        self._head_bytes = self._body_bytes = 0
+        self._progress.reset()
+        self._registry.became_busy(self)
+
+    def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
+        """Take note that the answer has been written; aiohttp calls this for each."""
+        if request.content.is_eof():
+            self._become_idle()
+        else:
+            request.content.on_eof(self._become_idle)
+
+    @property
+    def head_bytes(self) -> int:
+        """What has been received since the last request, the head of this one included."""
+        return self._head_bytes
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """Return what the client's certificate says of it, under the names that gRPC uses. Any thread."""
+        if self._auth_context is None:
+            self._auth_context = {} if self._certificate is None else auth_context_of(self._certificate)
+        return self._auth_context
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether the client has presented a certificate, which was valid when the connection was opened."""
+        return self._certificate is not None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to what cannot be parsed, or whose handler has failed; the connection is closed after it.
+
+        Raises ConnectionError if a part of another answer has been sent.
+        """
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of the answer has been sent")
+        if isinstance(exc, HttpProcessingError):
+            status, text = _status_of(exc, self._registry.limits), _text_of(exc)
+        elif isinstance(exc, web.RequestPayloadError):
+            status, text = 400, "the body of the request is malformed"
+        elif isinstance(exc, BodyError):
+            status, text = exc.status, str(exc)
+        else:
+            self.log_exception("failed to answer a request", exc_info=exc)
+            status, text = 500, "failed, see the log"
+        return self.closing_answer(status, text)
+
+    def closing_answer(self, status: int, text: str) -> web.Response:
+        """Return an answer after which the connection is closed, once the client has had time to read it."""
+        made = self._registry.error(status, text)
+        answer = _LastResponse(self, body=made.body, status=made.status, headers=made.headers)
+        answer.force_close()
+        return answer
+
+    def must_close(self, request: web.BaseRequest) -> bool:
+        """Whether the connection cannot be used after ``request``, because what follows may be taken for its body.
+
+        The body that a client has not been told to send, and a large one that was not read, may follow or not. After
+        requests for another protocol, and in chunked bodies, aiohttp's parser loses bytes, or adds to the next request.
+        """
+        headers = request.headers
+        if hdrs.UPGRADE in headers or hdrs.TRANSFER_ENCODING in headers:
+            return True
+        if request.content.is_eof():
+            return False
+        return hdrs.EXPECT in headers or (request.content_length or 0) > _MAX_SKIPPED_BYTES
+
+    # -- limits
+
+    def check(self, now: float) -> None:
+        """Enforce the limits of time; called every now and then."""
+        limits = self._registry.limits
+        request = self.request
+        if request is not None:
+            self._check_request(request, now)
+        elif self._head_bytes and now - self.began_at > limits.header_timeout_s:
+            self.close_with(408, "the head of the request did not arrive in time")
+
+    def close_with(self, status: int, text: str) -> None:
+        """Answer with an error although there is no request, and close the connection."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            made = self._registry.error(status, text)
+            transport.write(_encoded(made))
+        self.force_close()
+
+    def hang_up(self) -> None:
+        """Close the connection at once, whatever is in progress."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
+
+    async def linger(self) -> None:
+        """Tell the client that no more comes, and drop what it still sends: closing at once could lose the answer."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self._lingering = self._loop.create_future()
+        if transport.can_write_eof():
+            transport.write_eof()
+        timer = self._loop.call_later(self._registry.limits.linger_s, self._end_lingering)
+        try:
+            await self._lingering
+        finally:
+            timer.cancel()
+
+    def _end_lingering(self) -> None:
+        if self._lingering is not None and not self._lingering.done():
+            self._lingering.set_result(None)
+
+    def _check_request(self, request: web.BaseRequest, now: float) -> None:
+        limits, transport = self._registry.limits, self.transport
+        if transport is None:
+            return
+        waiting = transport.get_write_buffer_size()
+        if waiting:
+            if self._progress.is_stalled(-waiting, now, limits.min_bytes_per_s, limits.stall_s):
+                self.hang_up()
+        elif not request.content.is_eof() and request.content.exception() is None:
+            late = now - self.began_at > limits.body_timeout_s
+            # A full buffer is not the client's fault.
+            slow = transport.is_reading() and self._progress.is_stalled(
+                self._body_bytes, now, limits.min_bytes_per_s, limits.stall_s
+            )
+            if late or slow:
+                request.content.set_exception(BodyError(408, "the body of the request did not arrive in time"))
+
+    def _count_head(self, size: int) -> None:
+        if not self._head_bytes:
+            self.began_at = self._loop.time()
+        self._head_bytes += size
+        if self._head_bytes > self._registry.limits.max_head_bytes:
+            # When what is in these bytes has been parsed.
+            self._loop.call_soon(self._check_head)
+
+    def _check_head(self) -> None:
+        if self.request is None and self._head_bytes > self._registry.limits.max_head_bytes:
+            self.close_with(431, "the head of the request is too large")
+
+    def _count_body(self, request: web.BaseRequest, size: int) -> None:
+        content = request.content
+        self._body_bytes += size
+        if content.is_eof():
+            # The client sends the next request before it has the answer.
+            self._hold()
+        elif self._body_bytes - 2 * content.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + READ_BYTES:
+            content.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
+
+    def _hold(self) -> None:
+        if not self._holds and self.transport is not None:
+            self._holds = True
+            self.transport.pause_reading()
+
+    def _become_idle(self) -> None:
+        self.request = self.refusal = None
+        self.began_at = self._loop.time()
+        self._registry.became_idle(self)
+        if self._holds:
+            # Unless the next request is there already.
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.request is None and self.transport is not None and self._holds:
+            self._holds = False
+            self.resume_reading(resume_parser=False)
+
+    def _pause_for_more(self) -> None:
+        """Read again a little later, because each read costs as much as a whole request."""
+        gather_s, transport = self._registry.limits.gather_s, self.transport
+        if gather_s and transport is not None and not transport.is_closing():
+            self._holds = True
+            transport.pause_reading()
+            self._loop.call_later(gather_s, self._read_more)
+
+    def _read_more(self) -> None:
+        if self.transport is not None:
+            self._holds = False
+            self.resume_reading(resume_parser=False)
+
+
+class _LastResponse(web.Response):
+    """An answer after which the connection is closed."""
+
+    def __init__(self, connection: Connection, **options: Any) -> None:
+        super().__init__(**options)
+        self._connection = connection
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the answer, and wait until the client can have read it."""
+        await super().write_eof(data)
+        await self._connection.linger()
+
+
+def _status_of(error: HttpProcessingError, limits: ConnectionLimits) -> int:
+    if isinstance(error, LineTooLong):
+        return 414 if error.args[1] == limits.max_line_bytes else 431
+    return 431 if "Too many headers" in error.message else 400
+
+
+def _text_of(error: HttpProcessingError) -> str:
+    """Return a text for the caller, without what it has sent, which may hold credentials."""
+    return f"expected a request of HTTP/1.1, got: {error.message.partition(':')[0].partition(chr(10))[0][:100]}"
+
+
+def _encoded(answer: web.Response) -> bytes:
+    body = answer.body if isinstance(answer.body, bytes) else b""
+    headers = {**answer.headers, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def _has_expired(encryption: ssl.SSLObject) -> bool:
+    certificate = encryption.getpeercert()
+    if not certificate:
+        return False
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) <= time.time()

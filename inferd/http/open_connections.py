@@ -1,0 +1,107 @@
+"""All open connections of a server: which to close when there are too many, when it is time, and in a drain."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+from inferd.http.connections import Connection, ConnectionLimits, ErrorAnswer
+
+#: Connections that are idle for this long are closed in a drain.
+_DRAIN_IDLE_S = 1.0
+
+
+class OpenConnections:
+    """The connections of one server, idle and busy ones in the order in which they became so.
+
+    In the thread of the loop only, except ``count`` and ``drained``.
+    """
+
+    def __init__(self, limits: ConnectionLimits, error: ErrorAnswer) -> None:
+        self.limits = limits
+        self.error = error
+        self.is_draining = False
+        #: Set when the last connection has been closed in a drain.
+        self.drained = threading.Event()
+        self._handshakes: dict[asyncio.Task[None], None] = {}
+        self._idle: dict[Connection, None] = {}
+        self._busy: dict[Connection, None] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of open connections, those in a handshake included."""
+        return len(self._handshakes) + len(self._idle) + len(self._busy)
+
+    def all(self) -> list[Connection]:
+        """Return all connections whose handshake is complete."""
+        return [*self._idle, *self._busy]
+
+    def begin_handshake(self, task: asyncio.Task[None], limit: int) -> None:
+        """Count a connection in its handshake; above ``limit`` the oldest of them is closed."""
+        if len(self._handshakes) >= limit:
+            next(iter(self._handshakes)).cancel()
+        self._handshakes[task] = None
+        task.add_done_callback(self._end_handshake)
+
+    def make_room(self) -> bool:
+        """Close a connection if there are as many as there may be. Returns False if all of them are being served."""
+        if self.count < self.limits.max_connections:
+            return True
+        if self._handshakes:
+            next(iter(self._handshakes)).cancel()
+            return True
+        victim = next(iter(self._idle), None) or next(self._incomplete(), None)
+        if victim is None:
+            return False
+        victim.hang_up()
+        return True
+
+    def check(self, now: float) -> None:
+        """Enforce the limits of time."""
+        for connection in self.all():
+            connection.check(now)
+        if self.is_draining:
+            self._close_idle(now)
+
+    def drain(self, now: float) -> None:
+        """Close idle connections from now on."""
+        self.is_draining = True
+        self._close_idle(now)
+        self._note_drained()
+
+    # -- called by connections
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection, which is idle."""
+        self._idle[connection] = None
+
+    def became_busy(self, connection: Connection) -> None:
+        """Take note of a request."""
+        self._idle.pop(connection, None)
+        self._busy[connection] = None
+
+    def became_idle(self, connection: Connection) -> None:
+        """Take note that the request has ended."""
+        if self._busy.pop(connection, False) is None:
+            self._idle[connection] = None
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._idle.pop(connection, None)
+        self._busy.pop(connection, None)
+        self._note_drained()
+
+    def _end_handshake(self, task: asyncio.Task[None]) -> None:
+        del self._handshakes[task]
+        self._note_drained()
+
+    def _incomplete(self) -> Iterator[Connection]:
+        """Yield connections with a request whose body has not been received."""
+        return (each for each in self._busy if each.request is not None and not each.request.content.is_eof())
+
+    def _close_idle(self, now: float) -> None:
+        for connection in [each for each in self._idle if now - each.began_at >= _DRAIN_IDLE_S]:
+            connection.force_close()
+
+    def _note_drained(self) -> None:
+        if self.is_draining and not self.count:
+            self.drained.set()

@@ -1,0 +1,244 @@
+"""An HTTP server in a thread of its own."""
+
+import asyncio
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from inferd.http.connections import READ_BYTES, Connection, ConnectionLimits, ErrorAnswer
+from inferd.http.cors import CrossOrigin
+from inferd.http.expectations import ExpectingRequest
+from inferd.http.listener import listen
+from inferd.http.open_connections import OpenConnections
+from inferd.http.pace import Pace
+from inferd.http.strictness import refusal_of
+
+#: Answers a request. Cancelled when the client is gone. What it raises is answered with 500, a `BodyError` with its
+#: own status.
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+#: Pause if connections cannot be accepted, because there are no file descriptors left.
+_RETRY_S = 1.0
+#: Limits of time are enforced at most this late.
+_MAX_CHECK_INTERVAL_S = 1.0
+#: TLS handshakes at a time; beyond that the oldest is ended.
+_MAX_HANDSHAKES = 128
+#: Time for a connection's end of TLS.
+_TLS_END_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+def plain_error(status: int, text: str) -> web.Response:
+    """Return an error as plain text."""
+    return web.Response(status=status, text=f"{text}\n")
+
+
+class HttpServer:
+    """Serves one port with an event loop in a thread, so slow clients cost no threads.
+
+    ``handler`` is called in that thread for each request that is well-formed; what cannot be parsed, or must not be
+    served, is answered here, in the form that ``error`` gives it. ``tls``, called for each connection, makes it HTTPS.
+    Above ``limits.max_connections`` the connection that has waited longest for its client is closed. With ``pace``,
+    created in the thread, connections are accepted, and what clients send is read, so that the thread stays within its
+    share of a core, and each connection serves one request.
+
+    Bodies are not decompressed. Reading one raises `BodyError` or aiohttp's RequestPayloadError when it cannot be read
+    to its end. ``Expect: 100-continue`` is answered when the handler begins to read the body.
+
+    Threads: ``start`` and ``stop`` are called by one thread, once each; the rest of the methods by any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        handler: Handler,
+        *,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        limits: ConnectionLimits | None = None,
+        error: ErrorAnswer = plain_error,
+        cors: CrossOrigin | None = None,
+        pace: Callable[[], Pace] | None = None,
+    ) -> None:
+        self._name = name
+        self._host = host
+        self._port = port
+        self._handler = handler
+        self._tls = tls
+        self._cors = cors
+        self._pace = pace
+        self._connections = OpenConnections(limits or ConnectionLimits(), error)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Event | None = None
+
+    @property
+    def port(self) -> int:
+        """The port; after the start the actual one, if 0 was given."""
+        return self._port
+
+    @property
+    def open_connections(self) -> int:
+        """Number of open connections, those in the TLS handshake included."""
+        return self._connections.count
+
+    def start(self) -> None:
+        """Listen and serve, or raise `BindError`."""
+        listener = listen(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name=self._name, daemon=True)
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Accept no more connections, and close those that are idle; the others after the answer, which says so.
+
+        Idle connections are closed when they have been idle for a second: a request may be on its way.
+        """
+        self._call(self._begin_drain)
+
+    def wait_drained(self, timeout_s: float) -> bool:
+        """Wait until the last connection has been closed after `drain`. Returns False at the timeout."""
+        return self._connections.drained.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Close every connection and end the thread; no effect if it never started."""
+        if self._thread is not None and self._thread.is_alive() and self._stopping is not None:
+            self._call(self._stopping.set)
+            self._thread.join()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function)
+
+    # -- the thread
+
+    def _serve(self, listener: socket.socket) -> None:
+        loop = self._loop
+        assert loop is not None, "started"
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._run(listener))
+
+    async def _run(self, listener: socket.socket) -> None:
+        assert self._stopping is not None, "started"
+        server = _AiohttpServer(self._connections, self._handle)
+        with listener:
+            self._accepting = asyncio.create_task(self._accept(listener, server))
+            checking = asyncio.create_task(self._check())
+            await self._stopping.wait()
+            self._accepting.cancel()
+            checking.cancel()
+        for connection in self._connections.all():
+            connection.hang_up()
+        # Their handlers see that the client is gone.
+        await asyncio.sleep(0)
+
+    async def _accept(self, listener: socket.socket, server: "_AiohttpServer") -> None:
+        loop = asyncio.get_running_loop()
+        # Created here, because it measures the thread that creates it.
+        pace = None if self._pace is None else self._pace()
+        while True:
+            if pace is not None:
+                await asyncio.sleep(pace.wait_s())
+            try:
+                connection, _ = await loop.sock_accept(listener)
+                self._take_in(connection, server)
+            except ConnectionError:
+                # Closed before it was accepted.
+                continue
+            except OSError:
+                log.exception("connections cannot be taken in for now")
+                await asyncio.sleep(_RETRY_S)
+
+    def _take_in(self, connection: socket.socket, server: "_AiohttpServer") -> None:
+        connections = self._connections
+        if not connections.make_room():
+            connection.close()
+            return
+        task = asyncio.create_task(self._connect(connection, server))
+        connections.begin_handshake(task, _MAX_HANDSHAKES)
+
+    async def _connect(self, connection: socket.socket, server: "_AiohttpServer") -> None:
+        """Make a connection of a socket, after the TLS handshake."""
+        options: dict[str, Any] = {}
+        if self._tls is not None:
+            options = {
+                "ssl": self._tls(),
+                "ssl_handshake_timeout": self._connections.limits.header_timeout_s,
+                "ssl_shutdown_timeout": _TLS_END_S,
+            }
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(server, connection, **options)
+        except (OSError, asyncio.CancelledError):
+            # Not TLS, too slow, gone, or closed by us.
+            connection.close()
+
+    async def _check(self) -> None:
+        """Enforce the limits of time."""
+        connections, loop = self._connections, asyncio.get_running_loop()
+        limits = connections.limits
+        shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.stall_s, limits.keep_alive_s)
+        while True:
+            await asyncio.sleep(min(_MAX_CHECK_INTERVAL_S, shortest_s / 4))
+            connections.check(loop.time())
+
+    def _begin_drain(self) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+        self._connections.drain(asyncio.get_running_loop().time())
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, Connection), "made by _AiohttpServer"
+        if connection.refusal is not None:
+            return connection.closing_answer(connection.refusal.status, connection.refusal.text)
+        cors = self._cors
+        response = None if cors is None else cors.refuse(request)
+        if response is None:
+            response = await self._handler(request)
+        if cors is not None:
+            cors.allow(request, response)
+        if self._connections.is_draining or self._pace is not None or connection.must_close(request):
+            response.force_close()
+        return response
+
+
+class _AiohttpServer(web.Server):
+    """Makes a `Connection` of each accepted socket."""
+
+    def __init__(self, connections: OpenConnections, handler: Handler) -> None:
+        super().__init__(handler, request_factory=self._begin_request, handler_cancellation=True)
+        self._open = connections
+        self._in_loop = asyncio.get_running_loop()
+        limits = connections.limits
+        self._options = {
+            "keepalive_timeout": limits.keep_alive_s,
+            "max_line_size": limits.max_line_bytes,
+            "max_field_size": limits.max_head_bytes,
+            "max_headers": limits.max_headers,
+            "lingering_time": limits.linger_s,
+            "read_bufsize": READ_BYTES // 2,
+            "auto_decompress": False,
+            "access_log": None,
+            "logger": log,
+        }
+
+    def __call__(self) -> Connection:
+        """Return the protocol of a new connection."""
+        return Connection(self._open, self, self._in_loop, **self._options)
+
+    def _begin_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        refusal = refusal_of(message, protocol.head_bytes, self._open.limits.max_head_bytes)
+        make = ExpectingRequest if refusal is None and hdrs.EXPECT in message.headers else web.BaseRequest
+        request = make(message, payload, protocol, writer, task, self._in_loop)
+        protocol.begin(request, refusal)
+        return request

@@ -19,10 +19,10 @@ class HttpMessage:
     """
 
     body: bytes | bytearray
-    path: Mapping[str, str] = field(default=_NOTHING)
+    path: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     #: The length of the JSON at the beginning of the body (Inference-Header-Content-Length); None if all of it is JSON.
     json_length: int | None = None
-    query: Mapping[str, str] = field(default=_NOTHING)
+    query: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
     def __len__(self) -> int:
         return len(self.body)
@@ -69,8 +69,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """No operation has the path, or none with this verb: then there are ``allowed`` ones."""
+    """No operation has the path, or none with this verb: then there are ``allowed`` ones. ``text`` is for callers."""
 
+    text: str
     allowed: tuple[str, ...] = ()
 
 

@@ -1,0 +1,130 @@
+"""The table of operations: finds the one that a verb and a path ask for."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+from inferd.http.messages import Found, NotFound, Operation
+from inferd.plain_text import clipped, escaped
+
+#: Paths that were asked for are kept, unless they are longer than any that a model is likely to have.
+_KEPT_PATHS = 1024
+_KEPT_CHARACTERS = 512
+
+#: Number of operations that the answer to an unknown path names.
+_NEAREST = 3
+
+
+@dataclass(slots=True)
+class _Node:
+    """What a prefix of the paths leads to: operations by verb, the next segments, and the next parameter."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+    next: dict[str, "_Node"] = field(default_factory=dict)
+    parameter: "tuple[str, _Node] | None" = None
+
+
+class OperationRouter:
+    """Finds operations by the templates of their paths, such as ``/v2/models/{model}/infer``.
+
+    A segment that a template spells out goes before a parameter. A slash at the end has no meaning, and ``HEAD`` is
+    served by what serves ``GET``. Any thread.
+    """
+
+    def __init__(self, table: Iterable[tuple[str, Operation]]) -> None:
+        """``table`` has operations with a template; an operation may be there with several."""
+        self._root = _Node()
+        self._templates: dict[str, tuple[str, ...]] = {}
+        self._found: dict[tuple[str, str], Found] = {}
+        for template, operation in table:
+            verb = operation.method.partition(" ")[0]
+            self._node(template).operations[verb] = operation
+            self._templates[f"{verb} {template}"] = _segments(template)
+
+    def find(self, verb: str, path: str) -> Found | NotFound:
+        """Return the operation for ``verb`` and ``path``, which is percent-encoded and has no query."""
+        known = self._found.get((verb, path))
+        return self._search(verb, path) if known is None else known
+
+    def _search(self, verb: str, path: str) -> Found | NotFound:
+        segments = _segments(path)
+        ends = list(_walk(self._root, segments))
+        for operations, parameters in ends:
+            operation = operations.get("GET" if verb == "HEAD" else verb)
+            values = _decoded(parameters)
+            if operation is not None and values is not None:
+                found = Found(operation, values)
+                self._keep(verb, path, found)
+                return found
+        allowed = _allowed({verb for operations, _ in ends for verb in operations})
+        if allowed and any(_decoded(parameters) is not None for _, parameters in ends):
+            return NotFound(f"expected {' or '.join(allowed)} for {_quoted(path)}, got {_quoted(verb)}", allowed)
+        nearest = ", ".join(self._nearest(segments))
+        return NotFound(f"nothing is at {_quoted(path)}; the nearest are {nearest}")
+
+    def _keep(self, verb: str, path: str, found: Found) -> None:
+        if len(path) > _KEPT_CHARACTERS:
+            return
+        if len(self._found) >= _KEPT_PATHS:
+            self._found.clear()
+        self._found[verb, path] = found
+
+    def _node(self, template: str) -> _Node:
+        """Return the node of ``template``, which is made if there is none."""
+        node = self._root
+        for segment in _segments(template):
+            if segment.startswith("{"):
+                if node.parameter is None:
+                    node.parameter = (segment[1:-1], _Node())
+                node = node.parameter[1]
+            else:
+                node = node.next.setdefault(segment, _Node())
+        return node
+
+    def _nearest(self, segments: tuple[str, ...]) -> list[str]:
+        """Return the operations whose paths have most segments in common with the one asked for."""
+
+        def difference(name: str) -> tuple[int, int]:
+            template = self._templates[name]
+            equal = sum(1 for own, other in zip(template, segments, strict=False) if own == other)
+            # A last segment such as "infer" says more than the parameters before it.
+            equal += template[-1:] == segments[-1:]
+            return -equal, abs(len(template) - len(segments))
+
+        return sorted(self._templates, key=difference)[:_NEAREST]
+
+
+def _segments(path: str) -> tuple[str, ...]:
+    return tuple(path.removeprefix("/").removesuffix("/").split("/"))
+
+
+def _walk(
+    node: _Node, segments: tuple[str, ...], parameters: tuple[tuple[str, str], ...] = ()
+) -> Iterator[tuple[dict[str, Operation], tuple[tuple[str, str], ...]]]:
+    """Yield the operations by verb of the templates that match, with parameters, those with more text first."""
+    if not segments:
+        if node.operations:
+            yield node.operations, parameters
+        return
+    first, rest = segments[0], segments[1:]
+    if first in node.next:
+        yield from _walk(node.next[first], rest, parameters)
+    if node.parameter is not None and first:
+        name, below = node.parameter
+        yield from _walk(below, rest, (*parameters, (name, first)))
+
+
+def _decoded(parameters: tuple[tuple[str, str], ...]) -> Mapping[str, str] | None:
+    """Return the parameters without percent-encoding; None if they are not UTF-8."""
+    try:
+        return {name: unquote_to_bytes(text).decode() if "%" in text else text for name, text in parameters}
+    except UnicodeDecodeError:
+        return None
+
+
+def _allowed(verbs: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(verbs | {"HEAD"} if "GET" in verbs else verbs))
+
+
+def _quoted(text: str) -> str:
+    return f'"{escaped(clipped(text))}"'

@@ -263,6 +263,11 @@ class ModelView:
         """Who asks; empty without authentication."""
         return self._call.context.principal or ""
 
+    @property
+    def sees_everything(self) -> bool:
+        """Whether no rules apply to the caller."""
+        return self._permissions is None
+
     def all(self) -> list[ModelVersion]:
         """Return every visible version, in the order of `ModelRegistry.all`. Raises `QuotaExceededError`."""
         self.charge()

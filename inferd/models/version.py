@@ -10,6 +10,7 @@ from inferd.errors import ColdModelError, ModelUnavailableError
 from inferd.models.load_meter import NOTHING_MEASURED, Measured
 from inferd.models.residency import NO_MEMORY, Memory
 from inferd.models.states import ModelState, require_transition
+from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.session import OnnxSession
 from inferd.runtime.signature import ModelSignature
@@ -118,6 +119,12 @@ class ModelVersion:
         """Whether requests may be batched, and why not; None until loaded."""
         loaded = self._loaded
         return None if loaded is None else loaded.session.verdict
+
+    @property
+    def synthetic_inputs(self) -> SyntheticInputs | None:
+        """Inputs on which the model is known to run; None if none were found, or until loaded."""
+        loaded = self._loaded
+        return None if loaded is None else loaded.session.synthetic_inputs
 
     @property
     def memory_bytes(self) -> int:

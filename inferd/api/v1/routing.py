@@ -1,6 +1,7 @@
 """GetRouting and SetRouting of ``inferd.v1``."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,12 +32,27 @@ class RoutingMethods:
         name = models.visible(query.model)
         models.require(MethodKind.ADMIN, name)
         settings = _settings(query.routing)
-        self._router.change(name, settings)
-        _log.info(
-            "routing changed",
-            extra={"model": name, "principal": models.principal, "routing": settings.model_dump(exclude_none=True)},
-        )
+        change_routing(self._router, name, settings, principal=models.principal)
         return pb.SetRoutingResponse(routing=_message(settings))
+
+
+def change_routing(router: Router, name: str, settings: RoutingSettings, *, principal: str) -> None:
+    """Route as ``principal`` asks, and log it. Raises as `Router.change`."""
+    router.change(name, settings)
+    _log.info(
+        "routing changed",
+        extra={"model": name, "principal": principal, "routing": settings.model_dump(exclude_none=True)},
+    )
+
+
+def routing_settings(content: Mapping[str, Any]) -> RoutingSettings:
+    """Return the settings that a caller asks for. Raises `InvalidInputError` naming the field."""
+    try:
+        return RoutingSettings.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, ("routing", *first["loc"])))
+        raise InvalidInputError(f"{field}: {first['msg']}", field=field) from None
 
 
 def _message(settings: RoutingSettings) -> pb.Routing:
@@ -58,9 +74,4 @@ def _settings(routing: pb.Routing) -> RoutingSettings:
         content["shadow"] = {"version": shadow.version, "share": shadow.share or 1.0}
         if shadow.HasField("tolerance"):
             content["shadow"]["tolerance"] = shadow.tolerance
-    try:
-        return RoutingSettings.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, ("routing", *first["loc"])))
-        raise InvalidInputError(f"{field}: {first['msg']}", field=field) from None
+    return routing_settings(content)

@@ -127,8 +127,8 @@ class ModelCounts:
 class Activity(NamedTuple):
     """What a version has done so far, in as few numbers as are cheap to read every few seconds.
 
-    Requests that were ``answered``, that ``failed``, and how many of the latter were ``rejected`` for overload; ``rows``
-    in ``runs`` of the model; ``batches`` by the buckets of `ROWS_BOUNDS`.
+    Requests that were ``answered``, that ``failed``, and how many of the latter were ``rejected`` for overload;
+    ``rows`` in ``runs`` of the model; ``batches`` by the buckets of `ROWS_BOUNDS`.
     """
 
     answered: int

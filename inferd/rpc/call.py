@@ -1,4 +1,4 @@
-"""One RPC on the core: what is known of it, its end, and the fast path of calls with one request and one answer."""
+"""One call: what is known of it, its end; and of those on the core, the fast path with one request and one answer."""
 
 import logging
 import math
@@ -87,21 +87,16 @@ def log_failed_interceptor(method: Callable[..., object], call: Call) -> None:
 
 
 class CallBase(ABC):
-    """What both kinds of call have in common; live from its construction.
+    """What all calls have in common, of whatever protocol; live from its construction.
 
-    Invariant: ``_due`` counts the events still to arrive, among them the one of the status, which counts from the
-    start and is subtracted if the call ends without an answer. At zero the call is no longer live.
-
-    Threads: constructed on the poll thread, where its events arrive; answered in any.
+    Threads: constructed on the poll thread; answered in any.
     """
 
     __slots__ = (
-        "_due",
         "_live",
         "annotations",
         "check",
         "context",
-        "core_call",
         "deadline",
         "end",
         "ended_at",
@@ -113,23 +108,18 @@ class CallBase(ABC):
 
     #: Whether the call takes one message, not a stream.
     has_single_message: bool
-    #: What serves a unary call, which then counts among the unary calls in flight.
-    _handler: UnaryHandler | None
 
     def __init__(
         self,
-        core_call: core.Call,
         live: LiveCalls,
         method: str,
         metadata: Metadata,
         deadline: float,
         started_at: float,
+        raw_peer: bytes,
     ) -> None:
-        self.core_call = core_call
         self._live = live
-        self._due = 2
-        # The core forgets it with the end of the call.
-        self.raw_peer = core_call.peer()
+        self.raw_peer = raw_peer
         self.method = method
         self.metadata = metadata
         self.deadline = deadline
@@ -145,21 +135,12 @@ class CallBase(ABC):
         if live.on_call is not None:
             live.on_call()
         if live.ends.ages is not None:
-            live.ends.ages.note(self.raw_peer, started_at)
+            live.ends.ages.note(raw_peer, started_at)
 
     @property
     def peer(self) -> str:
         """See `Call.peer`."""
         return readable_peer(self.raw_peer)
-
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """See `Call.auth_context`."""
-        return core.auth_context(self.core_call)
-
-    def cancel(self) -> None:
-        """End the call as if the caller had cancelled it; any thread."""
-        self.end.cause = CANCELLED_HERE
-        self.core_call.cancel()
 
     def add_trailing_metadata(self, pairs: SentMetadata) -> None:
         """See `Call.add_trailing_metadata`."""
@@ -188,20 +169,20 @@ class CallBase(ABC):
         return self.end.add_finisher(finisher)
 
     @abstractmethod
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """See `Call.auth_context`."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End the call as if the caller had cancelled it; any thread."""
+
+    @abstractmethod
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""
 
     @abstractmethod
     def deliver(self, message: bytes) -> None:
         """Give ``message``, which was checked, to the handler; on the poll thread."""
-
-    def batch_refused(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None], error: int) -> None:
-        """See `BatchOwner.batch_refused`: cancel the call, which would stay live otherwise."""
-        text = "the core refused a batch on %s with error %d; the call is cancelled"
-        _log.error(text, self.method, error, extra=log_fields(self))
-        self.end.cause = (grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
-        self.core_call.cancel()
-        self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
 
     def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""
@@ -219,6 +200,48 @@ class CallBase(ABC):
         _log.exception("the handler of %s failed", self.method, extra=log_fields(self))
         self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
 
+    def _terminate(self) -> None:
+        """End the call without an answer; the caller holds the claim."""
+        end = self.end
+        self.ended_at = self._live.loop.now()
+        code, details = end.cause or self._live.ends.cause(self, self.ended_at)
+        end.notify(self, code, details)
+        end.is_terminated = True
+        end.run_callbacks(self)
+
+
+class CoreCall(CallBase):
+    """What both kinds of call on the core have in common.
+
+    Invariant: ``_due`` counts the events still to arrive, among them the one of the status, which counts from the
+    start and is subtracted if the call ends without an answer. At zero the call is no longer live.
+
+    Threads: as `CallBase`; its events arrive on the poll thread.
+    """
+
+    __slots__ = ("_due", "core_call")
+
+    core_call: core.Call
+    #: What serves a unary call, which then counts among the unary calls in flight.
+    _handler: UnaryHandler | None
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """See `Call.auth_context`."""
+        return core.auth_context(self.core_call)
+
+    def cancel(self) -> None:
+        """End the call as if the caller had cancelled it; any thread."""
+        self.end.cause = CANCELLED_HERE
+        self.core_call.cancel()
+
+    def batch_refused(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None], error: int) -> None:
+        """See `BatchOwner.batch_refused`: cancel the call, which would stay live otherwise."""
+        text = "the core refused a batch on %s with error %d; the call is cancelled"
+        _log.error(text, self.method, error, extra=log_fields(self))
+        self.end.cause = (grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+        self.core_call.cancel()
+        self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
+
     def _no_message(self, event: core.BatchEvent, half_closed: Callable[[], None]) -> None:
         """Handle a receive without a message; call ``half_closed`` unless the call proves to have ended.
 
@@ -232,15 +255,6 @@ class CallBase(ABC):
             # The core rejected the message; it answers by itself, and the close event follows.
             self.end.cause = _OVERSIZE
 
-    def _terminate(self) -> None:
-        """End the call without an answer; the caller holds the claim."""
-        end = self.end
-        self.ended_at = self._live.loop.now()
-        code, details = end.cause or self._live.ends.cause(self, self.ended_at)
-        end.notify(self, code, details)
-        end.is_terminated = True
-        end.run_callbacks(self)
-
     def _retire(self) -> None:
         """Remove the call from the live calls: no more events will come."""
         live = self._live
@@ -253,7 +267,7 @@ class CallBase(ABC):
         self.end.callbacks.clear()
 
 
-class CoreUnaryCall(CallBase):
+class CoreUnaryCall(CoreCall):
     """A `UnaryCall` with four events: the call, its message, its answer, its close.
 
     The close is asked for when the handler has seen the message: until then the receive of the message reports a
@@ -277,8 +291,10 @@ class CoreUnaryCall(CallBase):
     ) -> None:
         self._handler = None
         self._is_close_due = False
-        # Last, as it makes the call live.
-        super().__init__(core_call, live, method, metadata, deadline, started_at)
+        self.core_call = core_call
+        self._due = 2
+        # Last, as it makes the call live. The core forgets the peer with the end of the call.
+        super().__init__(live, method, metadata, deadline, started_at, core_call.peer())
 
     def serve(self, handler: UnaryHandler) -> None:
         """Read the message and give it to ``handler``; on the poll thread, before any event of the call but its end."""

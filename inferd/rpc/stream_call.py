@@ -9,7 +9,7 @@ from typing import Literal
 import grpc
 
 from inferd.rpc import core
-from inferd.rpc.call import MISSING_MESSAGE, CallBase
+from inferd.rpc.call import MISSING_MESSAGE, CoreCall
 from inferd.rpc.core import CheckedMetadata, Metadata, SentMetadata
 from inferd.rpc.interfaces import Finisher, StreamHandler, StreamListener
 from inferd.rpc.live_calls import LiveCalls
@@ -79,7 +79,7 @@ class Outbox:
         return tuple(batch)
 
 
-class CoreStreamCall(CallBase):
+class CoreStreamCall(CoreCall):
     """A `StreamCall`, which also serves blocking handlers of all four shapes.
 
     Invariants, guarded by ``_lock``, which is never held while the core works: at most one receive and one send are in
@@ -109,8 +109,10 @@ class CoreStreamCall(CallBase):
         self.on_sent: Callable[[], None] | None = None
         #: Called on the poll thread when the call is no longer live, however it ended.
         self.on_retired: Callable[[], None] | None = None
-        # Last, as it makes the call live.
-        super().__init__(core_call, live, method, metadata, deadline, started_at)
+        self.core_call = core_call
+        self._due = 2
+        # Last, as it makes the call live. The core forgets the peer with the end of the call.
+        super().__init__(live, method, metadata, deadline, started_at, core_call.peer())
         live.loop.defer_batch((self, (core.receive_close(),), self._on_close))
 
     @property

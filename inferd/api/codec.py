@@ -13,7 +13,10 @@ from inferd.errors import InvalidInputError, Part, Place
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature
 
-Request = TypeVar("Request", bound=Message)
+#: A request of any protocol, and one that is a protobuf message.
+Request = TypeVar("Request")
+WireRequest = TypeVar("WireRequest", bound=Message)
+_Request = TypeVar("_Request", contravariant=True)
 
 #: Queries hold a few names. Protobuf's parser takes some milliseconds for the worst message of this size.
 _MAX_QUERY_BYTES = 64 * 1024
@@ -37,10 +40,14 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResponseForm:
-    """How a request wants its outputs: ``as_lists`` as typed lists; ``classes`` as the largest elements, by output."""
+    """How a request wants its outputs.
+
+    ``as_lists`` as typed lists, except those that ``raw`` names; ``classes`` as the largest elements, by output.
+    """
 
     as_lists: bool = False
     classes: Mapping[str, int] = field(default_factory=dict)
+    raw: frozenset[str] = frozenset()
 
 
 #: The usual form: raw bytes. It is compared by identity, because every response is looked at.
@@ -71,8 +78,40 @@ class ShapedTensor(Protocol):
         ...
 
 
-class Codec(Protocol[Request]):
+class Codec(Protocol[_Request]):
     """The messages of one protocol. `decode` raises `InvalidInputError` for an invalid request."""
+
+    def header(self, request: _Request) -> Header:
+        """Return which model ``request`` asks for, and its id."""
+        ...
+
+    def form(self, request: _Request) -> ResponseForm:
+        """Return how ``request`` is to be answered, if it is valid; `RAW` itself in the usual case."""
+        ...
+
+    def timeout_s(self, request: _Request) -> float | None:
+        """Return the timeout that ``request`` names; None for none."""
+        ...
+
+    def terms(self, outline: _Request, signature: ModelSignature) -> Terms:
+        """Return the terms of a request whose ``outline`` was parsed, without the contents of its tensors."""
+        ...
+
+    def decode(self, request: _Request, signature: ModelSignature) -> DecodedRequest:
+        """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
+        ...
+
+    def field_of(self, request: _Request, at: Place | Part) -> str:
+        """Return the path to the field of ``request`` that an error is about."""
+        ...
+
+    def encode(self, response: Response) -> bytes:
+        """Return the response message of a unary call."""
+        ...
+
+
+class WireCodec(Codec[WireRequest], Protocol[WireRequest]):
+    """A protocol whose requests are protobuf messages."""
 
     @property
     def scanner(self) -> WireScanner:
@@ -80,36 +119,8 @@ class Codec(Protocol[Request]):
         ...
 
     @property
-    def request_type(self) -> type[Request]:
+    def request_type(self) -> type[WireRequest]:
         """The message class of requests."""
-        ...
-
-    def header(self, request: Request) -> Header:
-        """Return which model ``request`` asks for, and its id."""
-        ...
-
-    def form(self, request: Request) -> ResponseForm:
-        """Return how ``request`` is to be answered, if it is valid; `RAW` itself in the usual case."""
-        ...
-
-    def timeout_s(self, request: Request) -> float | None:
-        """Return the timeout that ``request`` names; None for none."""
-        ...
-
-    def terms(self, outline: Request, signature: ModelSignature) -> Terms:
-        """Return the terms of a request whose ``outline`` was parsed, without the contents of its tensors."""
-        ...
-
-    def decode(self, request: Request, signature: ModelSignature) -> DecodedRequest:
-        """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
-        ...
-
-    def field_of(self, request: Request, at: Place | Part) -> str:
-        """Return the path to the field of ``request`` that an error is about."""
-        ...
-
-    def encode(self, response: Response) -> bytes:
-        """Return the response message of a unary call."""
         ...
 
 
@@ -123,7 +134,7 @@ def rows_of(tensors: Iterable[ShapedTensor], signature: ModelSignature) -> int |
     return 1
 
 
-def parse_query(kind: type[Request], message: bytes) -> Request:
+def parse_query(kind: type[WireRequest], message: bytes) -> WireRequest:
     """Parse a query. Raises `InvalidInputError` if it is malformed or far too large for one."""
     if len(message) > _MAX_QUERY_BYTES:
         msg = f"{kind.DESCRIPTOR.full_name}: expected at most {_MAX_QUERY_BYTES} bytes, got {len(message)}"

@@ -13,7 +13,7 @@ from typing import Generic
 
 from inferd.api.admission import RequestParams, deadline_of, find_model, granted_priority, params_of, release_at_end
 from inferd.api.codec import Request
-from inferd.api.request_decoder import RequestDecoder
+from inferd.api.request_decoder import CachingDecoder, Sent
 from inferd.api.status import StatusTable
 from inferd.call_context import set_message_id
 from inferd.errors import ServingError
@@ -27,10 +27,10 @@ from inferd.security.authorization.policy import Grant
 _OVERLOAD_S = 0.1
 
 
-class EarlyRefusals(Generic[Request]):
+class EarlyRefusals(Generic[Sent, Request]):
     """Ends unary calls whose request would be rejected. Poll thread only, except ``overloaded``."""
 
-    def __init__(self, decoder: RequestDecoder[Request], registry: ModelRegistry, statuses: StatusTable) -> None:
+    def __init__(self, decoder: CachingDecoder[Sent, Request], registry: ModelRegistry, statuses: StatusTable) -> None:
         self._decoder = decoder
         self._registry = registry
         self._statuses = statuses
@@ -41,7 +41,7 @@ class EarlyRefusals(Generic[Request]):
         """Note that a request was rejected; any thread."""
         self.overloaded_until = monotonic() + _OVERLOAD_S
 
-    def refuse_unknown(self, call: UnaryCall, message: bytes, received_at: float) -> bool:
+    def refuse_unknown(self, call: UnaryCall, message: Sent, received_at: float) -> bool:
         """End ``call`` if the request in ``message``, of no known template, would be rejected; return whether it did.
 
         Worth its cost before ``overloaded_until``. What is wrong with the request is left to its decoding.

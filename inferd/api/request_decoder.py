@@ -5,14 +5,16 @@ the numbers, if all tensors are raw, of fixed size, and none is shared by a batc
 request that matches costs a comparison of its fixed parts and one view of the message per tensor.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sized
 from dataclasses import dataclass
-from typing import Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.api.admission import RequestParams, deadline_of, validate
-from inferd.api.codec import RAW, Codec, Request, ResponseForm
+from inferd.api.codec import RAW, Codec, Request, ResponseForm, WireCodec, WireRequest
 from inferd.api.wire_scanner import Template, parse
 from inferd.batching.request import InferenceRequest, Reply
 from inferd.errors import InvalidInputError
@@ -20,11 +22,13 @@ from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import ModelSignature, Tensors, TensorSpec
 
-#: Message lengths with cached templates, templates per length, and bytes per template. They bound the memory that
-#: clients can fill, and the comparisons per message.
-_MAX_LENGTHS = 256
-_MAX_TEMPLATES_PER_LENGTH = 4
-_MAX_TEMPLATE_BYTES = 1024
+#: A message as its transport hands it over.
+Sent = TypeVar("Sent", bound=Sized)
+
+#: Keys with cached templates, and templates per key. They bound the memory that clients can fill, and the comparisons
+#: per message.
+_MAX_KEYS = 256
+_MAX_TEMPLATES_PER_KEY = 4
 
 #: Decoding a message of up to this size takes a few milliseconds at worst, whatever it holds.
 LARGE_BYTES = 16 * 1024
@@ -58,12 +62,14 @@ class CachedTemplate:
 class IncomingRequest(Generic[Request]):
     """A request whose model is yet to be looked up.
 
-    ``name`` and ``version`` are as requested. ``form`` is that of the response. ``cached`` is the template that
-    matched; ``parsed`` is None while it suffices. ``template`` is what the scan found, and ``learned`` what to add to
-    the cache with `RequestDecoder.cache`.
+    ``message`` is as its transport handed it over, ``body`` the bytes of it that have the tensors. ``name`` and
+    ``version`` are as requested. ``form`` is that of the response. ``cached`` is the template that matched; ``parsed``
+    is None while it suffices. ``template`` is what the scan found, and ``learned`` what to add to the cache with
+    `CachingDecoder.cache`.
     """
 
-    message: bytes
+    message: Any
+    body: bytes | bytearray | memoryview
     name: str
     version: str
     request_id: str
@@ -83,19 +89,141 @@ class Outline(NamedTuple, Generic[Request]):
     request_id: str
 
 
-class RequestDecoder(Generic[Request]):
+class CachingDecoder(ABC, Generic[Sent, Request]):
     """Decodes the requests of one protocol. `match` and `cache` are for the poll thread, the rest for any thread."""
+
+    #: Bytes of a cached template.
+    max_template_bytes = 1024
 
     def __init__(self, codec: Codec[Request]) -> None:
         self.codec = codec
-        self._templates: dict[int, list[CachedTemplate]] = {}
+        self._templates: dict[Hashable, list[CachedTemplate]] = {}
 
     @property
     def cached_templates(self) -> int:
         """Number of cached templates."""
         return sum(map(len, self._templates.values()))
 
-    def match(self, message: bytes) -> IncomingRequest[Request] | None:
+    @abstractmethod
+    def match(self, message: Sent) -> IncomingRequest[Request] | None:
+        """Return a request that matches a cached template; None for any other."""
+
+    @abstractmethod
+    def outline(self, message: Sent) -> Outline[Request] | None:
+        """Parse ``message`` without the contents of its tensors; None if it has much else in it, or is malformed.
+
+        It takes some microseconds, whatever the size of the message.
+        """
+
+    @abstractmethod
+    def parse(self, message: Sent) -> IncomingRequest[Request]:
+        """Parse a request that matches no cached template. Raises `InvalidInputError`.
+
+        A message of more than `LARGE_BYTES` must not be parsed, nor its request built, on the poll thread.
+        """
+
+    @abstractmethod
+    def key_of(self, message: Sent) -> Hashable:
+        """Return what all messages of a template have in common, to look up templates by."""
+
+    def timeout_s(self, message: Sent) -> float | None:
+        """Return the timeout that a request names; None for none, or if that takes long to find out."""
+        outline = self.outline(message)
+        try:
+            return None if outline is None else self.codec.timeout_s(outline.request)
+        except InvalidInputError:
+            # Reported when the whole request is decoded.
+            return None
+
+    def build(
+        self,
+        incoming: IncomingRequest[Request],
+        model: ModelVersion,
+        reply: Reply,
+        received_at: float,
+        call_deadline: float,
+    ) -> InferenceRequest:
+        """Return the request for the queue of ``model``. Raises `InvalidInputError`."""
+        cached = incoming.cached
+        if cached is not None and cached.model is not model:
+            cached = self._of_model(cached.template, incoming, model)
+        if cached is not None:
+            params = cached.params
+            views: dict[str, NDArray[np.generic]] = {}
+            for tensor in cached.tensors:
+                flat = np.frombuffer(incoming.body, tensor.dtype, tensor.elements, tensor.start)
+                views[tensor.name] = flat.reshape(tensor.shape)
+            inputs: Tensors = views
+        else:
+            signature = model.require_signature()
+            request = incoming.parsed or self._parsed_again(incoming)
+            decoded = self.codec.decode(request, signature)
+            params, inputs = validate(model, signature, decoded), decoded.inputs
+            incoming.learned = _cacheable(incoming, model, signature, inputs, params, self.max_template_bytes)
+        return InferenceRequest(
+            inputs,
+            params.outputs,
+            params.rows,
+            params.nbytes,
+            params.stack_key,
+            reply,
+            received_at,
+            deadline_of(params, received_at, call_deadline),
+            params.priority,
+        )
+
+    def _parsed_again(self, incoming: IncomingRequest[Request]) -> Request:
+        """Parse a request whose cached template does not suffice."""
+        parsed = self.parse(incoming.message).parsed
+        assert parsed is not None, "only requests that match a template are not parsed"
+        return parsed
+
+    def _of_model(
+        self, template: Template, incoming: IncomingRequest[Request], model: ModelVersion
+    ) -> CachedTemplate | None:
+        """Return what is cached of ``template`` for another model than the one that matched; None if nothing is."""
+        for cached in self._templates.get(self.key_of(incoming.message), ()):
+            if cached.model is model and cached.template is template:
+                return cached
+        return None
+
+    def set_field(self, incoming: IncomingRequest[Request], error: InvalidInputError) -> None:
+        """Set in ``error`` the path to the field of ``incoming`` that it is about, if there is one."""
+        if error.at is not None and not error.field:
+            request = incoming.parsed or self._parsed_again(incoming)
+            error.field = self.codec.field_of(request, error.at)
+
+    def cache(self, incoming: IncomingRequest[Request]) -> None:
+        """Cache the template that was learned from a request, if any."""
+        learned = incoming.learned
+        if learned is None:
+            return
+        key = self.key_of(incoming.message)
+        known = self._templates.get(key)
+        if known is not None:
+            # Versions of a model that share its requests have the same templates.
+            others = [
+                other
+                for other in known
+                if other.template != learned.template
+                or (other.model is not learned.model and other.model.state is ModelState.READY)
+            ]
+            self._templates[key] = [learned, *others][:_MAX_TEMPLATES_PER_KEY]
+            return
+        if len(self._templates) >= _MAX_KEYS:
+            # Clients that send this many kinds gain little from the cache; the others are cached again at once.
+            self._templates.clear()
+        self._templates[key] = [learned]
+
+
+class RequestDecoder(CachingDecoder[bytes, WireRequest]):
+    """Decodes requests that are protobuf messages."""
+
+    def __init__(self, codec: WireCodec[WireRequest]) -> None:
+        super().__init__(codec)
+        self._wire = codec
+
+    def match(self, message: bytes) -> IncomingRequest[WireRequest] | None:
         """Return a request that matches a cached template; None for any other."""
         for cached in self._templates.get(len(message), ()):
             template = cached.template
@@ -110,114 +238,31 @@ class RequestDecoder(Generic[Request]):
                         request_id = message[start:end].decode()
                     except UnicodeDecodeError:
                         continue
-                return IncomingRequest(message, cached.name, cached.version, request_id, cached, cached.form)
+                return IncomingRequest(message, message, cached.name, cached.version, request_id, cached, cached.form)
         return None
 
-    def outline(self, message: bytes) -> Outline[Request] | None:
-        """Parse ``message`` without the contents of its tensors; None if it has much else in it, or is malformed.
-
-        It takes some microseconds, whatever the size of the message.
-        """
-        content = self.codec.scanner.outline(message)
+    def outline(self, message: bytes) -> Outline[WireRequest] | None:
+        """Parse ``message`` without the contents of its tensors."""
+        content = self._wire.scanner.outline(message)
         if content is None:
             return None
         try:
-            request = parse(self.codec.request_type, content)
+            request = parse(self._wire.request_type, content)
         except InvalidInputError:
             return None
         return Outline(request, *self.codec.header(request))
 
-    def timeout_s(self, message: bytes) -> float | None:
-        """Return the timeout that a request names; None for none, or if that takes long to find out."""
-        outline = self.outline(message)
-        try:
-            return None if outline is None else self.codec.timeout_s(outline.request)
-        except InvalidInputError:
-            # Reported when the whole request is decoded.
-            return None
-
-    def parse(self, message: bytes) -> IncomingRequest[Request]:
-        """Scan and parse a request that matches no cached template. Raises `InvalidInputError`.
-
-        A message of more than `LARGE_BYTES` must not be parsed, nor its request built, on the poll thread.
-        """
-        codec = self.codec
+    def parse(self, message: bytes) -> IncomingRequest[WireRequest]:
+        """Scan and parse a request that matches no cached template. Raises `InvalidInputError`."""
+        codec = self._wire
         template = codec.scanner.scan(message)
         request = parse(codec.request_type, message)
         form = codec.form(request)
-        return IncomingRequest(message, *codec.header(request), form=form, parsed=request, template=template)
+        return IncomingRequest(message, message, *codec.header(request), form=form, parsed=request, template=template)
 
-    def build(
-        self,
-        incoming: IncomingRequest[Request],
-        model: ModelVersion,
-        reply: Reply,
-        received_at: float,
-        call_deadline: float,
-    ) -> InferenceRequest:
-        """Return the request for the queue of ``model``. Raises `InvalidInputError`."""
-        cached = incoming.cached
-        if cached is not None and cached.model is not model:
-            cached = self._of_model(cached.template, len(incoming.message), model)
-        if cached is not None:
-            params = cached.params
-            views: dict[str, NDArray[np.generic]] = {}
-            for tensor in cached.tensors:
-                flat = np.frombuffer(incoming.message, tensor.dtype, tensor.elements, tensor.start)
-                views[tensor.name] = flat.reshape(tensor.shape)
-            inputs: Tensors = views
-        else:
-            signature = model.require_signature()
-            request = incoming.parsed or parse(self.codec.request_type, incoming.message)
-            decoded = self.codec.decode(request, signature)
-            params, inputs = validate(model, signature, decoded), decoded.inputs
-            incoming.learned = _cacheable(incoming, model, signature, inputs, params)
-        return InferenceRequest(
-            inputs,
-            params.outputs,
-            params.rows,
-            params.nbytes,
-            params.stack_key,
-            reply,
-            received_at,
-            deadline_of(params, received_at, call_deadline),
-            params.priority,
-        )
-
-    def _of_model(self, template: Template, length: int, model: ModelVersion) -> CachedTemplate | None:
-        """Return what is cached of ``template`` for another model than the one that matched; None if nothing is."""
-        for cached in self._templates.get(length, ()):
-            if cached.model is model and cached.template is template:
-                return cached
-        return None
-
-    def set_field(self, incoming: IncomingRequest[Request], error: InvalidInputError) -> None:
-        """Set in ``error`` the path to the field of ``incoming`` that it is about, if there is one."""
-        if error.at is not None and not error.field:
-            request = incoming.parsed or parse(self.codec.request_type, incoming.message)
-            error.field = self.codec.field_of(request, error.at)
-
-    def cache(self, incoming: IncomingRequest[Request]) -> None:
-        """Cache the template that was learned from a request, if any."""
-        learned = incoming.learned
-        if learned is None:
-            return
-        length = len(incoming.message)
-        known = self._templates.get(length)
-        if known is not None:
-            # Versions of a model that share its requests have the same templates.
-            others = [
-                other
-                for other in known
-                if other.template != learned.template
-                or (other.model is not learned.model and other.model.state is ModelState.READY)
-            ]
-            self._templates[length] = [learned, *others][:_MAX_TEMPLATES_PER_LENGTH]
-            return
-        if len(self._templates) >= _MAX_LENGTHS:
-            # Clients that send this many lengths gain little from the cache; the others are cached again at once.
-            self._templates.clear()
-        self._templates[length] = [learned]
+    def key_of(self, message: bytes) -> int:
+        """Return the length: messages of a template differ only in the bytes of its parts."""
+        return len(message)
 
 
 def _cacheable(
@@ -226,13 +271,14 @@ def _cacheable(
     signature: ModelSignature,
     inputs: Tensors,
     params: RequestParams,
+    max_bytes: int,
 ) -> CachedTemplate | None:
     """Return the template if every other request that matches it is valid in the same way, whatever its numbers."""
     # A request that matched the template of another version is like those that it was learned from.
     template = incoming.template if incoming.cached is None else incoming.cached.template
     if template is None or len(template.raw) != len(inputs):
         return None
-    fixed_bytes = len(incoming.message)
+    fixed_bytes = len(incoming.body)
     tensors: list[_TensorView] = []
     for (name, array), (start, end) in zip(inputs.items(), template.raw, strict=True):
         if end - start != array.nbytes or not _is_fixed(signature.input(name), signature):
@@ -241,7 +287,7 @@ def _cacheable(
         tensors.append(_TensorView(name, array.dtype, array.shape, array.size, start))
     if template.request_id is not None:
         fixed_bytes -= template.request_id[1] - template.request_id[0]
-    if fixed_bytes > _MAX_TEMPLATE_BYTES:
+    if fixed_bytes > max_bytes:
         return None
     return CachedTemplate(template, incoming.name, incoming.version, model, tuple(tensors), params, incoming.form)
 

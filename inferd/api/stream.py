@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from inferd.api.admission import charge, charge_invalid, find_model
-from inferd.api.codec import RAW, Request, Response
+from inferd.api.codec import RAW, Response, WireRequest
 from inferd.api.handler_resources import DRAINING, HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
@@ -49,20 +49,20 @@ _log = logging.getLogger(__name__)
 _SLICE_REQUESTS = 64
 
 
-class RequestStream(ABC, Generic[Request]):
+class RequestStream(ABC, Generic[WireRequest]):
     """One stream of inference requests; the listener of its call."""
 
     #: Path from a message to the fields of its requests, for errors.
     _path_to_requests = ""
 
-    def __init__(self, call: StreamCall, decoder: RequestDecoder[Request], resources: HandlerResources) -> None:
+    def __init__(self, call: StreamCall, decoder: RequestDecoder[WireRequest], resources: HandlerResources) -> None:
         self._call = call
         self._decoder = decoder
         self._resources = resources
         self._listeners = result_listeners(call)
         self._call_id = request_id_of(call.context)
         self._lock = threading.Lock()
-        self._open: set[StreamRequest[Request]] = set()
+        self._open: set[StreamRequest[WireRequest]] = set()
         #: Requests of the current message that are not open yet, and what to call when one of them is released.
         self._pending: deque[bytes] = deque()
         self._on_released: Callable[[], None] = call.read
@@ -76,11 +76,11 @@ class RequestStream(ABC, Generic[Request]):
         """Return the requests in ``message``, at least one. Raises `ServingError`, which ends the stream."""
 
     @abstractmethod
-    def _opened(self, request: StreamRequest[Request]) -> None:
+    def _opened(self, request: StreamRequest[WireRequest]) -> None:
         """Record a new request, with the lock held."""
 
     @abstractmethod
-    def _collect(self, request: StreamRequest[Request], outcome: bytes | ServingError) -> ServingError | None:
+    def _collect(self, request: StreamRequest[WireRequest], outcome: bytes | ServingError) -> ServingError | None:
         """Add the outcome of ``request``, an encoded response or an error, to those to send; with the lock held.
 
         Returns an error if it is to end the stream.
@@ -114,7 +114,7 @@ class RequestStream(ABC, Generic[Request]):
 
     def _submit_slice(self, received_at: float) -> None:
         """Submit requests of the current message as long as decoding takes little time, and schedule the rest."""
-        requests: list[StreamRequest[Request]] = []
+        requests: list[StreamRequest[WireRequest]] = []
         parsed_bytes = 0
         while (content := self._next_pending()) is not None and len(requests) < _SLICE_REQUESTS:
             incoming = self._decoder.match(content)
@@ -147,7 +147,7 @@ class RequestStream(ABC, Generic[Request]):
             request = self._open_next(incoming, received_at)
             self._resources.call_soon(partial(self._continue, request, received_at))
 
-    def _continue(self, request: StreamRequest[Request], received_at: float) -> None:
+    def _continue(self, request: StreamRequest[WireRequest], received_at: float) -> None:
         """Continue with the current message after ``request``; on the poll thread."""
         if request.cold is not None:
             self._wait(request, request.cold)
@@ -155,7 +155,7 @@ class RequestStream(ABC, Generic[Request]):
         self._submit([request])
         self._submit_slice(received_at)
 
-    def _parse(self, content: bytes) -> IncomingRequest[Request] | None:
+    def _parse(self, content: bytes) -> IncomingRequest[WireRequest] | None:
         """Parse a request. One that cannot be parsed has no id to be answered by, so it ends the stream."""
         try:
             return self._decoder.parse(content)
@@ -168,7 +168,7 @@ class RequestStream(ABC, Generic[Request]):
             self.end(InferenceFailedError())
         return None
 
-    def _open_next(self, incoming: IncomingRequest[Request], received_at: float) -> StreamRequest[Request]:
+    def _open_next(self, incoming: IncomingRequest[WireRequest], received_at: float) -> StreamRequest[WireRequest]:
         """Open the first pending request and validate it; settle it if it is rejected. Any thread."""
         request = StreamRequest(incoming)
         with self._lock:
@@ -181,7 +181,7 @@ class RequestStream(ABC, Generic[Request]):
         return request
 
     def _prepare(
-        self, request: StreamRequest[Request], reply: Reply, received_at: float, waited: Waited | None = None
+        self, request: StreamRequest[WireRequest], reply: Reply, received_at: float, waited: Waited | None = None
     ) -> None:
         """Look up the model of ``request`` and build what to submit, or settle it if it is rejected. Any thread.
 
@@ -213,7 +213,7 @@ class RequestStream(ABC, Generic[Request]):
             self._log_exception("could not decode a request of %s")
             reply.deliver(InferenceFailedError())
 
-    def _wait(self, request: StreamRequest[Request], cold: ColdRequest) -> None:
+    def _wait(self, request: StreamRequest[WireRequest], cold: ColdRequest) -> None:
         """Continue with ``request`` and the rest of its message when its model is loaded; on the poll thread."""
         request.cold = None
 
@@ -230,7 +230,7 @@ class RequestStream(ABC, Generic[Request]):
             fail=fail,
         )
 
-    def _resume(self, request: StreamRequest[Request], reply: Reply, waited: Waited) -> None:
+    def _resume(self, request: StreamRequest[WireRequest], reply: Reply, waited: Waited) -> None:
         def prepare() -> None:
             self._prepare(request, reply, waited.received_at, waited)
             self._resources.call_soon(partial(self._continue, request, waited.received_at))
@@ -240,7 +240,7 @@ class RequestStream(ABC, Generic[Request]):
         else:
             prepare()
 
-    def _submit(self, requests: Sequence[StreamRequest[Request]]) -> None:
+    def _submit(self, requests: Sequence[StreamRequest[WireRequest]]) -> None:
         """Submit the requests that were not rejected, consecutive ones for the same model together."""
         model: ModelVersion | None = None
         group: list[InferenceRequest] = []
@@ -255,7 +255,7 @@ class RequestStream(ABC, Generic[Request]):
         if model is not None:
             model.submit(group)
 
-    def _charge(self, request: StreamRequest[Request], built: InferenceRequest) -> bool:
+    def _charge(self, request: StreamRequest[WireRequest], built: InferenceRequest) -> bool:
         """Charge the quota of a request; on the poll thread. Returns False if it is exhausted, and settles then."""
         assert request.model is not None, "a request is built for a model"
         if request.incoming.learned is not None:
@@ -268,7 +268,7 @@ class RequestStream(ABC, Generic[Request]):
             return False
         return True
 
-    def _hold(self, request: StreamRequest[Request], quota: Quota) -> None:
+    def _hold(self, request: StreamRequest[WireRequest], quota: Quota) -> None:
         """Let ``request`` release ``quota`` when it is no longer open, which may be the case already."""
         with self._lock:
             request.quota = quota
@@ -307,14 +307,14 @@ class RequestStream(ABC, Generic[Request]):
         self._call.finish(status.code, status.message, status.trailing_metadata())
         self.on_terminated()
 
-    def _settle(self, request: StreamRequest[Request], outcome: Outcome) -> None:
+    def _settle(self, request: StreamRequest[WireRequest], outcome: Outcome) -> None:
         as_raw = request.incoming.form is RAW
         if isinstance(outcome, InferenceResult) and take_long_to_encode(outcome.outputs.values(), as_raw=as_raw):
             self._resources.large_messages.do(partial(self._respond, request, outcome))
         else:
             self._respond(request, outcome)
 
-    def _respond(self, request: StreamRequest[Request], outcome: Outcome) -> None:
+    def _respond(self, request: StreamRequest[WireRequest], outcome: Outcome) -> None:
         """Encode ``outcome`` and send it, now or with others; called by the thread that settles the reply."""
         if request not in self._open:
             return
@@ -338,7 +338,7 @@ class RequestStream(ABC, Generic[Request]):
         elif flush_later:
             self._resources.call_soon(self._flush)
 
-    def _encode(self, request: StreamRequest[Request], result: InferenceResult) -> bytes | None:
+    def _encode(self, request: StreamRequest[WireRequest], result: InferenceResult) -> bytes | None:
         """Return the encoded response, None if that failed."""
         assert request.model is not None, "a result comes from a model"
         incoming, stages = request.incoming, request.stages

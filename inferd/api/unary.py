@@ -15,7 +15,7 @@ from inferd.api.codec import RAW, Request, Response, ResponseForm, parse_query
 from inferd.api.early_refusal import EarlyRefusals
 from inferd.api.large_messages import LargeMessages
 from inferd.api.model_waits import ModelWaits, Waited
-from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
+from inferd.api.request_decoder import LARGE_BYTES, CachingDecoder, IncomingRequest, Sent
 from inferd.api.status import StatusTable
 from inferd.api.tensors import take_long_to_encode
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Principal, Reply
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 Query = TypeVar("Query", bound=Message)
 
 
-class UnaryInference(Generic[Request]):
+class UnaryInference(Generic[Sent, Request]):
     """The handler of a unary inference method; called on the poll thread.
 
     The call to it does everything up to the queue; the thread that settles the reply sends the response.
@@ -40,7 +40,7 @@ class UnaryInference(Generic[Request]):
 
     def __init__(
         self,
-        decoder: RequestDecoder[Request],
+        decoder: CachingDecoder[Sent, Request],
         registry: ModelRegistry,
         statuses: StatusTable,
         large_messages: LargeMessages,
@@ -53,7 +53,7 @@ class UnaryInference(Generic[Request]):
         self._waits = waits
         self._early = EarlyRefusals(decoder, registry, statuses)
 
-    def __call__(self, call: UnaryCall, message: bytes, waited: Waited | None = None) -> None:
+    def __call__(self, call: UnaryCall, message: Sent, waited: Waited | None = None) -> None:
         """Submit the request in ``message``, or end ``call`` with the status of what is wrong with it.
 
         ``waited`` is for one that comes again after it has waited for its model.
@@ -89,7 +89,7 @@ class UnaryInference(Generic[Request]):
         else:
             self._submit(call, incoming, model, grant, request)
 
-    def _wait(self, call: UnaryCall, message: bytes, error: ColdModelError, waited: Waited) -> None:
+    def _wait(self, call: UnaryCall, message: Sent, error: ColdModelError, waited: Waited) -> None:
         """Begin again when the model is loaded; on the poll thread."""
         withdraw = self._waits.add(
             call,
@@ -101,7 +101,7 @@ class UnaryInference(Generic[Request]):
         )
         call.on_terminated(withdraw)
 
-    def _decode_large(self, call: UnaryCall, message: bytes, received_at: float, waited: Waited | None) -> None:
+    def _decode_large(self, call: UnaryCall, message: Sent, received_at: float, waited: Waited | None) -> None:
         """Decode a large message in the thread for them; the poll thread then submits the request."""
         if call.ended_at != math.inf:
             return
@@ -207,6 +207,10 @@ class UnaryInference(Generic[Request]):
             stages.encoding_at = monotonic()
         try:
             message = self._decoder.codec.encode(Response(model, own_id, form, result))
+        except ServingError as error:
+            # What the protocol cannot say in the form that was asked for.
+            abort(call, self._statuses, error)
+            return
         except Exception:  # noqa: BLE001  (the worker thread must go on, and the call must end)
             _log.exception("could not encode a response of model %s", model.name, extra=log_fields(call))
             abort(call, self._statuses, InferenceFailedError())

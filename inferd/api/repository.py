@@ -7,17 +7,16 @@ loaded or unloaded.
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from inferd.api.admission import ModelView
-from inferd.api.codec import parse_query
 from inferd.api.handler_resources import DRAINING
 from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES
@@ -37,13 +36,15 @@ from inferd.models.manager import IndexEntry, ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
 from inferd.plain_text import clipped, escaped
-from inferd.rpc import Metadata, UnaryCall, callback_unary
+from inferd.rpc import Metadata, UnaryCall
 from inferd.rpc.worker_pool import WorkerPool
 from inferd.security.authorization.methods import MethodKind
 
 _log = logging.getLogger(__name__)
 
 Query = TypeVar("Query", bound=Message)
+#: A message as a protocol brings it.
+Incoming = TypeVar("Incoming", bound=Sized)
 
 #: Calls that may wait for a search, and about the time that one takes.
 _MAX_SEARCHES = 64
@@ -75,7 +76,7 @@ Cancel = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CommandMethod:
+class CommandMethod(Generic[Incoming]):
     """A method that loads or unloads a model.
 
     ``read`` reads its message, and raises `InvalidInputError`. ``respond`` makes the answer from the model's name, when
@@ -83,8 +84,8 @@ class CommandMethod:
     """
 
     action: Literal["load", "unload"]
-    read: Callable[[bytes], Command]
-    respond: Callable[[str], Message]
+    read: Callable[[Incoming], Command]
+    respond: Callable[[str], bytes]
     may_be_absent: bool = False
 
 
@@ -149,7 +150,7 @@ def _nothing() -> None:
 class _Operation:
     """A call to load or unload, from the moment that it was read."""
 
-    method: CommandMethod
+    method: CommandMethod[Any]
     call: UnaryCall
     command: Command
 
@@ -175,18 +176,18 @@ class RepositoryControl:
         self._draining = False
 
     def index_handler(
-        self, query: type[Query], only_ready: Callable[[Query], bool], respond: Callable[[list[IndexEntry]], Message]
-    ) -> "grpc.RpcMethodHandler[Any, Any]":
-        """Return a handler that answers ``query`` messages from the index, as far as the caller may see it.
+        self, only_ready: Callable[[Incoming], bool], respond: Callable[[list[IndexEntry]], bytes]
+    ) -> Callable[[UnaryCall, Incoming], None]:
+        """Return a handler that answers messages from the index, as far as the caller may see it.
 
-        ``only_ready`` returns whether a query asks for versions that answer requests only, or raises
+        ``only_ready`` returns whether a message asks for versions that answer requests only, or raises
         `InvalidInputError`.
         """
 
-        def ask(call: UnaryCall, message: bytes) -> None:
+        def ask(call: UnaryCall, message: Incoming) -> None:
             view = ModelView(self._registry, call)
             try:
-                ready = only_ready(parse_query(query, message))
+                ready = only_ready(message)
             finally:
                 view.charge()
             if not self._searches.submit(partial(self._guarded, call, partial(answer, call, view, ready))):
@@ -194,21 +195,21 @@ class RepositoryControl:
                 raise OverloadedError(text, retry_after_s=_RETRY_AFTER_S, reason="REPOSITORY_SEARCHES")
 
         def answer(call: UnaryCall, view: ModelView, ready: bool) -> None:
-            call.reply(respond(_visible(self._manager.index(), view, ready=ready)).SerializeToString())
+            call.reply(respond(_visible(self._manager.index(), view, ready=ready)))
 
-        return callback_unary(lambda call, message: self._guarded(call, partial(ask, call, message)))
+        return lambda call, message: self._guarded(call, partial(ask, call, message))
 
-    def command_handler(self, method: CommandMethod) -> "grpc.RpcMethodHandler[Any, Any]":
+    def command_handler(self, method: CommandMethod[Incoming]) -> Callable[[UnaryCall, Incoming], None]:
         """Return a handler of calls to load or unload a model, which end when that is done."""
 
-        def handle(call: UnaryCall, message: bytes) -> None:
+        def handle(call: UnaryCall, message: Incoming) -> None:
             work = partial(self._guarded, call, partial(self._command, method, call, message))
             if len(message) > LARGE_BYTES:
                 self._guarded(call, partial(self._large_messages.decode, work))
             else:
                 work()
 
-        return callback_unary(handle)
+        return handle
 
     def drain(self) -> None:
         """Give up the loads that calls wait for, and refuse further calls to load and unload."""
@@ -235,7 +236,7 @@ class RepositoryControl:
             _log.exception("%s failed", call.method, extra=log_fields(call))
             call.abort(grpc.StatusCode.INTERNAL, _INTERNAL_ERROR)
 
-    def _command(self, method: CommandMethod, call: UnaryCall, message: bytes) -> None:
+    def _command(self, method: CommandMethod[Incoming], call: UnaryCall, message: Incoming) -> None:
         view = ModelView(self._registry, call)
         try:
             command = method.read(message)
@@ -283,7 +284,7 @@ class RepositoryControl:
                 return
         self._log_outcome(operation, error)
         if error is None:
-            operation.call.reply(operation.method.respond(operation.command.model).SerializeToString())
+            operation.call.reply(operation.method.respond(operation.command.model))
         else:
             self._abort(operation.call, error)
 

@@ -10,6 +10,7 @@ from inferd._generated.inference import grpc_service_pb2
 from inferd.api.handler_resources import DRAINING, HandlerResources
 from inferd.api.large_messages import LargeMessages
 from inferd.api.model_waits import ModelWaits
+from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.oip.service import OpenInferenceService
 from inferd.api.open_streams import OpenStreams
 from inferd.api.repository import RepositoryControl
@@ -80,13 +81,8 @@ class InferenceServices:
         )
         self._control = RepositoryControl(self._manager, self._registry, self._statuses, self._large_messages)
         own = InferenceService(resources, self._control, self._router)
-        open_inference = OpenInferenceService(
-            resources,
-            self._control,
-            self._is_ready,
-            counts=self._manager.counts,
-            cold_requests=self._cold_requests,
-        )
+        answers = OpenInferenceQueries(self._is_ready, self._manager.counts, self._cold_requests)
+        open_inference = OpenInferenceService(resources, self._control, answers)
         server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(_INFERENCE.full_name, own.handlers()),

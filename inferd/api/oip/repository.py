@@ -1,6 +1,6 @@
 """The repository extension of the Open Inference Protocol: index, load and unload, in Triton's terms."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -10,6 +10,7 @@ from inferd.api.codec import parse_query
 from inferd.api.repository import (
     Command,
     CommandMethod,
+    Incoming,
     LoadReader,
     RepositoryControl,
     checked_command,
@@ -19,6 +20,7 @@ from inferd.errors import InvalidInputError
 from inferd.models.manager import IndexEntry
 from inferd.models.states import ModelState
 from inferd.plain_text import clipped
+from inferd.rpc import callback_unary
 
 _CONFIG, _FILE = "config", "file:"
 _UNLOAD_DEPENDENTS = "unload_dependents"
@@ -46,27 +48,38 @@ _load_reader = LoadReader(
 
 def repository_handlers(control: RepositoryControl) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the handlers of the extension's methods, by name."""
-    load = CommandMethod(action="load", read=_read_load, respond=lambda _: pb.RepositoryModelLoadResponse())
-    unload = CommandMethod(
-        action="unload",
-        read=_read_unload,
-        respond=lambda _: pb.RepositoryModelUnloadResponse(),
-        # As Triton.
-        may_be_absent=True,
-    )
+    load = load_method(_read_load, pb.RepositoryModelLoadResponse().SerializeToString())
+    unload = unload_method(_read_unload, pb.RepositoryModelUnloadResponse().SerializeToString())
+    index = control.index_handler(_read_index, lambda entries: index_response(entries).SerializeToString())
     return {
-        "RepositoryIndex": control.index_handler(pb.RepositoryIndexRequest, _only_ready, _index),
-        "RepositoryModelLoad": control.command_handler(load),
-        "RepositoryModelUnload": control.command_handler(unload),
+        "RepositoryIndex": callback_unary(index),
+        "RepositoryModelLoad": callback_unary(control.command_handler(load)),
+        "RepositoryModelUnload": callback_unary(control.command_handler(unload)),
     }
 
 
-def _only_ready(query: pb.RepositoryIndexRequest) -> bool:
+def load_method(read: Callable[[Incoming], Command], done: bytes) -> CommandMethod[Incoming]:
+    """Return the method that loads a model, and answers ``done``."""
+    return CommandMethod(action="load", read=read, respond=lambda _: done)
+
+
+def unload_method(read: Callable[[Incoming], Command], done: bytes) -> CommandMethod[Incoming]:
+    """Return the method that unloads a model; as for Triton, having nothing to unload is no error."""
+    return CommandMethod(action="unload", read=read, respond=lambda _: done, may_be_absent=True)
+
+
+def _read_index(message: bytes) -> bool:
+    return only_ready(parse_query(pb.RepositoryIndexRequest, message))
+
+
+def only_ready(query: pb.RepositoryIndexRequest) -> bool:
+    """Return whether ``query`` asks for ready versions only. Raises `InvalidInputError`."""
     _require_no_repository(query.repository_name)
     return query.ready
 
 
-def _index(entries: list[IndexEntry]) -> pb.RepositoryIndexResponse:
+def index_response(entries: list[IndexEntry]) -> pb.RepositoryIndexResponse:
+    """Return the entries in Triton's terms."""
     return pb.RepositoryIndexResponse(models=[_model_index(entry) for entry in entries])
 
 
@@ -81,7 +94,11 @@ def _model_index(entry: IndexEntry) -> pb.RepositoryIndexResponse.ModelIndex:
 
 
 def _read_load(message: bytes) -> Command:
-    request: pb.RepositoryModelLoadRequest = _load_reader.read(message)
+    return load_command(_load_reader.read(message))
+
+
+def load_command(request: pb.RepositoryModelLoadRequest) -> Command:
+    """Return what ``request`` asks for. Raises `InvalidInputError`."""
     _require_no_repository(request.repository_name)
     config, files = "", {}
     for name, parameter in request.parameters.items():
@@ -104,7 +121,11 @@ def _typed(name: str, parameter: pb.ModelRepositoryParameter, choice: str) -> An
 
 
 def _read_unload(message: bytes) -> Command:
-    request = parse_query(pb.RepositoryModelUnloadRequest, message)
+    return unload_command(parse_query(pb.RepositoryModelUnloadRequest, message))
+
+
+def unload_command(request: pb.RepositoryModelUnloadRequest) -> Command:
+    """Return what ``request`` asks for. Raises `InvalidInputError`."""
     _require_no_repository(request.repository_name)
     _check_unload(request.parameters)
     return checked_command(Command(model=request.model_name), name_field="model_name")

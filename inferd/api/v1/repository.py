@@ -18,6 +18,7 @@ from inferd.api.repository import (
 from inferd.models.manager import IndexEntry
 from inferd.models.registry import ModelRegistry
 from inferd.models.version import ModelVersion
+from inferd.rpc import callback_unary
 
 _load_reader = LoadReader(
     pb.LoadModelRequest, pb.LoadModelRequest.DESCRIPTOR, "inferd.v1.LoadModelRequest.FilesEntry.value"
@@ -29,24 +30,26 @@ def repository_handlers(
 ) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
     """Return the handlers of the methods, by name."""
 
-    def loaded(name: str) -> pb.LoadModelResponse:
-        return pb.LoadModelResponse(models=[describe(version) for version in registry.versions(name)])
+    def loaded(name: str) -> bytes:
+        models = [describe(version) for version in registry.versions(name)]
+        return pb.LoadModelResponse(models=models).SerializeToString()
 
+    unloaded = pb.UnloadModelResponse().SerializeToString()
     load = CommandMethod(action="load", read=_read_load, respond=loaded)
-    unload = CommandMethod(action="unload", read=_read_unload, respond=lambda _: pb.UnloadModelResponse())
+    unload = CommandMethod(action="unload", read=_read_unload, respond=lambda _: unloaded)
     return {
-        "LoadModel": control.command_handler(load),
-        "UnloadModel": control.command_handler(unload),
-        "IndexModels": control.index_handler(pb.IndexModelsRequest, _only_ready, _index),
+        "LoadModel": callback_unary(control.command_handler(load)),
+        "UnloadModel": callback_unary(control.command_handler(unload)),
+        "IndexModels": callback_unary(control.index_handler(_only_ready, _index)),
     }
 
 
-def _only_ready(query: pb.IndexModelsRequest) -> bool:
-    return query.ready
+def _only_ready(message: bytes) -> bool:
+    return parse_query(pb.IndexModelsRequest, message).ready
 
 
-def _index(entries: list[IndexEntry]) -> pb.IndexModelsResponse:
-    return pb.IndexModelsResponse(
+def _index(entries: list[IndexEntry]) -> bytes:
+    response = pb.IndexModelsResponse(
         models=[
             pb.ModelIndex(
                 name=entry.name,
@@ -57,6 +60,7 @@ def _index(entries: list[IndexEntry]) -> pb.IndexModelsResponse:
             for entry in entries
         ]
     )
+    return response.SerializeToString()
 
 
 def _read_load(message: bytes) -> Command:

@@ -25,4 +25,4 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 
 # If Python may not write compiled modules, the many processes of tests would each compile them again.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(_cache.name) / "bytecode")
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).resolve().parent.parent / ".cache" / "bytecode"))

@@ -19,7 +19,8 @@ MODEL_BYTES = ENTRIES * WIDTH * 4
 #: Growth that is left is below this, however often models have come and gone.
 MOST_LEFT_BYTES = MODEL_BYTES // 5
 
-LOADS = 50
+#: A hundredth of the model left by each of them would be too much.
+LOADS = 20
 #: Loads of the other kinds, of which each would leave a tenth of `MOST_LEFT_BYTES` at most.
 OTHER_LOADS = 10
 SIDE_BY_SIDE = 3

@@ -19,7 +19,7 @@ _SHARED_CORES = Machine(cores=2, threads=2)
 
 def test_instances_rise_and_fall_once_a_day():
     """From 1 to 4 in the morning and back in the evening, but for a few changes at dusk and dawn."""
-    changes = day(Cost(exact=affine(0.4, 0.0)), seconds=7200, peak=2.6)
+    changes = day(Cost(exact=affine(0.4, 0.0)), seconds=3600, peak=2.6)
     counts = [change.count for _, change in changes]
     assert max(counts) == 4
     assert counts[-1] == 1
@@ -31,7 +31,7 @@ def test_instances_rise_and_fall_once_a_day():
 def test_instances_hardly_change_when_the_load_is_restless():
     """Each shrinking that turns out to be too early makes the next one later."""
     noisy = Cost(exact=affine(0.4, 0.0), noise=0.2, stall_share=0.02)
-    assert len(day(noisy, seconds=7200, peak=2.6, restlessness=0.3)) <= 24
+    assert len(day(noisy, seconds=3600, peak=2.6, restlessness=0.3)) <= 24
 
 
 @pytest.mark.parametrize(("cost", "max_rows"), [(_RUN, 1), (_BATCHES, 32)], ids=["unbatched", "batched"])

@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 
-if [ ! -x .venv/tritonclient/bin/python ] || ! .venv/tritonclient/bin/python -c 'import ml_dtypes, tritonclient.grpc' 2>/dev/null; then
+if [ ! -x .venv/tritonclient/bin/python ] || ! .venv/tritonclient/bin/python -c 'import ml_dtypes, tritonclient.grpc, tritonclient.http.aio' 2>/dev/null; then
   .venv/bin/python -m venv --clear .venv/tritonclient
-  .venv/tritonclient/bin/python -m pip --disable-pip-version-check --quiet install 'tritonclient[grpc]==2.73.0' 'ml_dtypes>=0.5,<0.7'
+  .venv/tritonclient/bin/python -m pip --disable-pip-version-check --quiet install 'tritonclient[grpc,http]==2.73.0' 'ml_dtypes>=0.5,<0.7'
 fi
 
 if [ ! -x .venv/perf_analyzer/perf_analyzer ]; then

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 from inferd.http.messages import Found, NotFound, Operation
@@ -14,11 +15,17 @@ _KEPT_CHARACTERS = 512
 #: Number of operations that the answer to an unknown path names.
 _NEAREST = 3
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(slots=True)
 class _Node:
-    """What a prefix of the paths leads to: operations by verb, the next segments, and the next parameter."""
+    """What a prefix of the paths leads to: operations by verb, the next segments, and the next parameter.
 
+    ``absent`` says why there are no operations, where callers may expect some.
+    """
+
+    absent: str = ""
     operations: dict[str, Operation] = field(default_factory=dict)
     next: dict[str, "_Node"] = field(default_factory=dict)
     parameter: "tuple[str, _Node] | None" = None
@@ -31,8 +38,11 @@ class OperationRouter:
     served by what serves ``GET``. Any thread.
     """
 
-    def __init__(self, table: Iterable[tuple[str, Operation]]) -> None:
-        """``table`` has operations with a template; an operation may be there with several."""
+    def __init__(self, table: Iterable[tuple[str, Operation]], absent: Mapping[str, str] = _NOTHING) -> None:
+        """``table`` has operations with a template; an operation may be there with several.
+
+        ``absent`` has templates of other servers' operations, with the text for who asks for one.
+        """
         self._root = _Node()
         self._templates: dict[str, tuple[str, ...]] = {}
         self._found: dict[tuple[str, str], Found] = {}
@@ -40,6 +50,8 @@ class OperationRouter:
             verb = operation.method.partition(" ")[0]
             self._node(template).operations[verb] = operation
             self._templates[f"{verb} {template}"] = _segments(template)
+        for template, text in absent.items():
+            self._node(template).absent = text
 
     def find(self, verb: str, path: str) -> Found | NotFound:
         """Return the operation for ``verb`` and ``path``, which is percent-encoded and has no query."""
@@ -48,16 +60,20 @@ class OperationRouter:
 
     def _search(self, verb: str, path: str) -> Found | NotFound:
         segments = _segments(path)
-        ends = list(_walk(self._root, segments))
-        for operations, parameters in ends:
-            operation = operations.get("GET" if verb == "HEAD" else verb)
-            values = _decoded(parameters)
-            if operation is not None and values is not None:
+        ends = [
+            (node, values) for node, given in _walk(self._root, segments) if (values := _decoded(given)) is not None
+        ]
+        for node, values in ends:
+            operation = node.operations.get("GET" if verb == "HEAD" else verb)
+            if operation is not None:
                 found = Found(operation, values)
                 self._keep(verb, path, found)
                 return found
-        allowed = _allowed({verb for operations, _ in ends for verb in operations})
-        if allowed and any(_decoded(parameters) is not None for _, parameters in ends):
+        for node, _ in ends:
+            if node.absent:
+                return NotFound(node.absent)
+        allowed = _allowed({each for node, _ in ends for each in node.operations})
+        if allowed:
             return NotFound(f"expected {' or '.join(allowed)} for {_quoted(path)}, got {_quoted(verb)}", allowed)
         nearest = ", ".join(self._nearest(segments))
         return NotFound(f"nothing is at {_quoted(path)}; the nearest are {nearest}")
@@ -100,11 +116,10 @@ def _segments(path: str) -> tuple[str, ...]:
 
 def _walk(
     node: _Node, segments: tuple[str, ...], parameters: tuple[tuple[str, str], ...] = ()
-) -> Iterator[tuple[dict[str, Operation], tuple[tuple[str, str], ...]]]:
-    """Yield the operations by verb of the templates that match, with parameters, those with more text first."""
+) -> Iterator[tuple[_Node, tuple[tuple[str, str], ...]]]:
+    """Yield the ends of the templates that match, with their parameters, those with more text first."""
     if not segments:
-        if node.operations:
-            yield node.operations, parameters
+        yield node, parameters
         return
     first, rest = segments[0], segments[1:]
     if first in node.next:

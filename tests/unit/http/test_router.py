@@ -30,7 +30,8 @@ def router():
             ("/v2/models/{model}/routing", _SHOW),
             ("/v2/models/{model}/routing", _CHANGE),
             ("/", _PAGE),
-        ]
+        ],
+        absent={"/v2/models/{model}/trace": "no traces here"},
     )
 
 
@@ -83,6 +84,11 @@ def test_unknown_paths(router, path):
     else:
         assert isinstance(found, NotFound)
         assert found.allowed == ()
+
+
+def test_what_other_servers_have(router):
+    """A path that clients of these know gets a text of its own, whatever the verb."""
+    assert router.find("POST", "/v2/models/digits/trace") == NotFound("no traces here")
 
 
 def test_an_unknown_path_names_the_nearest(router):

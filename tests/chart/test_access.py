@@ -84,8 +84,8 @@ def test_service_account_has_no_token() -> None:
 
 @pytest.mark.parametrize("of_type", ["ClusterIP", "NodePort", "LoadBalancer"])
 def test_services_target_named_ports(of_type: str) -> None:
-    """One each, with its protocol; metrics are internal whatever the type of the Service for calls."""
-    service: Values = {"type": of_type, "grpcPort": 443, "metricsPort": 443, "annotations": {"a": "b"}}
+    """Those of calls and of metrics apart: metrics are internal whatever the type of the Service for calls."""
+    service: Values = {"type": of_type, "grpcPort": 443, "httpPort": 80, "metricsPort": 443, "annotations": {"a": "b"}}
     objects = rendered({"service": service})
     calls, headless, metrics = (objects["Service", f"rel-inferd{end}"] for end in ("", "-headless", "-metrics"))
     assert calls["metadata"]["annotations"] == {"a": "b"}
@@ -94,9 +94,10 @@ def test_services_target_named_ports(of_type: str) -> None:
     assert metrics["spec"]["type"] == "ClusterIP"
     assert "annotations" not in metrics["metadata"]
     grpc = {"name": "grpc", "port": 443, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
-    http = {"name": "metrics", "port": 443, "targetPort": "metrics", "appProtocol": "http"}
-    assert calls["spec"]["ports"] == headless["spec"]["ports"] == [grpc]
-    assert metrics["spec"]["ports"] == [http]
+    http = {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"}
+    scrapes = {"name": "metrics", "port": 443, "targetPort": "metrics", "appProtocol": "http"}
+    assert calls["spec"]["ports"] == headless["spec"]["ports"] == [grpc, http]
+    assert metrics["spec"]["ports"] == [scrapes]
     assert all(each["spec"]["selector"] == SELECTOR for each in (calls, headless, metrics))
     encrypted = [each for (kind, _), each in rendered({"tls": CERTIFICATE}).items() if kind == "Service"]
     assert {port["appProtocol"] for each in encrypted for port in each["spec"]["ports"]} == {"https"}
@@ -144,10 +145,21 @@ def test_disruption_budget_allows_node_drains() -> None:
     assert spec["selector"]["matchLabels"] == SELECTOR
 
 
-def test_network_policy_allows_two_ports_and_dns() -> None:
-    """If callers are listed, the test pod is one of them."""
+def test_http_can_be_switched_off() -> None:
+    """Nothing of it is left: the server does not listen, and neither Services nor network policy have the port."""
+    objects = rendered({"http": {"enabled": False}})
+    assert server_settings(objects)["server"]["http_port"] == "none"
+    assert [port["name"] for port in container(objects)["ports"]] == ["grpc", "metrics"]
+    services = [each["spec"]["ports"] for (kind, _), each in objects.items() if kind == "Service"]
+    assert {port["name"] for ports in services for port in ports} == {"grpc", "metrics"}
+    ports = [each["ports"] for each in objects["NetworkPolicy", "rel-inferd"]["spec"]["ingress"]]
+    assert ports == [[{"port": "grpc"}], [{"port": "metrics"}]]
+
+
+def test_network_policy_allows_three_ports_and_dns() -> None:
+    """If callers are listed, the test pod is one of them; callers over HTTP are those over gRPC, or listed too."""
     spec = rendered()["NetworkPolicy", "rel-inferd"]["spec"]
-    assert spec["ingress"] == [{"ports": [{"port": "grpc"}]}, {"ports": [{"port": "metrics"}]}]
+    assert spec["ingress"] == [{"ports": [{"port": name}]} for name in ("grpc", "http", "metrics")]
     assert spec["egress"] == [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
     objects = of_scenario("tls-auth")
     callers = objects["NetworkPolicy", "rel-inferd"]["spec"]["ingress"][0]["from"]
@@ -155,6 +167,13 @@ def test_network_policy_allows_two_ports_and_dns() -> None:
     assert callers[0] == {"namespaceSelector": {"matchLabels": {"team": "search"}}}
     assert callers[1]["podSelector"]["matchLabels"].items() <= test.items()
     assert not SELECTOR.items() <= test.items(), "the test's pod is behind the Service"
+    assert objects["NetworkPolicy", "rel-inferd"]["spec"]["ingress"][1] == {
+        "ports": [{"port": "http"}],
+        "from": callers,
+    }
+    website, pod_of_test = of_scenario("everything")["NetworkPolicy", "rel-models"]["spec"]["ingress"][1]["from"]
+    assert website == {"podSelector": {"matchLabels": {"app": "website"}}}
+    assert pod_of_test["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "models-test"
 
 
 def test_dns_ports_and_peers_are_configurable() -> None:
@@ -173,16 +192,28 @@ def test_grpc_route_targets_service() -> None:
     assert spec["rules"] == [{"backendRefs": [{"name": "rel-models", "port": 8001}]}]
 
 
+def test_http_route_targets_http_port() -> None:
+    """With a time limit that is longer than gateways' own, as loads take minutes."""
+    spec = of_scenario("everything")["HTTPRoute", "rel-models"]["spec"]
+    assert spec["parentRefs"] == [{"name": "internal"}]
+    assert spec["hostnames"] == ["models.example.com"]
+    backend = {"name": "rel-models", "port": 8000}
+    assert spec["rules"] == [{"backendRefs": [backend], "timeouts": {"request": "900s"}}]
+
+
 _ROUTE: dict[str, Any] = {"enabled": True, "parentRefs": [{"name": "internal"}]}
 _GATEWAY_API = "gateway.networking.k8s.io"
 
 
-def _backend_tls(*apis: str, **backend_tls: Any) -> dict[str, Any]:
+def _backend_tls(*apis: str, route: str = "grpcRoute", **backend_tls: Any) -> dict[str, Any]:
     """Return the policy in a cluster with ``apis``."""
     arguments = [part for api in apis for part in ("--api-versions", f"{_GATEWAY_API}/{api}")]
-    backend_tls = {"authorities": {"name": "internal-ca"}, **backend_tls}
-    objects = rendered({"tls": CERTIFICATE, "grpcRoute": {**_ROUTE, "backendTls": backend_tls}}, *arguments)
-    return objects["BackendTLSPolicy", "rel-inferd"]
+    values: Values = {
+        "tls": CERTIFICATE,
+        "grpcRoute": {"backendTls": {"authorities": {"name": "internal-ca"}, **backend_tls}},
+    }
+    values[route] = {**values.get(route, {}), **_ROUTE}
+    return rendered(values, *arguments)["BackendTLSPolicy", "rel-inferd"]
 
 
 def test_backend_tls_policy_for_gateways() -> None:
@@ -197,6 +228,7 @@ def test_backend_tls_policy_for_gateways() -> None:
     assert _backend_tls(authorities=own)["spec"]["validation"]["caCertificateRefs"] == [{"group": "", **own}]
     public = _backend_tls(hostname="inferd.example.com", systemAuthorities=True)["spec"]["validation"]
     assert public == {"hostname": "inferd.example.com", "wellKnownCACertificates": "System"}
+    assert _backend_tls(route="httpRoute") == _backend_tls()
 
 
 @pytest.mark.parametrize(
@@ -236,6 +268,28 @@ def test_ingress_targets_grpc_port() -> None:
     assert ingress["spec"]["tls"] == [{"secretName": "inferd-example-com", "hosts": ["inferd.example.com"]}]
     (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
     assert path["backend"] == {"service": {"name": "rel-inferd", "port": {"name": "grpc"}}}
+
+
+def test_http_ingress_targets_http_port() -> None:
+    """With TLS if it has a certificate."""
+    spec = of_scenario("tls-auth")["Ingress", "rel-inferd-http"]["spec"]
+    assert spec["tls"] == [{"secretName": "models-example-com", "hosts": ["models.example.com"]}]
+    (path,) = spec["rules"][0]["http"]["paths"]
+    assert path["backend"] == {"service": {"name": "rel-inferd", "port": {"name": "http"}}}
+    assert "tls" not in of_scenario("everything")["Ingress", "rel-models-http"]["spec"]
+
+
+@pytest.mark.parametrize(("tls", "protocol"), [({"enabled": False}, "HTTP"), (CERTIFICATE, "HTTPS")])
+def test_nginx_leaves_bodies_to_the_server(tls: Values, protocol: str) -> None:
+    """Its defaults limit a body to 1 MB, write each to a disk first, and wait for a minute."""
+    values: Values = {"tls": tls, "http": {"timeoutSeconds": 120}, "httpIngress": {"enabled": True, "hosts": ["x"]}}
+    assert rendered(values)["Ingress", "rel-inferd-http"]["metadata"]["annotations"] == {
+        f"{_NGINX}/backend-protocol": protocol,
+        f"{_NGINX}/proxy-body-size": "0",
+        f"{_NGINX}/proxy-request-buffering": "off",
+        f"{_NGINX}/proxy-read-timeout": "120",
+        f"{_NGINX}/proxy-send-timeout": "120",
+    }
 
 
 def _annotations(ingress: Values, **values: Any) -> dict[str, str]:
@@ -280,6 +334,10 @@ def test_notes_show_metrics_address_and_missing_gateway_certificate() -> None:
     plain = _notes({"service": {"metricsPort": 9000}})
     assert f"http{metrics}" in plain
     assert "spec.tls.backend" not in plain
+    page = "http://rel-inferd.ns.svc:8000   over HTTP, for example /v2/models/NAME/infer; the status page is at /\n"
+    assert page in plain
+    assert "over HTTP" not in _notes({"http": {"enabled": False}})
+    assert "status page" not in _notes({"config": {"server": {"http": {"status_page": False}}}})
     route = {**_ROUTE, "backendTls": {"authorities": {"name": "internal-ca"}}}
     tls = {**CERTIFICATE, "clientCertificates": "required"}
     mutual = _notes({"service": {"metricsPort": 9000}, "tls": tls, "grpcRoute": route})

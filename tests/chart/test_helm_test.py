@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.chart.rendering import Values, of_scenario, pod, rendered
 from tests.server import ROOT
 
@@ -20,6 +22,21 @@ def test_helm_test_infers_a_digit() -> None:
     assert options[-2:] == ["--address", "rel-inferd.ns.svc:8001"]
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_helm_test_calls_over_both_protocols(scheme: str) -> None:
+    """The same in two containers; only over gRPC if HTTP is off."""
+    tls = {"enabled": scheme == "https", "existingSecret": "certificate" if scheme == "https" else ""}
+    over_grpc, over_http = rendered({"tls": tls})["Pod", "rel-inferd-test"]["spec"]["containers"]
+    assert over_http["args"][-2:] == ["--address", f"{scheme}://rel-inferd.ns.svc:8000"]
+    differ = {"name", "args"}
+    assert {key: over_http[key] for key in over_http.keys() - differ} == {
+        key: over_grpc[key] for key in over_grpc.keys() - differ
+    }
+    assert over_http["args"][:-1] == over_grpc["args"][:-1]
+    off = rendered({"http": {"enabled": False}})["Pod", "rel-inferd-test"]["spec"]["containers"]
+    assert [each["name"] for each in off] == ["test"]
+
+
 def test_helm_test_adapts_to_release() -> None:
     """It lists unknown models, checks only health without a token, and infers with given arguments."""
     models: dict[str, Any] = {"persistentVolumeClaim": {"claimName": "models"}}
@@ -27,7 +44,7 @@ def test_helm_test_adapts_to_release() -> None:
     assert _test_arguments({"models": models})[0] == "models"
     assert _test_arguments({"auth": tokens})[:3] == ["health", "--service", "readiness"]
     shown = _test_arguments({"auth": tokens, "test": {"token": {"existingSecret": "t"}}})
-    assert (shown[0], shown[-1]) == ("infer", "--allow-insecure-token")
+    assert (shown[0], shown[-3]) == ("infer", "--allow-insecure-token")
     told = {"infer": ["resnet", "--input", "x=[1]"]}
     assert _test_arguments({"models": models, "test": told})[:4] == ["infer", *told["infer"]]
 
@@ -35,11 +52,11 @@ def test_helm_test_adapts_to_release() -> None:
 def test_helm_test_has_required_credentials() -> None:
     """CA, certificate and token."""
     spec = of_scenario("tls-auth")["Pod", "rel-inferd-test"]["spec"]
-    (test,) = spec["containers"]
-    assert "--ca" in test["args"]
-    assert "--certificate" in test["args"]
-    assert test["env"][0]["valueFrom"] == {"secretKeyRef": {"name": "inferd-test-token", "key": "token"}}
-    assert {mount["name"] for mount in test["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+    for test in spec["containers"]:
+        assert "--ca" in test["args"]
+        assert "--certificate" in test["args"]
+        assert test["env"][0]["valueFrom"] == {"secretKeyRef": {"name": "inferd-test-token", "key": "token"}}
+        assert {mount["name"] for mount in test["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
 
 
 #: Scheduling and DNS for a cluster with tainted nodes of several kinds.

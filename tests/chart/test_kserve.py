@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -86,7 +87,7 @@ def test_runtimes_match_the_schema(name: str) -> None:
 
 def test_services_match_the_schema() -> None:
     """Those of the page, which use these runtimes."""
-    assert len(_services()) == 2
+    assert len(_services()) == 3
     for service in _services():
         assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
         _check(service, "V1beta1InferenceService", service["metadata"]["name"])
@@ -149,13 +150,31 @@ def test_several_models_need_the_other_runtime(tmp_path: Path) -> None:
 
 
 def test_command_line_of_a_container(tmp_path: Path) -> None:
-    """It serves one downloaded file, and its metrics and probes are where the manifest says."""
+    """It serves one downloaded file over both protocols, with the probes of the manifest."""
     models = _stored(tmp_path / "models", "net.onnx")
     with serving(*_arguments("inferd", "mnist", models)) as server, grpc.insecure_channel(server.grpc) as channel:
         stub = oip_grpc.GRPCInferenceServiceStub(channel)
         assert stub.ModelReady(oip.ModelReadyRequest(name="mnist"), timeout=PATIENCE_S).ready
-    container = _RUNTIMES["inferd"]["spec"]["containers"][0]
+        container = _RUNTIMES["inferd-rest"]["spec"]["containers"][0]
+        probes = [container[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness")]
+        for path in (*probes, "/v2/models/mnist/ready"):
+            with urlopen(f"http://{server.http}{path}", timeout=PATIENCE_S) as response:
+                assert response.status == 200
+
+
+@pytest.mark.parametrize("name", ["inferd", "inferd-repository"])
+def test_ports_of_the_server(name: str) -> None:
+    """Each runtime has the one port that KServe routes calls to, and metrics are where the annotation says."""
     settings = Settings().server
-    assert [port["containerPort"] for port in container["ports"]] == [settings.grpc_port]
-    assert container["readinessProbe"]["grpc"] == {"port": settings.grpc_port, "service": "readiness"}
-    assert _RUNTIMES["inferd"]["spec"]["annotations"]["prometheus.kserve.io/port"] == str(settings.metrics_port)
+    over_grpc, over_http = _RUNTIMES[name]["spec"], _RUNTIMES[f"{name}-rest"]["spec"]
+    assert (over_grpc["protocolVersions"], over_http["protocolVersions"]) == (["grpc-v2"], ["v2"])
+    for spec, port in ((over_grpc, settings.grpc_port), (over_http, settings.http_port)):
+        (container,) = spec["containers"]
+        assert [each["containerPort"] for each in container["ports"]] == [port]
+        probed = [container[f"{probe}Probe"] for probe in ("readiness", "liveness")]
+        assert {next(iter(each.values()))["port"] for each in probed} == {port}
+        assert spec["annotations"]["prometheus.kserve.io/port"] == str(settings.metrics_port)
+    ours = {"protocolVersions", "containers"}
+    assert {key: over_grpc[key] for key in over_grpc.keys() - ours} == {
+        key: over_http[key] for key in over_http.keys() - ours
+    }

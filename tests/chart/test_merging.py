@@ -66,6 +66,8 @@ OWN = {
         "ConfigMap-dashboard": "monitoring.dashboard.annotations",
         "GRPCRoute": "grpcRoute.annotations",
         "Ingress": "ingress.annotations",
+        "HTTPRoute": "httpRoute.annotations",
+        "Ingress-http": "httpIngress.annotations",
     },
 }
 

@@ -50,6 +50,14 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         "config.security.tls: the chart sets it, use the value tls",
     ),
     "models in config": ({"config": {"models": ["/models"]}}, "config.models: the chart sets it, use the value models"),
+    "no HTTP in config": (
+        {"config": {"server": {"http_port": None}}},
+        "config.server.http_port: the chart sets it, use the value ports.http or http.enabled instead",
+    ),
+    "HTTP that only its own pod reaches": (
+        {"config": {"server": {"http": {"host": "localhost"}}}},
+        "config.server.http.host: expected an address that the Services and the kubelet's probes can reach",
+    ),
     "a server that only its own pod reaches": (
         {"config": {"server": {"host": "127.0.0.1"}}},
         "config.server.host: expected an address that the Services and the kubelet's probes can reach",
@@ -59,6 +67,41 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         "extraEnv: the network policy forbids",
     ),
     "one port for both": ({"ports": {"metrics": 8001}}, "ports.metrics: expected another port"),
+    "the port of metrics for HTTP": (
+        {"ports": {"http": 8002}},
+        "ports.http: expected another port than ports.grpc and",
+    ),
+    "a flag of the port": (
+        {"extraArgs": ["--http-port=none"]},
+        "extraArgs: the chart itself sets --http-port=none, use the value ports.http or http.enabled instead",
+    ),
+    "a route to HTTP that is off": (
+        {"http": {"enabled": False}, "httpRoute": {"enabled": True, "parentRefs": [{"name": "internal"}]}},
+        "httpRoute: expected http.enabled beside it",
+    ),
+    "an Ingress to HTTP that is off": (
+        {"http": {"enabled": False}, "httpIngress": {"enabled": True, "hosts": ["x"]}},
+        "httpIngress: expected http.enabled beside it",
+    ),
+    "two routes for all names": (
+        {name: {"enabled": True, "parentRefs": [{"name": "internal"}]} for name in ("grpcRoute", "httpRoute")},
+        "httpRoute.hostnames: expected other names than those of grpcRoute.hostnames",
+    ),
+    "two routes for a name": (
+        {
+            name: {"enabled": True, "parentRefs": [{"name": "internal"}], "hostnames": ["x", name.lower()]}
+            for name in ("grpcRoute", "httpRoute")
+        },
+        "httpRoute.hostnames: expected other names than those of grpcRoute.hostnames",
+    ),
+    "two Ingresses for a name": (
+        {name: {"enabled": True, "hosts": ["x"], "tlsSecret": "x"} for name in ("ingress", "httpIngress")},
+        "httpIngress.hosts: expected other names than those of ingress.hosts, got x in both",
+    ),
+    "a port of HTTP in a sidecar": (
+        {"extraContainers": [{"name": "proxy", "image": "x", "ports": [{"containerPort": 8000}]}]},
+        "extraContainers: ports of proxy: the chart itself sets 8000",
+    ),
     "volumes of a Deployment": ({"volumeClaimTemplates": [{}]}, "volumeClaimTemplates: only a StatefulSet has them"),
     "a StatefulSet without its Service": ({"kind": "StatefulSet", "service": {"headless": False}}, "service.headless:"),
     "a command without its image": ({"models": {"fetch": {"command": ["sync"]}}}, "models.fetch.image: expected"),
@@ -100,6 +143,19 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         },
         "ingress.annotations: tls.clientCertificates is required, and ingress-nginx presents none",
     ),
+    "client certificates that nginx does not show over HTTP": (
+        {
+            "tls": {**CERTIFICATE, "clientCertificates": "required"},
+            "httpIngress": {"enabled": True, "hosts": ["x"]},
+        },
+        "httpIngress.annotations: tls.clientCertificates is required, and ingress-nginx presents none by itself",
+    ),
+    "TLS behind a gateway of HTTP, of nobody": (
+        {"tls": CERTIFICATE, "httpRoute": {"enabled": True, "parentRefs": [{"name": "internal"}]}},
+        "grpcRoute.backendTls.authorities.name: expected the ConfigMap or Secret with ca.crt",
+    ),
+    "a route of HTTP of no gateway": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: expected"),
+    "an Ingress of HTTP for no host": ({"httpIngress": {"enabled": True}}, "httpIngress.hosts: expected"),
     "ranges of no load balancer": (
         {"service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}},
         "service.loadBalancerSourceRanges: expected service.type LoadBalancer beside it, got ClusterIP",

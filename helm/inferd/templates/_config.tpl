@@ -119,8 +119,9 @@ extraEnv
 {{- $_ := set $defaults "runtime" (set $runtime "verdict_cache" "/var/cache/inferd/verdicts") -}}
 {{- end -}}
 {{- $server := dict "host" (include "inferd.host" .) "grpc_port" .Values.ports.grpc "metrics_port" .Values.ports.metrics -}}
-{{- $_ := set $server "drain_delay_s" .Values.drain.delaySeconds -}}
-{{- $_ := set $server "drain_grace_s" .Values.drain.graceSeconds -}}
+{{- $_ := set $server "http_port" (ternary .Values.ports.http "none" .Values.http.enabled) -}}
+{{- $_ = set $server "drain_delay_s" .Values.drain.delaySeconds -}}
+{{- $_ = set $server "drain_grace_s" .Values.drain.graceSeconds -}}
 {{- $ours := dict "server" $server "repository" (include "inferd.repositorySettings" . | fromJson) -}}
 {{- if $paths }}{{ $_ := set $ours "models" $paths }}{{ end -}}
 {{- if include "inferd.caches" . -}}

@@ -55,6 +55,10 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{ include "inferd.fullname" . }}-metrics
 {{- end -}}
 
+{{- define "inferd.httpName" -}}
+{{ include "inferd.fullname" . }}-http
+{{- end -}}
+
 {{- define "inferd.policyName" -}}
 {{ include "inferd.fullname" . }}-policy
 {{- end -}}

@@ -228,6 +228,9 @@ envFrom: {{- toYaml . | nindent 2 }}
 {{- end }}
 ports:
   - {name: grpc, containerPort: {{ .Values.ports.grpc }}}
+  {{- if .Values.http.enabled }}
+  - {name: http, containerPort: {{ .Values.ports.http }}}
+  {{- end }}
   - {name: metrics, containerPort: {{ .Values.ports.metrics }}}
 startupProbe: {{- include "inferd.probe" (dict "root" . "name" "startup") | nindent 2 }}
 readinessProbe: {{- include "inferd.probe" (dict "root" . "name" "readiness") | nindent 2 }}

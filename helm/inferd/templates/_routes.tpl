@@ -15,9 +15,15 @@ v1
 {{- end -}}
 {{- end -}}
 
-{{/* Not empty if the Ingress is for a controller with the annotations of ingress-nginx. */}}
-{{- define "inferd.ingressNginx" -}}
-{{- if contains "nginx" .Values.ingress.className }}true{{ end -}}
+{{/* Not empty if there is a BackendTLSPolicy. */}}
+{{- define "inferd.backendTls" -}}
+{{- $routed := or .Values.grpcRoute.enabled .Values.httpRoute.enabled -}}
+{{- if and $routed .Values.tls.enabled .Values.grpcRoute.backendTls.create }}true{{ end -}}
+{{- end -}}
+
+{{/* Not empty if an Ingress (its values) is for a controller with the annotations of ingress-nginx. */}}
+{{- define "inferd.isNginx" -}}
+{{- if contains "nginx" .className }}true{{ end -}}
 {{- end -}}
 
 {{/*
@@ -40,9 +46,46 @@ grace period, or a day.
 Annotations of ingress-nginx for gRPC. Its limit for bodies counts all messages of a stream together, so there must be
 none: the server limits each message.
 */}}
-{{- define "inferd.nginxAnnotations" -}}
+{{- define "inferd.nginxGrpcAnnotations" -}}
 nginx.ingress.kubernetes.io/backend-protocol: {{ ternary "GRPCS" "GRPC" .Values.tls.enabled }}
 nginx.ingress.kubernetes.io/proxy-body-size: "0"
 nginx.ingress.kubernetes.io/proxy-read-timeout: {{ include "inferd.longestCallSeconds" . | quote }}
 nginx.ingress.kubernetes.io/proxy-send-timeout: {{ include "inferd.longestCallSeconds" . | quote }}
+{{- end -}}
+
+{{/*
+Annotations of ingress-nginx for HTTP. The server limits bodies, and refuses large ones before they are sent; nginx would
+first write each of them to its disk.
+*/}}
+{{- define "inferd.nginxHttpAnnotations" -}}
+nginx.ingress.kubernetes.io/backend-protocol: {{ ternary "HTTPS" "HTTP" .Values.tls.enabled }}
+nginx.ingress.kubernetes.io/proxy-body-size: "0"
+nginx.ingress.kubernetes.io/proxy-request-buffering: "off"
+nginx.ingress.kubernetes.io/proxy-read-timeout: {{ .Values.http.timeoutSeconds | quote }}
+nginx.ingress.kubernetes.io/proxy-send-timeout: {{ .Values.http.timeoutSeconds | quote }}
+{{- end -}}
+
+{{/* An Ingress: its `values`, `name`, annotations that nginx needs (`nginx`), and the `port` of the Service. */}}
+{{- define "inferd.ingress" -}}
+{{- $about := dict "root" .root "name" .name "annotations" .values.annotations -}}
+{{- if include "inferd.isNginx" .values }}{{ $_ := set $about "suggested" (fromYaml .nginx) }}{{ end -}}
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{- include "inferd.metadata" $about | nindent 2 }}
+spec:
+  ingressClassName: {{ .values.className }}
+  {{- with .values.tlsSecret }}
+  tls:
+    - secretName: {{ . }}
+      hosts: {{- toYaml $.values.hosts | nindent 8 }}
+  {{- end }}
+  rules:
+    {{- range .values.hosts }}
+    - host: {{ . | quote }}
+      http:
+        paths:
+          - path: /
+            pathType: Prefix
+            backend: {service: {name: {{ include "inferd.fullname" $.root }}, port: {name: {{ $.port }}}}}
+    {{- end }}
 {{- end -}}

@@ -1,10 +1,16 @@
-{{/* What the Services have in common. Each is for one port: what is published outside has no way to the metrics. */}}
+{{/* What the Services have in common. What is published outside has no way to the metrics. */}}
 
-{{- define "inferd.grpcPort" -}}
+{{- define "inferd.callPorts" -}}
 - name: grpc
   port: {{ .Values.service.grpcPort }}
   targetPort: grpc
   appProtocol: {{ ternary "https" "kubernetes.io/h2c" .Values.tls.enabled }}
+{{- if .Values.http.enabled }}
+- name: http
+  port: {{ .Values.service.httpPort }}
+  targetPort: http
+  appProtocol: {{ ternary "https" "http" .Values.tls.enabled }}
+{{- end }}
 {{- end -}}
 
 {{- define "inferd.metricsPort" -}}

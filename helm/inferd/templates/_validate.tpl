@@ -27,6 +27,7 @@ remote.cache: models.cache
 remote.cache_bytes: models.cache.size
 repository.exit_on_error: models.exitOnError
 server.grpc_port: ports.grpc
+server.http_port: ports.http or http.enabled
 server.metrics_port: ports.metrics
 server.drain_delay_s: drain.delaySeconds
 server.drain_grace_s: drain.graceSeconds
@@ -38,17 +39,21 @@ security.jwt.jwks_file: auth.jwks
 
 {{- define "inferd.validateConfig" -}}
 {{- range $setting, $value := include "inferd.insteadOfSettings" . | fromYaml -}}
-{{- if include "inferd.setting" (dict "root" $ "path" $setting) -}}
+{{- $isOff := and (eq $setting "server.http_port") (hasKey (dig "server" dict $.Values.config) "http_port") -}}
+{{- if or $isOff (include "inferd.setting" (dict "root" $ "path" $setting)) -}}
 {{- fail (printf "config.%s: the chart sets it, use the value %s instead" $setting $value) -}}
 {{- end -}}
 {{- end -}}
-{{- range $name := list "host" "metrics_host" -}}
-{{- $host := dig "server" $name "" $.Values.config | toString -}}
+{{- range $name := list "host" "http.host" "metrics_host" -}}
+{{- $host := include "inferd.setting" (dict "root" $ "path" (printf "server.%s" $name)) | trimAll "\"" -}}
 {{- if regexMatch "^(unix|127[.]|localhost$|\\[?::1\\]?$)" $host -}}
 {{- fail (printf "config.server.%s: expected an address that the Services and the kubelet's probes can reach, such as 0.0.0.0, got %s" $name $host) -}}
 {{- end -}}
 {{- end -}}
 {{- if eq .Values.ports.grpc .Values.ports.metrics }}{{ fail "ports.metrics: expected another port than ports.grpc" }}{{ end -}}
+{{- if and .Values.http.enabled (has .Values.ports.http (list .Values.ports.grpc .Values.ports.metrics)) -}}
+{{- fail "ports.http: expected another port than ports.grpc and ports.metrics" -}}
+{{- end -}}
 {{- if and .Values.volumeClaimTemplates (ne .Values.kind "StatefulSet") -}}
 {{- fail "volumeClaimTemplates: only a StatefulSet has them, set kind to StatefulSet or use extraVolumes" -}}
 {{- end -}}
@@ -129,39 +134,83 @@ security.jwt.jwks_file: auth.jwks
 {{- end -}}
 
 {{- define "inferd.validateRoutes" -}}
-{{- $route := .Values.grpcRoute -}}
+{{- $tls := .Values.grpcRoute.backendTls -}}
+{{- range $name := list "grpcRoute" "httpRoute" -}}
+{{- $route := get $.Values $name -}}
 {{- if and $route.enabled (not $route.parentRefs) -}}
-{{- fail "grpcRoute.parentRefs: expected the gateway that the route belongs to, got none" -}}
+{{- fail (printf "%s.parentRefs: expected the gateway that the route belongs to, got none" $name) -}}
 {{- end -}}
-{{- if and $route.enabled .Values.tls.enabled $route.backendTls.create -}}
-{{- if not (or $route.backendTls.authorities.name $route.backendTls.systemAuthorities) -}}
+{{- end -}}
+{{- if include "inferd.backendTls" . -}}
+{{- if not (or $tls.authorities.name $tls.systemAuthorities) -}}
 {{- fail "grpcRoute.backendTls.authorities.name: expected the ConfigMap or Secret with ca.crt with which the gateway verifies the server's certificate, got none; or set grpcRoute.backendTls.systemAuthorities, or grpcRoute.backendTls.create to false if the gateway has another configuration for TLS" -}}
 {{- end -}}
 {{- if not (include "inferd.backendTlsVersion" .) -}}
 {{- fail "grpcRoute: the server has TLS, which gateways use according to a BackendTLSPolicy, and this cluster's Gateway API has none; install Gateway API 1.4 or newer, or set grpcRoute.backendTls.create to false if the gateway has another configuration for TLS" -}}
 {{- end -}}
 {{- end -}}
+{{- include "inferd.validateSharedHosts" . -}}
 {{- include "inferd.validateIngress" . -}}
+{{- end -}}
+
+{{/* HTTP that is off, and hosts of which gateways and controllers would serve only one of the two protocols. */}}
+{{- define "inferd.validateSharedHosts" -}}
+{{- $values := .Values -}}
+{{- range $name := list "httpRoute" "httpIngress" -}}
+{{- if and (get $values $name).enabled (not $values.http.enabled) -}}
+{{- fail (printf "%s: expected http.enabled beside it" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $grpc := $values.grpcRoute -}}
+{{- $http := $values.httpRoute -}}
+{{- $shared := or (and (not $grpc.hostnames) (not $http.hostnames)) (include "inferd.common" (list $grpc.hostnames $http.hostnames)) -}}
+{{- if and $grpc.enabled $http.enabled (deepEqual $grpc.parentRefs $http.parentRefs) $shared -}}
+{{- fail "httpRoute.hostnames: expected other names than those of grpcRoute.hostnames, because a gateway accepts only one of two routes of different kinds for the same names" -}}
+{{- end -}}
+{{- $grpc = $values.ingress -}}
+{{- $http = $values.httpIngress -}}
+{{- $shared = include "inferd.common" (list $grpc.hosts $http.hosts) -}}
+{{- if and $grpc.enabled $http.enabled (eq $grpc.className $http.className) $shared -}}
+{{- fail (printf "httpIngress.hosts: expected other names than those of ingress.hosts, got %s in both: each would get all paths" $shared) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What two lists have in common; empty if nothing. */}}
+{{- define "inferd.common" -}}
+{{- $common := list -}}
+{{- range first . }}{{ if has . (last $) }}{{ $common = append $common . }}{{ end }}{{ end -}}
+{{ join ", " $common }}
 {{- end -}}
 
 {{- define "inferd.validateIngress" -}}
 {{- $ingress := .Values.ingress -}}
-{{- if and $ingress.enabled (not $ingress.hosts) -}}
-{{- fail "ingress.hosts: expected at least one host name, got none" -}}
+{{- range $name := list "ingress" "httpIngress" -}}
+{{- if and (get $.Values $name).enabled (not (get $.Values $name).hosts) -}}
+{{- fail (printf "%s.hosts: expected at least one host name, got none" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $ingress.enabled (not $ingress.tlsSecret) -}}
 {{- fail "ingress.tlsSecret: expected the Secret of a certificate, because controllers accept gRPC over TLS only" -}}
 {{- end -}}
-{{- if and $ingress.enabled (include "inferd.ingressNginx" .) (eq .Values.tls.clientCertificates "required") -}}
-{{- $annotations := include "inferd.merged" (list .Values.commonAnnotations $ingress.annotations) | fromYaml -}}
-{{- $shown := false -}}
-{{- range list "ssl-passthrough" "configuration-snippet" "server-snippet" -}}
-{{- if hasKey $annotations (printf "nginx.ingress.kubernetes.io/%s" .) }}{{ $shown = true }}{{ end -}}
-{{- end -}}
-{{- if not $shown -}}
+{{- if not (include "inferd.showsCertificate" (dict "root" . "values" $ingress "by" list)) -}}
 {{- fail "ingress.annotations: tls.clientCertificates is required, and ingress-nginx presents none to gRPC servers; set nginx.ingress.kubernetes.io/ssl-passthrough to true so that clients present theirs" -}}
 {{- end -}}
+{{- if not (include "inferd.showsCertificate" (dict "root" . "values" .Values.httpIngress "by" (list "proxy-ssl-secret"))) -}}
+{{- fail "httpIngress.annotations: tls.clientCertificates is required, and ingress-nginx presents none by itself; set nginx.ingress.kubernetes.io/proxy-ssl-secret to the Secret of its certificate, or ssl-passthrough to true so that clients present theirs" -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+Not empty if the server gets the client certificate that it demands through an Ingress (its `values`), as far as that is
+known: ingress-nginx needs an annotation for it, one of `by` among others.
+*/}}
+{{- define "inferd.showsCertificate" -}}
+{{- $annotations := include "inferd.merged" (list .root.Values.commonAnnotations .values.annotations) | fromYaml -}}
+{{- $shown := or (not .values.enabled) (not (include "inferd.isNginx" .values)) (ne .root.Values.tls.clientCertificates "required") -}}
+{{- range concat (list "ssl-passthrough" "configuration-snippet" "server-snippet") .by -}}
+{{- if hasKey $annotations (printf "nginx.ingress.kubernetes.io/%s" .) }}{{ $shown = true }}{{ end -}}
+{{- end -}}
+{{- if $shown }}true{{ end -}}
 {{- end -}}
 
 {{- define "inferd.validateScaling" -}}

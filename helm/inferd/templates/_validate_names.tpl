@@ -63,7 +63,8 @@ the user's value.
 {{- $all := dict "commonAnnotations" .Values.commonAnnotations "podAnnotations" .Values.podAnnotations
   "serviceAccount.annotations" .Values.serviceAccount.annotations "service.annotations" .Values.service.annotations
   "monitoring.dashboard.annotations" .Values.monitoring.dashboard.annotations
-  "grpcRoute.annotations" .Values.grpcRoute.annotations "ingress.annotations" .Values.ingress.annotations -}}
+  "grpcRoute.annotations" .Values.grpcRoute.annotations "ingress.annotations" .Values.ingress.annotations
+  "httpRoute.annotations" .Values.httpRoute.annotations "httpIngress.annotations" .Values.httpIngress.annotations -}}
 {{- range $value, $annotations := $all -}}
 {{- range $key, $_ := $annotations -}}
 {{- if or (eq $key "checksum/config") (hasPrefix "helm.sh/hook" $key) (hasPrefix "meta.helm.sh/" $key) -}}
@@ -116,14 +117,17 @@ the user's value.
 {{- include "inferd.requireNew" (dict "value" "extraContainers" "key" "name" "items" .Values.extraContainers "ours" $ours) -}}
 {{- $ours = concat $ours (include "inferd.pluck" (dict "items" .Values.extraContainers "key" "name") | fromJsonArray) -}}
 {{- include "inferd.requireNew" (dict "value" "extraInitContainers" "key" "name" "items" .Values.extraInitContainers "ours" $ours) -}}
-{{- $numbers := list (toString .Values.ports.grpc) (toString .Values.ports.metrics) -}}
+{{- $names := list "grpc" "metrics" -}}
+{{- if .Values.http.enabled }}{{ $names = append $names "http" }}{{ end -}}
+{{- $numbers := list -}}
+{{- range $names }}{{ $numbers = append $numbers (get $.Values.ports . | toString) }}{{ end -}}
 {{- range $value := list "extraContainers" "extraInitContainers" -}}
 {{- range get $.Values $value -}}
 {{- $where := printf "%s: ports of %s" $value .name -}}
 {{- include "inferd.requireNew" (dict "value" $where "key" "containerPort" "items" (default list .ports) "ours" $numbers) -}}
 {{- $named := list -}}
 {{- range .ports }}{{ if .name }}{{ $named = append $named . }}{{ end }}{{ end -}}
-{{- include "inferd.requireNew" (dict "value" $where "key" "name" "items" $named "ours" (list "grpc" "metrics")) -}}
+{{- include "inferd.requireNew" (dict "value" $where "key" "name" "items" $named "ours" $names) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

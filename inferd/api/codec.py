@@ -16,7 +16,7 @@ from inferd.runtime.signature import ModelSignature
 #: A request of any protocol, and one that is a protobuf message.
 Request = TypeVar("Request")
 WireRequest = TypeVar("WireRequest", bound=Message)
-_Request = TypeVar("_Request", contravariant=True)
+_Request_contra = TypeVar("_Request_contra", contravariant=True)
 
 #: Queries hold a few names. Protobuf's parser takes some milliseconds for the worst message of this size.
 _MAX_QUERY_BYTES = 64 * 1024
@@ -78,30 +78,30 @@ class ShapedTensor(Protocol):
         ...
 
 
-class Codec(Protocol[_Request]):
+class Codec(Protocol[_Request_contra]):
     """The messages of one protocol. `decode` raises `InvalidInputError` for an invalid request."""
 
-    def header(self, request: _Request) -> Header:
+    def header(self, request: _Request_contra) -> Header:
         """Return which model ``request`` asks for, and its id."""
         ...
 
-    def form(self, request: _Request) -> ResponseForm:
+    def form(self, request: _Request_contra) -> ResponseForm:
         """Return how ``request`` is to be answered, if it is valid; `RAW` itself in the usual case."""
         ...
 
-    def timeout_s(self, request: _Request) -> float | None:
+    def timeout_s(self, request: _Request_contra) -> float | None:
         """Return the timeout that ``request`` names; None for none."""
         ...
 
-    def terms(self, outline: _Request, signature: ModelSignature) -> Terms:
+    def terms(self, outline: _Request_contra, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed, without the contents of its tensors."""
         ...
 
-    def decode(self, request: _Request, signature: ModelSignature) -> DecodedRequest:
+    def decode(self, request: _Request_contra, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
         ...
 
-    def field_of(self, request: _Request, at: Place | Part) -> str:
+    def field_of(self, request: _Request_contra, at: Place | Part) -> str:
         """Return the path to the field of ``request`` that an error is about."""
         ...
 

@@ -203,7 +203,7 @@ OIP_CASES = {
     "priority as text": (
         oip_request(oip_x(), parameters={"priority": _parameter(string_param="high")}),
         INVALID,
-        'parameter "priority": expected int64_param or uint64_param, got string_param',
+        'parameter "priority": expected an integer, got a string',
     ),
     "priority out of range": (
         oip_request(oip_x(), parameters={"priority": _parameter(uint64_param=2**63)}),
@@ -220,7 +220,7 @@ OIP_CASES = {
     "state of a wrong type": (
         oip_request(oip_x(), parameters={"sequence_start": _parameter(int64_param=0)}),
         INVALID,
-        'parameter "sequence_start": expected bool_param, got int64_param',
+        'parameter "sequence_start": expected a boolean, got an integer',
     ),
 }
 

@@ -6,39 +6,37 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.oip.parameters import Parameters, type_name
 from inferd.api.tensors import object_array
 from inferd.errors import InvalidInputError
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 _PARAMETER = "classification"
+#: The most that an index of numpy can be.
+_MAX_CLASSES = 2**63 - 1
 _NO_NUMBERS = frozenset({"BYTES", "BOOL"})
 
 Array = NDArray[np.generic]
 
 
-def classes_wanted(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:
-    """Return how many classes a request wants of an output; 0 for its tensor."""
-    # Without a test, a map of messages would gain an entry.
-    return output.parameters[_PARAMETER].int64_param if _PARAMETER in output.parameters else 0
+def classes_wanted(parameters: Parameters) -> int:
+    """Return how many classes the valid ``parameters`` of an output want; 0 for its tensor."""
+    count = parameters.get(_PARAMETER, 0)
+    return count if isinstance(count, int) else 0
 
 
-def check_classes(
-    position: int, output: pb.ModelInferRequest.InferRequestedOutputTensor, signature: ModelSignature
-) -> None:
-    """Raise `InvalidInputError` if the classes that a request wants of an output cannot be told."""
-    if _PARAMETER not in output.parameters:
-        return
-    choice = output.parameters[_PARAMETER].WhichOneof("parameter_choice")
+def check_classes(position: int, name: str, parameters: Parameters, signature: ModelSignature) -> None:
+    """Raise `InvalidInputError` if the classes that the ``parameters`` of an output want cannot be told."""
+    count = parameters.get(_PARAMETER, 0)
     text = ""
-    if choice not in (None, "int64_param"):
-        text = f"expected int64_param, got {choice}"
-    elif (count := classes_wanted(output)) < 0:
+    if type(count) is not int:
+        text = f"expected an integer, got {type_name(count)}"
+    elif not 0 <= count <= _MAX_CLASSES:
         text = f"expected 1 class or more, got {count}"
-    elif count and (datatype := _datatype(output.name, signature)) in _NO_NUMBERS:
+    elif count and (datatype := _datatype(name, signature)) in _NO_NUMBERS:
         text = f"expected an output of numbers, got {datatype}"
     if text:
-        msg = f'output "{output.name}": parameter "{_PARAMETER}": {text}'
+        msg = f'output "{name}": parameter "{_PARAMETER}": {text}'
         raise InvalidInputError(msg, field=f'outputs[{position}].parameters["{_PARAMETER}"]')
 
 

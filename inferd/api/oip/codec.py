@@ -1,8 +1,8 @@
 """The messages of the Open Inference Protocol, to and from arrays."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +11,22 @@ from inferd import dtypes, wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import RAW, Header, Response, ResponseForm, Terms, rows_of
+from inferd.api.codec import RAW, Header, Response, ResponseForm, ShapedTensor, Terms, rows_of
 from inferd.api.oip.classification import check_classes, classes_wanted, with_classes
+from inferd.api.oip.parameters import Parameters, of_message, reject_shared_memory, terms_of
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError, Part, Place
-from inferd.plain_text import clipped
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
-#: Reserved parameters for models with state, which inferd does not serve, and the types they may have.
-_STATE_PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "sequence_id": ("int64_param", "uint64_param", "string_param"),
-    "sequence_start": ("bool_param",),
-    "sequence_end": ("bool_param",),
-}
-_TRITON_PREFIX = "triton_"
-_EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
+
+class TypedTensor(ShapedTensor, Protocol):
+    """An input in a request of the Open Inference Protocol, in either of its forms."""
+
+    @property
+    def datatype(self) -> str:
+        """The name of its datatype."""
+        ...
 
 
 class OpenInferenceCodec:
@@ -52,25 +52,27 @@ class OpenInferenceCodec:
         """Return raw, as C++ clients need it, or the classes that are asked for."""
         if not request.outputs:
             return RAW
-        counts = {output.name: classes_wanted(output) for output in request.outputs}
+        counts = {output.name: classes_wanted(of_message(output.parameters)) for output in request.outputs}
         classes = {name: count for name, count in counts.items() if count}
         return ResponseForm(classes=classes) if classes else RAW
 
     def timeout_s(self, request: pb.ModelInferRequest) -> float | None:
         """Return the timeout that ``request`` names."""
-        return _parameters(request)[1]
+        return terms_of(of_message(request.parameters))[1]
 
     def terms(self, outline: pb.ModelInferRequest, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed."""
-        priority, timeout_s = _parameters(outline)
+        priority, timeout_s = terms_of(of_message(outline.parameters))
         return Terms(priority, timeout_s, rows_of(outline.inputs, signature))
 
     def decode(self, request: pb.ModelInferRequest, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
-        priority, timeout_s = _parameters(request)
+        priority, timeout_s = terms_of(of_message(request.parameters))
         return DecodedRequest(
             inputs=_decode_inputs(request, signature, self._limits),
-            outputs=_requested_outputs(request, signature),
+            outputs=requested_outputs(
+                [(output.name, of_message(output.parameters)) for output in request.outputs], signature
+            ),
             priority=priority,
             timeout_s=timeout_s,
         )
@@ -131,75 +133,15 @@ def _encode_output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...
     return response.SerializeToString()
 
 
-def _parameters(request: pb.ModelInferRequest) -> tuple[int, float | None]:
-    """Return the priority (0 for none) and the timeout in seconds. Raises for parameters that would be ignored.
-
-    A parameter without a value, or with its null value, counts as absent: 0 for ``sequence_id``, ``priority`` and
-    ``timeout``, false for ``sequence_start`` and ``sequence_end``.
-    """
-    priority, timeout_s = 0, None
-    for name, value in request.parameters.items():
-        if value.WhichOneof("parameter_choice") is None:
-            continue
-        if name == "priority":
-            priority = _integer(name, value)
-        elif name == "timeout":
-            timeout_us = _integer(name, value)
-            if timeout_us < 0:
-                raise _invalid_parameter(name, f"expected 0 or more microseconds, got {timeout_us}")
-            timeout_s = timeout_us / 1e6 or None
-        elif name in _STATE_PARAMETERS:
-            _reject_state(name, value)
-        elif name.startswith(_TRITON_PREFIX) and name != _EMPTY_FINAL_RESPONSE:
-            raise _invalid_parameter(name, "no such reserved parameter")
-    return priority, timeout_s
-
-
-def _reject_state(name: str, value: pb.InferParameter) -> None:
-    choice = value.WhichOneof("parameter_choice")
-    types = _STATE_PARAMETERS[name]
-    if choice not in types:
-        raise _invalid_parameter(name, f"expected {' or '.join(types)}, got {choice}")
-    if getattr(value, choice):
-        raise _invalid_parameter(name, "models with state are not supported")
-
-
-def _integer(name: str, value: pb.InferParameter) -> int:
-    kind = value.WhichOneof("parameter_choice")
-    if kind == "int64_param":
-        return value.int64_param
-    if kind == "uint64_param":
-        return value.uint64_param
-    raise _invalid_parameter(name, f"expected int64_param or uint64_param, got {kind}")
-
-
-def _invalid_parameter(name: str, text: str) -> InvalidInputError:
-    return InvalidInputError(f'parameter "{name}": {text}', field=_parameter_path(name))
-
-
-def _parameter_path(name: str) -> str:
-    return f'parameters["{clipped(name)}"]'
-
-
-def _requested_outputs(request: pb.ModelInferRequest, signature: ModelSignature) -> tuple[str, ...]:
-    for position, output in enumerate(request.outputs):
-        if output.parameters:
-            _reject_tensor_parameters("output", position, output.name, output.parameters)
-            check_classes(position, output, signature)
-    return tuple(output.name for output in request.outputs)
-
-
-def _reject_tensor_parameters(
-    kind: Literal["input", "output"], position: int, name: str, parameters: Mapping[str, pb.InferParameter]
-) -> None:
-    for parameter, value in parameters.items():
-        if not parameter.startswith("shared_memory"):
-            continue
-        choice = value.WhichOneof("parameter_choice")
-        # Some clients write every field they know: no region, no offset.
-        if choice is not None and getattr(value, choice):
-            msg = f'{kind} "{name}": parameter "{parameter}" is not supported'
-            raise InvalidInputError(msg, field=f"{kind}s[{position}].{_parameter_path(parameter)}")
+def requested_outputs(outputs: Iterable[tuple[str, Parameters]], signature: ModelSignature) -> tuple[str, ...]:
+    """Return the names of ``outputs``, whose parameters are checked."""
+    names: list[str] = []
+    for position, (name, parameters) in enumerate(outputs):
+        if parameters:
+            reject_shared_memory("output", position, name, parameters)
+            check_classes(position, name, parameters, signature)
+        names.append(name)
+    return tuple(names)
 
 
 def _decode_inputs(
@@ -212,12 +154,7 @@ def _decode_inputs(
     inputs: dict[str, NDArray[np.generic]] = {}
     for index, tensor in enumerate(request.inputs):
         name = tensor.name
-        if name in inputs:
-            raise InvalidInputError(f'input "{name}": expected once, got it again', field=f"inputs[{index}].name")
-        spec = signature.input(name)
-        if tensor.parameters:
-            _reject_tensor_parameters("input", index, name, tensor.parameters)
-        _check_tensor(tensor, spec)
+        spec = spec_of(index, tensor, of_message(tensor.parameters), inputs, signature)
         if not raw:
             inputs[name] = _decode_typed(tensor, spec.datatype)
         elif tensor.HasField("contents") and tensor.contents.ByteSize():
@@ -228,14 +165,26 @@ def _decode_inputs(
     return inputs
 
 
-def _check_tensor(tensor: pb.ModelInferRequest.InferInputTensor, spec: TensorSpec) -> None:
+def spec_of(
+    index: int, tensor: TypedTensor, parameters: Parameters, others: Container[str], signature: ModelSignature
+) -> TensorSpec:
+    """Return what ``signature`` declares of an input.
+
+    Raises `InvalidInputError` if it is not of the declared datatype and rank, or is among ``others`` already.
+    """
     name = tensor.name
+    if name in others:
+        raise InvalidInputError(f'input "{name}": expected once, got it again', field=f"inputs[{index}].name")
+    spec = signature.input(name)
+    if parameters:
+        reject_shared_memory("input", index, name, parameters)
     if tensor.datatype != spec.datatype.name:
         msg = f'expected datatype {spec.datatype.name}, got "{tensor.datatype}"'
         raise tensors.invalid(name, msg, "datatype")
     if len(tensor.shape) != len(spec.shape):
         msg = f"expected {len(spec.shape)} dimensions, got shape {list(tensor.shape)}"
         raise tensors.invalid(name, msg, "shape")
+    return spec
 
 
 _CONVERSIONS: Mapping[str, Callable[..., NDArray[np.generic]]] = {

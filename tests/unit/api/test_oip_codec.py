@@ -94,12 +94,12 @@ def test_empty_lists_are_defaults():
     [
         ("sequence_id", {"int64_param": 1}, "models with state"),
         ("sequence_id", {"string_param": "a"}, "models with state"),
-        ("sequence_id", {"bool_param": False}, "expected int64_param or uint64_param or string_param, got bool_param"),
+        ("sequence_id", {"bool_param": False}, "expected an integer or a string, got a boolean"),
         ("sequence_start", {"bool_param": True}, "models with state"),
-        ("sequence_end", {"int64_param": 0}, "expected bool_param, got int64_param"),
-        ("priority", {"bool_param": False}, "expected int64_param or uint64_param, got bool_param"),
+        ("sequence_end", {"int64_param": 0}, "expected a boolean, got an integer"),
+        ("priority", {"bool_param": False}, "expected an integer, got a boolean"),
         ("timeout", {"int64_param": -1}, "expected 0 or more microseconds, got -1"),
-        ("timeout", {"string_param": ""}, "expected int64_param or uint64_param, got string_param"),
+        ("timeout", {"string_param": ""}, "expected an integer, got a string"),
         ("triton_whatever", {"bool_param": False}, "no such reserved parameter"),
     ],
 )

@@ -5,10 +5,11 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from inferd.http.peer import auth_context_of
@@ -23,6 +24,9 @@ READ_BYTES = 64 * 1024
 
 #: Larger bodies that the handler has not read are not waited for, to use the connection again.
 _MAX_SKIPPED_BYTES = 1024 * 1024
+
+#: Time to read the last answer over TLS.
+_TLS_LINGER_S = 0.25
 
 #: Makes the answer to a request that was refused, or that failed, from its status and a text for the caller.
 ErrorAnswer = Callable[[int, str], web.Response]
@@ -92,12 +96,13 @@ class Connection(web.RequestHandler):
         "_certificate",
         "_head_bytes",
         "_holds",
+        "_is_answered",
         "_lingering",
         "_progress",
         "_registry",
         "began_at",
+        "body",
         "refusal",
-        "request",
     )
 
     def __init__(self, registry: Registry, server: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
@@ -108,11 +113,13 @@ class Connection(web.RequestHandler):
         self._head_bytes = 0
         self._body_bytes = 0
         self._holds = False
+        self._is_answered = False
         self._lingering: asyncio.Future[None] | None = None
         self._progress = Progress()
         #: Since when it is idle or, if it is busy or part of a head has come, when that began.
         self.began_at = loop.time()
-        self.request: web.BaseRequest | None = None
+        #: That of the request that is served.
+        self.body: StreamReader | None = None
         self.refusal: Refusal | None = None
 
     # -- events of the transport
@@ -145,32 +152,45 @@ class Connection(web.RequestHandler):
         if self._lingering is not None:
             self._pause_for_more()
             return
-        if data:
-            if self.request is None:
-                self._count_head(len(data))
-            else:
-                self._count_body(self.request, len(data))
-        super().data_received(data)
-        if data:
-            self._pause_for_more()
+        body = self.body
+        if not data:
+            # aiohttp goes on with what it has.
+            super().data_received(data)
+        elif body is None:
+            self._count_head(len(data))
+            super().data_received(data)
+            if self._head_bytes > self._registry.limits.max_head_bytes:
+                # Once aiohttp has taken a complete head, which was in these bytes.
+                self._loop.call_soon(self._check_head)
+        else:
+            self._count_body(body, len(data))
+            super().data_received(data)
+            self._note_malformed(body)
+        self._pause_for_more()
 
     # -- requests
 
-    def begin(self, request: web.BaseRequest, refusal: Refusal | None) -> None:
-        """Take note that the head of ``request`` is complete; it is to be refused if there is a ``refusal``."""
-        self.request = request
+    def begin(self, body: StreamReader, refusal: Refusal | None) -> None:
+        """Take note that the head of a request is complete; it is to be refused if there is a ``refusal``."""
+        self.body = body
         self.refusal = refusal
         self.began_at = self._loop.time()
         self._head_bytes = self._body_bytes = 0
+        self._is_answered = False
         self._progress.reset()
         self._registry.became_busy(self)
+        self._note_malformed(body)
 
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
         """Take note that the answer has been written; aiohttp calls this for each."""
-        if request.content.is_eof():
-            self._become_idle()
-        else:
-            request.content.on_eof(self._become_idle)
+        body = self.body
+        if body is None:
+            return
+        if body.exception() is not None:
+            # Otherwise aiohttp would wait for the rest, and log the error.
+            body.feed_eof()
+        self._is_answered = True
+        body.on_eof(self._become_idle)
 
     @property
     def head_bytes(self) -> int:
@@ -225,11 +245,13 @@ class Connection(web.RequestHandler):
         The body that a client has not been told to send, and a large one that was not read, may follow or not. After
         requests for another protocol, and in chunked bodies, aiohttp's parser loses bytes, or adds to the next request.
         """
-        headers = request.headers
+        headers, body = request.headers, self.body
         if hdrs.UPGRADE in headers or hdrs.TRANSFER_ENCODING in headers:
             return True
-        if request.content.is_eof():
+        if body is None or body.is_eof():
             return False
+        if body.exception() is not None:
+            return True
         return hdrs.EXPECT in headers or (request.content_length or 0) > _MAX_SKIPPED_BYTES
 
     # -- limits
@@ -237,19 +259,37 @@ class Connection(web.RequestHandler):
     def check(self, now: float) -> None:
         """Enforce the limits of time; called every now and then."""
         limits = self._registry.limits
-        request = self.request
-        if request is not None:
-            self._check_request(request, now)
+        if self.body is not None:
+            self._check_request(self.body, now)
         elif self._head_bytes and now - self.began_at > limits.header_timeout_s:
             self.close_with(408, "the head of the request did not arrive in time")
 
     def close_with(self, status: int, text: str) -> None:
-        """Answer with an error although there is no request, and close the connection."""
+        """Answer with an error although there is no complete request, and close the connection."""
+        self.send_last(self._registry.error(status, text)).add_done_callback(lambda _: self.hang_up())
+
+    def send_last(self, answer: web.Response, *, head_only: bool = False) -> asyncio.Future[None]:
+        """Send ``answer``, and drop what the client still sends: to close at once could lose it. Done when it may end.
+
+        Written here, because aiohttp answers in the version of the request, which it may not have understood.
+        """
+        if self._lingering is not None:
+            return self._lingering
+        self._lingering = self._loop.create_future()
         transport = self.transport
-        if transport is not None and not transport.is_closing():
-            made = self._registry.error(status, text)
-            transport.write(_encoded(made))
-        self.force_close()
+        if transport is None or transport.is_closing():
+            self._lingering.set_result(None)
+            return self._lingering
+        transport.write(encoded(answer, head_only=head_only))
+        linger_s = self._registry.limits.linger_s
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            # TLS cannot close one direction only, so a client that waits for the end does not end by itself.
+            linger_s = min(linger_s, _TLS_LINGER_S)
+        timer = self._loop.call_later(linger_s, self._end_lingering)
+        self._lingering.add_done_callback(lambda _: timer.cancel())
+        return self._lingering
 
     def hang_up(self) -> None:
         """Close the connection at once, whatever is in progress."""
@@ -258,25 +298,11 @@ class Connection(web.RequestHandler):
         if transport is not None:
             transport.abort()
 
-    async def linger(self) -> None:
-        """Tell the client that no more comes, and drop what it still sends: closing at once could lose the answer."""
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return
-        self._lingering = self._loop.create_future()
-        if transport.can_write_eof():
-            transport.write_eof()
-        timer = self._loop.call_later(self._registry.limits.linger_s, self._end_lingering)
-        try:
-            await self._lingering
-        finally:
-            timer.cancel()
-
     def _end_lingering(self) -> None:
         if self._lingering is not None and not self._lingering.done():
             self._lingering.set_result(None)
 
-    def _check_request(self, request: web.BaseRequest, now: float) -> None:
+    def _check_request(self, body: StreamReader, now: float) -> None:
         limits, transport = self._registry.limits, self.transport
         if transport is None:
             return
@@ -284,35 +310,36 @@ class Connection(web.RequestHandler):
         if waiting:
             if self._progress.is_stalled(-waiting, now, limits.min_bytes_per_s, limits.stall_s):
                 self.hang_up()
-        elif not request.content.is_eof() and request.content.exception() is None:
+        elif not self._is_answered and not body.is_eof() and body.exception() is None:
             late = now - self.began_at > limits.body_timeout_s
             # A full buffer is not the client's fault.
             slow = transport.is_reading() and self._progress.is_stalled(
                 self._body_bytes, now, limits.min_bytes_per_s, limits.stall_s
             )
             if late or slow:
-                request.content.set_exception(BodyError(408, "the body of the request did not arrive in time"))
+                body.set_exception(BodyError(408, "the body of the request did not arrive in time"))
 
     def _count_head(self, size: int) -> None:
         if not self._head_bytes:
             self.began_at = self._loop.time()
         self._head_bytes += size
-        if self._head_bytes > self._registry.limits.max_head_bytes:
-            # When what is in these bytes has been parsed.
-            self._loop.call_soon(self._check_head)
 
     def _check_head(self) -> None:
-        if self.request is None and self._head_bytes > self._registry.limits.max_head_bytes:
+        if self.body is None and self._head_bytes > self._registry.limits.max_head_bytes:
             self.close_with(431, "the head of the request is too large")
 
-    def _count_body(self, request: web.BaseRequest, size: int) -> None:
-        content = request.content
+    def _count_body(self, body: StreamReader, size: int) -> None:
         self._body_bytes += size
-        if content.is_eof():
+        if body.is_eof():
             # The client sends the next request before it has the answer.
             self._hold()
-        elif self._body_bytes - 2 * content.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + READ_BYTES:
-            content.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
+        elif self._body_bytes - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + READ_BYTES:
+            body.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
+
+    def _note_malformed(self, body: StreamReader) -> None:
+        """Fail reading a body whose chunks are malformed: aiohttp only queues an error, behind the request itself."""
+        if self._messages and not body.is_eof() and body.exception() is None:
+            body.set_exception(BodyError(400, "the body of the request is malformed"))
 
     def _hold(self) -> None:
         if not self._holds and self.transport is not None:
@@ -320,7 +347,7 @@ class Connection(web.RequestHandler):
             self.transport.pause_reading()
 
     def _become_idle(self) -> None:
-        self.request = self.refusal = None
+        self.body = self.refusal = None
         self.began_at = self._loop.time()
         self._registry.became_idle(self)
         if self._holds:
@@ -328,7 +355,7 @@ class Connection(web.RequestHandler):
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self.request is None and self.transport is not None and self._holds:
+        if self.body is None and self.transport is not None and self._holds:
             self._holds = False
             self.resume_reading(resume_parser=False)
 
@@ -352,11 +379,15 @@ class _LastResponse(web.Response):
     def __init__(self, connection: Connection, **options: Any) -> None:
         super().__init__(**options)
         self._connection = connection
+        self._head_only = False
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Take note of what is answered."""
+        self._head_only = request.method == hdrs.METH_HEAD
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the answer, and wait until the client can have read it."""
-        await super().write_eof(data)
-        await self._connection.linger()
+        await self._connection.send_last(self, head_only=self._head_only)
 
 
 def _status_of(error: HttpProcessingError, limits: ConnectionLimits) -> int:
@@ -370,11 +401,13 @@ def _text_of(error: HttpProcessingError) -> str:
     return f"expected a request of HTTP/1.1, got: {error.message.partition(':')[0].partition(chr(10))[0][:100]}"
 
 
-def _encoded(answer: web.Response) -> bytes:
+def encoded(answer: web.Response, *, head_only: bool = False) -> bytes:
+    """Return the bytes of an answer that ends its connection."""
     body = answer.body if isinstance(answer.body, bytes) else b""
-    headers = {**answer.headers, "Content-Length": str(len(body)), "Connection": "close"}
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", *(f"{k}: {v}" for k, v in headers.items())]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+    added = {"Content-Length": str(len(body)), "Date": formatdate(usegmt=True), "Connection": "close"}
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in (*answer.headers.items(), *added.items())]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if head_only else body)
 
 
 def _has_expired(encryption: ssl.SSLObject) -> bool:

@@ -96,7 +96,7 @@ class OpenConnections:
 
     def _incomplete(self) -> Iterator[Connection]:
         """Yield connections with a request whose body has not been received."""
-        return (each for each in self._busy if each.request is not None and not each.request.content.is_eof())
+        return (each for each in self._busy if each.body is not None and not each.body.is_eof())
 
     def _close_idle(self, now: float) -> None:
         for connection in [each for each in self._idle if now - each.began_at >= _DRAIN_IDLE_S]:

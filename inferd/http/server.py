@@ -28,6 +28,8 @@ _RETRY_S = 1.0
 _MAX_CHECK_INTERVAL_S = 1.0
 #: TLS handshakes at a time; beyond that the oldest is ended.
 _MAX_HANDSHAKES = 128
+#: Instead of the versions of Python and aiohttp.
+_SERVER = "inferd"
 #: Time for a connection's end of TLS.
 _TLS_END_S = 2.0
 
@@ -152,6 +154,8 @@ class HttpServer:
             try:
                 connection, _ = await loop.sock_accept(listener)
                 self._take_in(connection, server)
+                # Others may be waiting for this thread.
+                await asyncio.sleep(0)
             except ConnectionError:
                 # Closed before it was accepted.
                 continue
@@ -179,8 +183,8 @@ class HttpServer:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(server, connection, **options)
         except (OSError, asyncio.CancelledError):
-            # Not TLS, too slow, gone, or closed by us.
-            connection.close()
+            # Not TLS, too slow, gone, or closed by us; asyncio has closed it.
+            return
 
     async def _check(self) -> None:
         """Enforce the limits of time."""
@@ -207,6 +211,7 @@ class HttpServer:
             response = await self._handler(request)
         if cors is not None:
             cors.allow(request, response)
+        response.headers.setdefault(hdrs.SERVER, _SERVER)
         if self._connections.is_draining or self._pace is not None or connection.must_close(request):
             response.force_close()
         return response
@@ -240,5 +245,5 @@ class _AiohttpServer(web.Server):
         refusal = refusal_of(message, protocol.head_bytes, self._open.limits.max_head_bytes)
         make = ExpectingRequest if refusal is None and hdrs.EXPECT in message.headers else web.BaseRequest
         request = make(message, payload, protocol, writer, task, self._in_loop)
-        protocol.begin(request, refusal)
+        protocol.begin(payload, refusal)
         return request

@@ -134,14 +134,13 @@ def _peer_of(descriptor: int) -> bytes | None:
         os.close(copy)
         raise
     with connected:
-        return _written(connected.family, connected.getpeername())
+        if connected.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        return written_peer(*connected.getpeername()[:2])
 
 
-def _written(family: int, address: tuple[str, int]) -> bytes | None:
-    """Return an address as the core writes a peer; None for other than IP."""
-    if family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    host, port = address[:2]
-    if family == socket.AF_INET6 and not host.startswith("::ffff:"):
+def written_peer(host: str, port: int) -> bytes:
+    """Return an address as the core writes a peer."""
+    if ":" in host and not host.startswith("::ffff:"):
         return f"ipv6:%5B{host}%5D:{port}".encode()
     return f"ipv4:{host.removeprefix('::ffff:')}:{port}".encode()

@@ -18,12 +18,14 @@ from inferd.rpc.accept import Acceptor, InterceptorChain, Methods
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call_ends import ConnectionAges, Ends, StatusOf, bare_status
 from inferd.rpc.corks import Corks
+from inferd.rpc.entrance import CallSource, Entrance
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interfaces import CallInterceptor
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.timers import PollLag
 from inferd.rpc.upkeep import MemoryMeter, Upkeep
+from inferd.rpc.waking import SelfCall
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -119,6 +121,9 @@ class Server(grpc.Server):
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,
         )
+        #: Takes calls of other protocols.
+        self.entrance = Entrance(self._live, chain, max_inflight_unary)
+        self._self_call = SelfCall(self._core, queue, self.poll_loop)
         self._shutdown = Shutdown(self._core, queue, self._acceptor, self._live)
         #: Ends the threads of a part within some seconds, when the poll thread has ended.
         self._end_threads: list[Callable[[float], object]] = [blocking.stop, self._upkeep.stop]
@@ -189,6 +194,12 @@ class Server(grpc.Server):
         self._thread.join()
         return False
 
+    def add_source(self, source: CallSource) -> None:
+        """Take calls from ``source`` as well, through `entrance`; before the start."""
+        if not self._shutdown.sources:
+            self._shutdown.sources.append(self._self_call)
+        self._shutdown.sources.append(source)
+
     def limit_memory(self, budget_bytes: int, meter: MemoryMeter) -> None:
         """Keep the memory that calls take within ``budget_bytes``, counted from what the process holds now.
 
@@ -236,12 +247,17 @@ class Server(grpc.Server):
     def _launch(self, *, accept: bool) -> None:
         self._is_launched = True
         _running.add(self)
+        calls_itself = accept and bool(self._shutdown.sources)
         self._acceptor.register()
+        if calls_itself:
+            self._self_call.prepare()
         self._core.start()
         if accept:
             self._acceptor.start()
         self._lag.start()
         self._thread.start()
+        if calls_itself:
+            self._self_call.make()
 
     def _run(self) -> None:
         self.poll_loop.run()
@@ -264,6 +280,8 @@ class Shutdown:
         self._queue = queue
         self._acceptor = acceptor
         self._live = live
+        #: What brings calls of other protocols.
+        self.sources: list[CallSource] = []
         self.begun = threading.Event()
         self._core_is_done = False
 
@@ -279,7 +297,8 @@ class Shutdown:
 
     def is_over(self) -> bool:
         """Whether no more events will come from the core."""
-        return self._core_is_done and self._acceptor.armed == 0 and self._live.count == 0
+        is_over = self._core_is_done and self._acceptor.armed == 0 and self._live.count == 0
+        return is_over and all(source.close() for source in self.sources)
 
     def free(self) -> None:
         """Free the core; after ``is_over``."""
@@ -289,6 +308,8 @@ class Shutdown:
     def _cancel(self) -> None:
         self._live.ends.is_stopped = True
         self._server.cancel_all_calls()
+        for source in self.sources:
+            source.cancel_all()
 
     def _on_done(self, _event: core.Event) -> None:
         self._core_is_done = True

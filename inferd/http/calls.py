@@ -1,0 +1,182 @@
+"""Calls over HTTP: the handlers of inference and queries answer them as they answer those of gRPC."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+
+from inferd.http.messages import HttpBody
+from inferd.http.refusals import Refusal, too_large
+from inferd.http.status import Answer, Pairs, answer_of, error_answer, http_status
+from inferd.rpc.call import INTERNAL_ERROR, CallBase
+from inferd.rpc.call_ends import CANCELLED_HERE, STOPPED, Cause
+from inferd.rpc.core import EncodedMetadata, Metadata, SentMetadata, encoded_metadata
+from inferd.rpc.live_calls import SMALL_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from inferd.http.exchange import Exchange
+    from inferd.rpc.entrance import Entrance
+
+_OK = grpc.StatusCode.OK
+_RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+#: The annotation with the status of HTTP, for the access log.
+STATUS_KEY = "http_status"
+
+
+class HttpCall(CallBase):
+    """A `UnaryCall` over HTTP. Its exchange is its side on the http thread.
+
+    Invariants: it lives from its construction to its `release`, when its exchange has written the answer or lost the
+    caller, or the server has stopped. One of all answers and terminations claims the end, and what it makes
+    of it is given to the exchange.
+
+    Threads: constructed on the poll thread, as everything but ``reply`` and ``abort`` is called there.
+    """
+
+    __slots__ = ("_entrance", "_exchange", "_is_served", "_max_bytes")
+
+    has_single_message = True
+
+    def __init__(self, exchange: "Exchange", entrance: "Entrance") -> None:
+        self._exchange = exchange
+        self._entrance = entrance
+        self._is_served = False
+        self._max_bytes: int | None = None
+        head = exchange.head
+        # Last, as it makes the call live.
+        super().__init__(
+            entrance.live,
+            head.method,
+            head.metadata,
+            head.deadline,
+            head.started_at,
+            head.raw_peer,
+        )
+
+    # -- from the exchange
+
+    def begin(self) -> None:
+        """Show the call to the interceptors, then serve it, or have its body read first; or reject it."""
+        if not self._entrance.admit(self):
+            return
+        exchange = self._exchange
+        if exchange.head.refusal is not None:
+            self.refuse(exchange.head.refusal)
+            return
+        self._is_served = True
+        self._live.inflight_unary += 1
+        if exchange.message is not None:
+            self.serve()
+        elif self._fits(exchange.head.length or 0):
+            exchange.read_body()
+
+    def serve(self) -> None:
+        """Give the message of the exchange to the handler, unless the call has ended."""
+        exchange, live = self._exchange, self._live
+        message, operation = exchange.message, exchange.head.operation
+        assert message is not None, "read"
+        assert operation is not None, "found"
+        if self not in live.calls or self.end.claim.locked():
+            return
+        live.calls[self] = size = len(message.body)
+        live.held_bytes += size
+        if self._max_bytes is not None and not self._fits(size):
+            return
+        try:
+            operation.handler(self, message)
+        except Exception:  # noqa: BLE001  the caller gets a status, but not the cause
+            self._handler_failed()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End the call without serving it."""
+        rejected = self._live.rejected
+        if self._finish(refusal.code, refusal.text, refusal.answer()) and refusal.reason in rejected:
+            rejected[refusal.reason] += 1
+
+    def terminate(self, cause: Cause) -> None:
+        """End the call without an answer of its handler."""
+        end = self.end
+        if end.claim.acquire(False):
+            end.cause = cause
+            code, details = cause
+            self.annotations[STATUS_KEY] = http_status(code)
+            self._terminate()
+            self._exchange.end(error_answer(code, details, ()), end.trailing)
+
+    def stop(self) -> None:
+        """Terminate the call, as the server stops; nothing is waited for."""
+        self.terminate(STOPPED)
+        self.release()
+
+    def release(self) -> None:
+        """Remove the call from the live calls, if it is there."""
+        live = self._live
+        size = live.calls.pop(self, None)
+        if size is None:
+            return
+        if size > 0:
+            live.held_bytes -= size
+        if self._is_served:
+            live.inflight_unary -= 1
+        self.end.callbacks.clear()
+
+    # -- from interceptors, handlers and limits
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """See `Call.auth_context`."""
+        return self._exchange.auth_context()
+
+    def expect_small_message(self) -> None:
+        """See `Call.expect_small_message`."""
+        super().expect_small_message()
+        self._max_bytes = SMALL_MESSAGE_BYTES
+
+    def cancel(self) -> None:
+        """End the call and close its connection; any thread."""
+        self._exchange.hang_up()
+        self._live.loop.call_soon(lambda: self.terminate(CANCELLED_HERE))
+
+    def deliver(self, message: bytes) -> None:
+        """See `CallBase.deliver`; not called, because exchanges keep the messages."""
+        raise NotImplementedError
+
+    def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
+        """See `UnaryCall.reply`; ``message`` is an `HttpBody`."""
+        assert isinstance(message, HttpBody), "handlers of HTTP answer with it"
+        if trailing_metadata:
+            self.add_trailing_metadata(trailing_metadata)
+        return self._finish(_OK, "", answer_of(message.status, message, message.headers))
+
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
+        """See `UnaryCall.abort`."""
+        return self._finish(code, details, error_answer(code, details, self._encoded(trailing_metadata)))
+
+    def _encoded(self, metadata: SentMetadata) -> Pairs:
+        if isinstance(metadata, EncodedMetadata):
+            return metadata
+        try:
+            return encoded_metadata(metadata)
+        except ValueError:
+            self.abort(grpc.StatusCode.INTERNAL, INTERNAL_ERROR)
+            raise
+
+    def _finish(self, code: grpc.StatusCode, details: str, answer: Answer) -> bool:
+        end = self.end
+        if not end.claim.acquire(False):
+            return False
+        self.ended_at = time.monotonic()
+        self.annotations[STATUS_KEY] = answer.status
+        end.notify(self, code, details)
+        self._exchange.end(answer, end.trailing)
+        loop = self._live.loop
+        if code is _RESOURCE_EXHAUSTED and loop.in_poll_thread:
+            loop.call_rejected(self.ended_at)
+        return True
+
+    def _fits(self, size: int) -> bool:
+        if self._max_bytes is None or size <= self._max_bytes:
+            return True
+        self.refuse(too_large(self._max_bytes, size))
+        return False

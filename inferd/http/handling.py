@@ -1,0 +1,144 @@
+"""Serves the requests of an HTTP server as calls, beside those of gRPC."""
+
+import asyncio
+import math
+import time
+from functools import partial
+
+from aiohttp import StreamReader, web
+
+from inferd.http.calls import HttpCall
+from inferd.http.connections import BodyError, Connection
+from inferd.http.exchange import BodyNotWantedError, Exchange
+from inferd.http.hand_over import HandOver
+from inferd.http.messages import HttpMessage, Router
+from inferd.http.refusals import DRAINING, GONE, too_large, unreadable
+from inferd.http.requests import head_of
+from inferd.http.responses import ExchangeResponse
+from inferd.http.status import Answer
+from inferd.rpc import Server
+
+#: Larger bodies are read only when the interceptors have accepted the call, so that strangers cannot make us hold them.
+_SMALL_BODY_BYTES = 64 * 1024
+
+
+class _TooLargeError(Exception):
+    """A body that comes in chunks is larger than it may be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
+class HttpCalls:
+    """Makes a call of each request and hands it to the poll thread of ``server``; sends the answer.
+
+    ``handle`` is for an `HttpServer`. Calls count among those of gRPC: for ``max_inflight_unary``, for the memory
+    budget, and when the server stops, which waits for them within its grace period. See `CallSource`.
+
+    Threads: ``handle`` the http thread; ``cancel_all`` and ``close`` the poll thread.
+    """
+
+    def __init__(self, server: Server, router: Router) -> None:
+        self._router = router
+        self._entrance = server.entrance
+        self._hand_over = HandOver(server.poll_loop, self._refuse_all)
+        #: Those that wait for the poll thread or for their body; on the http thread.
+        self._waiting: set[Exchange] = set()
+        server.add_source(self)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer ``request``."""
+        connection = request.protocol
+        assert isinstance(connection, Connection), "made by HttpServer"
+        head = head_of(request, self._router, time.monotonic())
+        exchange = Exchange(head, connection, self._hand_over)
+        answer = await self._exchange(exchange, request)
+        return ExchangeResponse(exchange, answer, self._written)
+
+    def cancel_all(self) -> None:
+        """See `CallSource.cancel_all`."""
+        for call in list(self._entrance.live.calls):
+            if isinstance(call, HttpCall):
+                call.stop()
+
+    def close(self) -> bool:
+        """See `CallSource.close`."""
+        return self._hand_over.close()
+
+    async def _exchange(self, exchange: Exchange, request: web.BaseRequest) -> Answer:
+        """Return the answer to ``request``."""
+        head, submit = exchange.head, self._hand_over.submit
+        begin = partial(exchange.begin, self._entrance)
+        has_begun = False
+        timer: asyncio.TimerHandle | None = None
+        if head.deadline != math.inf:
+            timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
+        self._waiting.add(exchange)
+        try:
+            if head.refusal is None and head.length is not None and head.length <= _SMALL_BODY_BYTES:
+                await _read(exchange, request)
+            has_begun = True
+            submit(begin)
+            answer = await exchange.wait()
+            if answer is None:
+                await _read(exchange, request)
+                submit(exchange.serve)
+                answer = await exchange.wait()
+            assert answer is not None, "the call ends by an answer once it is served"
+        except asyncio.CancelledError:
+            if not has_begun:
+                # The interceptors see it all the same.
+                head.refusal = GONE
+                submit(begin)
+            submit(exchange.lose_caller)
+            raise
+        finally:
+            self._waiting.discard(exchange)
+            if timer is not None:
+                timer.cancel()
+        return answer
+
+    def _written(self, exchange: Exchange) -> None:
+        self._hand_over.submit_late(exchange.release)
+
+    def _refuse_all(self) -> None:
+        """Answer all that wait for the poll thread, which has ended."""
+        for exchange in list(self._waiting):
+            exchange.answer_without_call(DRAINING)
+
+
+async def _read(exchange: Exchange, request: web.BaseRequest) -> None:
+    """Read the body of ``request``, or set why it must be refused."""
+    head = exchange.head
+    assert head.operation is not None, "found"
+    try:
+        body: bytes | bytearray = b""
+        if head.length != 0:
+            exchange.reading = request.content
+            body = await _body(exchange.reading, head.operation.max_body_bytes)
+    except BodyError as error:
+        head.refusal = unreadable(error.status, str(error))
+    except web.RequestPayloadError:
+        head.refusal = unreadable(400, "the body of the request is malformed")
+    except _TooLargeError as error:
+        head.refusal = too_large(error.limit, None)
+    except BodyNotWantedError:
+        # The call has ended, and its answer is there.
+        return
+    else:
+        exchange.message = HttpMessage(body, head.path, head.json_length, head.query)
+    finally:
+        exchange.reading = None
+
+
+async def _body(content: StreamReader, limit: int) -> bytes | bytearray:
+    """Return a body; raise if it has more than ``limit`` bytes, which is known only as it comes in chunks."""
+    if content.is_eof():
+        return content.read_nowait()
+    body = bytearray()
+    while chunk := await content.readany():
+        body += chunk
+        if len(body) > limit:
+            raise _TooLargeError(limit)
+    return body

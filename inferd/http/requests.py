@@ -1,0 +1,132 @@
+"""What the head of a request says: its operation, and what is wrong with it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from urllib.parse import parse_qsl
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
+
+from inferd.http.messages import NotFound, Operation, Router
+from inferd.http.refusals import Refusal, invalid_header, not_found, too_large, unknown_encoding
+from inferd.rpc.core import Metadata
+from inferd.rpc.corks import written_peer
+
+#: The time that the caller waits for the answer, in milliseconds.
+TIMEOUT_HEADER = "x-request-timeout-ms"
+#: The length of the JSON at the beginning of a body with binary tensors.
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+
+_MAX_TIMEOUT_MS = 24 * 3600 * 1000
+#: No length has more digits; more would take long to read.
+_MAX_DIGITS = 18
+_MAX_QUOTED = 80
+#: Fields of the part of an address after the question mark.
+_MAX_QUERY_FIELDS = 64
+
+#: The name of what is not found, in metrics and logs.
+_UNKNOWN = "unknown"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class _InvalidHeaderError(Exception):
+    """A header has a value that it must not have."""
+
+    def __init__(self, name: str, expected: str, got: str) -> None:
+        super().__init__(name, f'header {name}: expected {expected}, got "{got[:_MAX_QUOTED]}"')
+        self.refusal = invalid_header(*self.args)
+
+
+@dataclass(slots=True, eq=False)
+class Head:
+    """What a request says before its body; ``length`` is None for a body in chunks.
+
+    ``refusal`` is set if the request must not be served. ``operation`` is None only then. Times are those of calls, see
+    `interfaces.Call`.
+    """
+
+    method: str
+    operation: Operation | None
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    metadata: Metadata
+    raw_peer: bytes
+    started_at: float
+    deadline: float = math.inf
+    length: int | None = 0
+    json_length: int | None = None
+    refusal: Refusal | None = None
+
+
+def head_of(request: web.BaseRequest, router: Router, now: float) -> Head:
+    """Read the head of ``request``, which came ``now``."""
+    headers = request.headers
+    path, _, query = request.raw_path.partition("?")
+    found = router.find(request.method, path)
+    # What was sent in bytes above 127 is nothing that inferd reads.
+    metadata = [(name.lower(), value) for name, value in headers.items()]
+    raw_peer = _peer(request.protocol.peername)
+    if isinstance(found, NotFound):
+        refusal = not_found(found)
+        return Head(_UNKNOWN, None, _NOTHING, _NOTHING, metadata, raw_peer, now, refusal=refusal)
+    operation = found.operation
+    head = Head(operation.method, operation, found.path, _NOTHING, metadata, raw_peer, now)
+    try:
+        if query:
+            head.query = _fields(query)
+        _read_headers(head, headers)
+    except _InvalidHeaderError as error:
+        head.refusal = error.refusal
+        return head
+    length = head.length
+    if length is not None and length > operation.max_body_bytes:
+        head.refusal = too_large(operation.max_body_bytes, length)
+    return head
+
+
+def _fields(query: str) -> Mapping[str, str]:
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS))
+    except ValueError:
+        raise _InvalidHeaderError("?", f"at most {_MAX_QUERY_FIELDS} fields after the question mark", query) from None
+
+
+def _read_headers(head: Head, headers: CIMultiDictProxy[str]) -> None:
+    if hdrs.TRANSFER_ENCODING in headers:
+        head.length = None
+    else:
+        head.length = int(headers.get(hdrs.CONTENT_LENGTH, "0"))
+    if TIMEOUT_HEADER in headers:
+        timeout_ms = _integer(headers, TIMEOUT_HEADER, 1, _MAX_TIMEOUT_MS)
+        head.deadline = head.started_at + timeout_ms / 1000
+    if JSON_LENGTH_HEADER in headers:
+        head.json_length = _integer(headers, JSON_LENGTH_HEADER, 0, None)
+    encoding = headers.get(hdrs.CONTENT_ENCODING, "identity")
+    if encoding.lower() != "identity":
+        head.refusal = unknown_encoding("none", encoding[:_MAX_QUOTED])
+
+
+def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int | None) -> int:
+    """Return the value of a header. Raises `_InvalidHeaderError` unless it is one number from ``least`` to ``most``."""
+    values = headers.getall(name)
+    text = values[0]
+    expected = f"a number from {least}" + ("" if most is None else f" to {most}")
+    if len(values) > 1:
+        raise _InvalidHeaderError(name, f"{expected}, once", ", ".join(values))
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise _InvalidHeaderError(name, expected, text)
+    value = int(text)
+    if value < least or (most is not None and value > most):
+        raise _InvalidHeaderError(name, expected, text)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _peer(address: object) -> bytes:
+    """Return an address as gRPC's core writes it; cached, as a connection has many requests."""
+    if not isinstance(address, tuple) or len(address) < 2:
+        return b"unix:"
+    return written_peer(str(address[0]), int(address[1]))

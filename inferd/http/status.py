@@ -1,0 +1,111 @@
+"""From a gRPC status to an answer of HTTP: its status, its JSON, and its headers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+
+import grpc
+import orjson
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status as RpcStatus
+
+Code = grpc.StatusCode
+
+#: What nginx made the custom for callers that are gone; only the log ever sees it.
+CALLER_GONE = 499
+
+_STATUSES = {
+    Code.OK: 200,
+    Code.CANCELLED: CALLER_GONE,
+    Code.INVALID_ARGUMENT: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+#: Reasons of the server's own rejections for which HTTP has a status of its own.
+_STATUSES_BY_REASON = {"MESSAGE_TOO_LARGE": 413, "MESSAGE_TIMEOUT": 408}
+
+#: The keys of metadata that the body and the headers of an answer say in their own way.
+_DETAILS = b"grpc-status-details-bin"
+_OWN_WAY = frozenset({_DETAILS, b"grpc-retry-pushback-ms"})
+
+#: Metadata in bytes, as it is kept for calls that end alike.
+Pairs = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer but for the headers that differ by connection, by time and by request. ``head`` ends with a line."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+def answer_of(status: int, body: bytes, headers: Sequence[tuple[str, str]]) -> Answer:
+    """Return an answer with ``body``. Raises ValueError for headers that are no text of Latin-1 in one line."""
+    return Answer(status, _head(status, len(body), tuple(headers)), body)
+
+
+@lru_cache(maxsize=1024)
+def error_answer(code: grpc.StatusCode, details: str, trailing: Pairs) -> Answer:
+    """Return the answer for a call that has ended with ``code``; cached, because refused calls end alike."""
+    error = _described(details, dict(trailing).get(_DETAILS))
+    status = _STATUSES_BY_REASON.get(str(error.get("reason"))) or _STATUSES.get(code, 500)
+    headers = [(name.decode(), value.decode("latin-1")) for name, value in trailing if name not in _OWN_WAY]
+    retry_after_ms = error.get("retry_after_ms")
+    if isinstance(retry_after_ms, int):
+        headers.append(("Retry-After", str(math.ceil(retry_after_ms / 1000))))
+    return json_answer(status, error, headers)
+
+
+def json_answer(status: int, error: dict[str, object], headers: Sequence[tuple[str, str]] = ()) -> Answer:
+    """Return an answer whose body is the JSON of ``error``."""
+    return answer_of(status, orjson.dumps(error), (("Content-Type", "application/json"), *headers))
+
+
+def http_status(code: grpc.StatusCode) -> int:
+    """Return the status of a call that has ended with ``code`` and without an answer."""
+    return _STATUSES.get(code, 500)
+
+
+def _described(text: str, details: bytes | None) -> dict[str, object]:
+    """Return what the body says of an error, from its details (`google.rpc.Status`)."""
+    error: dict[str, object] = {"error": text}
+    if details is None:
+        return error
+    info, retry, request = ErrorInfo(), RetryInfo(), BadRequest()
+    for detail in RpcStatus.FromString(details).details:
+        if detail.Unpack(info):
+            error["reason"] = info.reason
+        elif detail.Unpack(request):
+            error["field"] = request.field_violations[0].field
+        elif detail.Unpack(retry):
+            error["retry_after_ms"] = retry.retry_delay.ToMilliseconds()
+    return error
+
+
+@lru_cache(maxsize=1024)
+def _head(status: int, length: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_phrase(status)}", *map(": ".join, headers), f"Content-Length: {length}", ""]
+    if any("\r" in line or "\n" in line or "\0" in line for line in lines):
+        raise ValueError("expected headers in one line")
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -7,6 +7,7 @@ row-major, without padding, each BYTES element preceded by its length. Typed lis
 import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +58,9 @@ def _reshape(name: str, flat: Array, shape: Sequence[int]) -> Array:
         raise invalid(name, f"shape {list(shape)} is too large", "shape") from None
 
 
-def from_bytes(name: str, datatype: DataType, shape: Sequence[int], raw: bytes, max_elements: int) -> Array:
+def from_bytes(
+    name: str, datatype: DataType, shape: Sequence[int], raw: bytes | memoryview, max_elements: int
+) -> Array:
     """Return the tensor in ``raw`` as an array of ``shape``, a read-only view wherever the type allows it.
 
     ``max_elements`` limits BYTES elements, as each becomes an object.
@@ -91,14 +94,14 @@ def to_bytes(array: Array) -> bytes | memoryview:
     return array.tobytes()
 
 
-def _from_byte_strings(name: str, shape: Sequence[int], raw: bytes, max_elements: int) -> Array:
+def _from_byte_strings(name: str, shape: Sequence[int], raw: bytes | memoryview, max_elements: int) -> Array:
     expected = element_count(name, shape)
     if expected > max_elements:
         raise invalid(name, f"expected at most {max_elements} BYTES elements, got shape {list(shape)}", "shape")
     return shaped(name, _split_elements(name, raw, expected), shape)
 
 
-def _split_elements(name: str, raw: bytes, expected: int) -> Array:
+def _split_elements(name: str, raw: bytes | memoryview, expected: int) -> Array:
     elements: list[bytes] = []
     position, end = 0, len(raw)
     while position < end:
@@ -110,7 +113,7 @@ def _split_elements(name: str, raw: bytes, expected: int) -> Array:
         position += _LENGTH.size
         if length > end - position:
             raise invalid(name, f"expected {length} bytes for element {len(elements)}, got {end - position}")
-        elements.append(raw[position : position + length])
+        elements.append(bytes(raw[position : position + length]))
         position += length
     return object_array(elements)
 
@@ -129,11 +132,14 @@ def from_bools(name: str, datatype: DataType, values: Sequence[bool]) -> Array:
     return _converted(values, np.dtype(np.bool_))
 
 
-def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> Array:
-    """Return integer or floating-point elements. Raises `InvalidInputError` for a value outside of ``datatype``."""
+def from_integers(name: str, datatype: DataType, values: Sequence[int], first: int = 0) -> Array:
+    """Return integer or floating-point elements. Raises `InvalidInputError` for a value outside of ``datatype``.
+
+    ``first`` is the position of the first element in the tensor, for errors.
+    """
     dtype = datatype.numpy
     if dtype.kind not in "iu":
-        return from_floats(name, datatype, values)
+        return from_floats(name, datatype, values, first)
     bounds = np.iinfo(dtype.type)  # type: ignore[type-var]  # the kind was checked above
     flat = np.empty(len(values), dtype)
     for start, chunk in _chunks(values):
@@ -144,14 +150,17 @@ def from_integers(name: str, datatype: DataType, values: Sequence[int]) -> Array
             raise invalid(
                 name,
                 f"expected {datatype.name} values from {bounds.min} to {bounds.max}, "
-                f"got another as element {start + outside.argmax()}",
+                f"got another as element {first + start + outside.argmax()}",
             )
         flat[start : start + len(chunk)] = exact
     return flat
 
 
-def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> Array:
-    """Return floating-point elements. Raises `InvalidInputError` for a finite value outside of ``datatype``."""
+def from_floats(name: str, datatype: DataType, values: Sequence[float], first: int = 0) -> Array:
+    """Return floating-point elements. Raises `InvalidInputError` for a finite value outside of ``datatype``.
+
+    ``first`` is as in `from_integers`.
+    """
     if datatype.name not in {"FP16", "BF16", "FP32", "FP64"}:
         raise _wrong_list(
             name, datatype, "floating-point numbers" if values and isinstance(values[0], float) else "integers"
@@ -161,8 +170,9 @@ def from_floats(name: str, datatype: DataType, values: Sequence[float]) -> Array
         rounded = exact.astype(datatype.numpy)
     lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
     if lost.any():
+        position = first + lost.argmax()
         raise invalid(
-            name, f"expected values within the range of {datatype.name}, got one beyond as element {lost.argmax()}"
+            name, f"expected values within the range of {datatype.name}, got one beyond as element {position}"
         )
     return rounded
 
@@ -179,12 +189,13 @@ def from_byte_strings(name: str, datatype: DataType, values: Sequence[bytes]) ->
     return object_array(values)
 
 
-def _exact(values: Sequence[int]) -> NDArray[np.integer[Any]]:
-    """Return integers without loss; a list is of 64-bit integers, either signed or unsigned."""
-    try:
-        return np.array(values, np.int64)
-    except OverflowError:
-        return np.array(values, np.uint64)
+def _exact(values: Sequence[int]) -> NDArray[Any]:
+    """Return integers without loss."""
+    for dtype in (np.int64, np.uint64):
+        with suppress(OverflowError):
+            return np.array(values, dtype)
+    # Both negative ones and large ones, from JSON.
+    return np.array(values, object)
 
 
 def _converted(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -1,0 +1,128 @@
+"""The requests and answers of the Open Inference Protocol over HTTP, to and from arrays."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.api import tensors
+from inferd.api.admission import DecodedRequest
+from inferd.api.codec import RAW, Header, Response, ResponseForm, Terms, rows_of
+from inferd.api.oip.classification import classes_wanted
+from inferd.api.oip.codec import requested_outputs, spec_of
+from inferd.api.oip.parameters import boolean, parameter_path, terms_of, type_name
+from inferd.api.rest.encoder import encode
+from inferd.api.rest.json_data import from_data, from_long_array
+from inferd.api.rest.long_arrays import Array
+from inferd.api.rest.requests import RestInput, RestRequest
+from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits
+from inferd.dtypes import DataType
+from inferd.errors import InvalidInputError, Part, Place
+from inferd.http.messages import HttpBody
+from inferd.runtime.signature import ModelSignature
+
+_ALL_BINARY = "binary_data_output"
+_BINARY = "binary_data"
+
+#: The usual form in JSON.
+_JSON = ResponseForm(as_lists=True)
+
+_PATHS: Mapping[Part, str] = {
+    "model": "model",
+    "inputs": "inputs",
+    "priority": 'parameters["priority"]',
+    "timeout": 'parameters["timeout"]',
+}
+
+
+class RestCodec:
+    """The bodies of inference requests and answers; see `Codec`."""
+
+    def __init__(self, limits: MessageLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+
+    def header(self, request: RestRequest) -> Header:
+        """Return which model ``request`` asks for, and its id."""
+        return Header(request.model, request.version, request.request_id)
+
+    def form(self, request: RestRequest) -> ResponseForm:
+        """Return how ``request`` is to be answered: in JSON where it does not ask for binary data."""
+        all_binary = request.parameters.get(_ALL_BINARY) is True
+        if not request.outputs:
+            return RAW if all_binary else _JSON
+        classes = {output.name: count for output in request.outputs if (count := classes_wanted(output.parameters))}
+        raw = {output.name for output in request.outputs if output.parameters.get(_BINARY, all_binary) is True}
+        as_lists = len(raw) < len({output.name for output in request.outputs})
+        if classes or (raw and as_lists):
+            return ResponseForm(as_lists=as_lists, classes=classes, raw=frozenset(raw) if as_lists else frozenset())
+        return _JSON if as_lists else RAW
+
+    def timeout_s(self, request: RestRequest) -> float | None:
+        """Return the timeout that ``request`` names."""
+        return terms_of(request.parameters)[1]
+
+    def terms(self, outline: RestRequest, signature: ModelSignature) -> Terms:
+        """Return the terms of a request whose ``outline`` was parsed."""
+        priority, timeout_s = terms_of(outline.parameters)
+        return Terms(priority, timeout_s, rows_of(outline.inputs, signature))
+
+    def decode(self, request: RestRequest, signature: ModelSignature) -> DecodedRequest:
+        """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
+        priority, timeout_s = terms_of(request.parameters)
+        if _ALL_BINARY in request.parameters:
+            boolean(_ALL_BINARY, request.parameters[_ALL_BINARY])
+        inputs = self._inputs(request, signature)
+        for position, output in enumerate(request.outputs):
+            _check_binary(position, output.name, output.parameters.get(_BINARY, False))
+        outputs = requested_outputs([(output.name, output.parameters) for output in request.outputs], signature)
+        return DecodedRequest(inputs=inputs, outputs=outputs, priority=priority, timeout_s=timeout_s)
+
+    def field_of(self, request: RestRequest, at: Place | Part) -> str:
+        """Return the path to the field of ``request`` that an error is about."""
+        if not isinstance(at, Place):
+            return _PATHS[at]
+        if at.kind == "output":
+            return f"outputs[{[output.name for output in request.outputs].index(at.name)}].name"
+        position = [tensor.name for tensor in request.inputs].index(at.name)
+        if at.aspect != "elements":
+            return f"inputs[{position}].{at.aspect}"
+        is_json = request.inputs[position].raw is None
+        return f"inputs[{position}]." + ("data" if is_json else parameter_path("binary_data_size"))
+
+    def encode(self, response: Response) -> HttpBody:
+        """Return the body of an answer."""
+        return encode(response)
+
+    def _inputs(self, request: RestRequest, signature: ModelSignature) -> dict[str, NDArray[np.generic]]:
+        inputs: dict[str, NDArray[np.generic]] = {}
+        left = self._limits.elements
+        for index, tensor in enumerate(request.inputs):
+            spec = spec_of(index, tensor, tensor.parameters, inputs, signature)
+            if tensor.raw is not None:
+                start, end = tensor.raw
+                raw = request.body[start:end]
+                inputs[tensor.name] = tensors.from_bytes(
+                    tensor.name, spec.datatype, tensor.shape, raw, self._limits.elements
+                )
+                continue
+            left -= tensors.element_count(tensor.name, tensor.shape)
+            if left < 0:
+                raise tensors.invalid(
+                    tensor.name,
+                    f"expected at most {self._limits.elements} elements in the data of all inputs, got more; "
+                    "send the tensor as binary data (binary_data_size) instead",
+                )
+            inputs[tensor.name] = _from_json(request, tensor, spec.datatype)
+        return inputs
+
+
+def _from_json(request: RestRequest, tensor: RestInput, datatype: DataType) -> NDArray[np.generic]:
+    if isinstance(tensor.data, Array):
+        return from_long_array(tensor.name, datatype, tensor.shape, request.body, tensor.data)
+    return from_data(tensor.name, datatype, tensor.shape, tensor.data)
+
+
+def _check_binary(position: int, name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        msg = f'output "{name}": parameter "{_BINARY}": expected a boolean, got {type_name(value)}'
+        raise InvalidInputError(msg, field=f"outputs[{position}].{parameter_path(_BINARY)}")

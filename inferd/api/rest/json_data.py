@@ -1,0 +1,169 @@
+"""The ``data`` of inputs in JSON, flat or nested, to arrays."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from math import inf, nan, prod
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from inferd.api import tensors
+from inferd.api.oip.parameters import type_name
+from inferd.api.rest.long_arrays import Array, Piece, pieces_of
+from inferd.dtypes import BYTES, DataType
+from inferd.errors import InvalidInputError
+
+#: How to write what JSON has no number for, as protobuf's JSON does.
+NO_NUMBERS: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
+
+_SPACES = np.zeros(256, np.bool_)
+_SPACES[list(b" \t\r\n")] = True
+_CHANGES = np.zeros(256, np.int8)
+_CHANGES[ord("[")] = 1
+_CHANGES[ord("]")] = -1
+_OPEN, _CLOSE, _COMMA, _SPACE, _OTHER = b"[], 0"
+
+
+def from_data(name: str, datatype: DataType, shape: Sequence[int], data: object) -> tensors.Array:
+    """Return the tensor of a short ``data``. Raises `InvalidInputError` if it is not of ``datatype`` and ``shape``."""
+    if not isinstance(data, list):
+        if shape:
+            raise tensors.invalid(name, f"expected an array, got {type_name(data)}")
+        data = [data]
+    elif len(shape) > 1 and data and isinstance(data[0], list):
+        data = _flattened(name, data, shape)
+    return tensors.shaped(name, _elements(name, datatype, data, 0), shape)
+
+
+def _flattened(name: str, data: list[Any], shape: Sequence[int]) -> list[Any]:
+    """Return the elements of a nested array, which must agree with ``shape``."""
+    level = [data]
+    for axis, dimension in enumerate(shape):
+        for each in level:
+            if not isinstance(each, list):
+                raise _disagrees(name, shape, f"{type_name(each)} in place of an array at depth {axis}")
+            if len(each) != dimension:
+                raise _disagrees(name, shape, f"{len(each)} elements at depth {axis}")
+        level = list(chain.from_iterable(level))
+    return level
+
+
+def _disagrees(name: str, shape: Sequence[int], got: str) -> InvalidInputError:
+    return tensors.invalid(name, f"expected a flat array, or one nested as shape {list(shape)} says, got {got}")
+
+
+def from_long_array(
+    name: str, datatype: DataType, shape: Sequence[int], text: memoryview, array: Array
+) -> tensors.Array:
+    """Return the tensor whose ``data`` is a long ``array`` of ``text``. Raises as `from_data`.
+
+    Takes long, in short steps.
+    """
+    expected = tensors.element_count(name, shape)
+    flat: NDArray[Any] = np.empty(expected, datatype.numpy)
+    nesting: _Nesting | None = None
+    filled = 0
+    for piece in pieces_of(text, array):
+        if not filled and expected and len(shape) > 1 and piece.text.lstrip().startswith(b"["):
+            nesting = _Nesting(name, shape)
+        values = _parsed(name, piece.text if nesting is None else nesting.flattened(piece))
+        if not values and (filled or not piece.is_last):
+            raise _not_json(name, "a comma without an element")
+        if filled + len(values) > expected:
+            raise tensors.invalid(name, f"expected {expected} elements for shape {list(shape)}, got more")
+        flat[filled : filled + len(values)] = _elements(name, datatype, values, filled)
+        filled += len(values)
+    return tensors.shaped(name, flat[:filled], shape)
+
+
+def _parsed(name: str, text: bytes) -> list[Any]:
+    try:
+        values: list[Any] = orjson.loads(b"[%b]" % text)
+    except orjson.JSONDecodeError as error:
+        raise _not_json(name, error.msg) from None
+    return values
+
+
+def _not_json(name: str, text: str) -> InvalidInputError:
+    return tensors.invalid(name, f"data is not valid JSON: {text}")
+
+
+class _Nesting:
+    """Checks that the brackets of an array agree with a shape of some elements, piece by piece.
+
+    The place of each comma among the elements says how many arrays end and begin there.
+    """
+
+    __slots__ = ("_before", "_commas", "_depth", "_name", "_rows", "_shape")
+
+    def __init__(self, name: str, shape: Sequence[int]) -> None:
+        self._name = name
+        self._shape = shape
+        #: Elements of the inner arrays, from the innermost on.
+        self._rows = [prod(shape[axis:]) for axis in range(len(shape) - 1, 0, -1)]
+        self._depth = 1
+        self._commas = 0
+        #: The last byte that is no space.
+        self._before = _OPEN
+
+    def flattened(self, piece: Piece) -> bytes:
+        """Return the text of ``piece`` with spaces for brackets. Raises `InvalidInputError` if it is nested wrong."""
+        text = np.frombuffer(piece.text, np.uint8).copy()
+        seen = text if piece.outside is None else np.where(piece.outside, text, np.uint8(_OTHER))
+        end = b"]" if piece.is_last else b","
+        self._check(np.append(seen[~_SPACES[seen]], np.frombuffer(end, np.uint8)))
+        text[(seen == _OPEN) | (seen == _CLOSE)] = _SPACE
+        return text.tobytes()
+
+    def _check(self, seen: NDArray[np.uint8]) -> None:
+        before = np.empty_like(seen)
+        before[0], before[1:] = self._before, seen[:-1]
+        self._before = seen[-1]
+        begins = (before == _OPEN) | (before == _COMMA)
+        ends = (seen == _CLOSE) | (seen == _COMMA)
+        # An array begins where an element may, nothing but an end follows its end, and there is an element.
+        if ((seen == _OPEN) & ~begins).any() or ((before == _CLOSE) & ~ends).any() or (begins & ends).any():
+            raise self._wrong()
+        depths = self._depth + np.cumsum(_CHANGES[seen], dtype=np.int64)
+        self._depth = int(depths[-1])
+        at_commas = depths[seen == _COMMA]
+        numbers = np.arange(self._commas + 1, self._commas + 1 + at_commas.size)
+        self._commas += at_commas.size
+        expected = np.full(at_commas.size, len(self._shape))
+        for elements in self._rows:
+            expected -= numbers % elements == 0
+        elements_at = depths[~ends & (seen != _OPEN)]
+        if (at_commas != expected).any() or (elements_at != len(self._shape)).any():
+            raise self._wrong()
+
+    def _wrong(self) -> InvalidInputError:
+        return _disagrees(self._name, self._shape, "brackets in other places")
+
+
+def _elements(name: str, datatype: DataType, values: list[Any], first: int) -> tensors.Array:
+    """Return ``values`` as elements of ``datatype``; the first is element ``first`` of the tensor."""
+    kind = datatype.numpy.kind
+    kinds = set(map(type, values))
+    if datatype is BYTES:
+        _expect(name, "strings", values, kinds, {str}, first)
+        return tensors.from_strings(name, datatype, values)
+    if kind == "b":
+        _expect(name, "booleans", values, kinds, {bool}, first)
+        return tensors.from_bools(name, datatype, values)
+    if kind in "iu":
+        _expect(name, "integers", values, kinds, {int}, first)
+        return tensors.from_integers(name, datatype, values, first)
+    if str in kinds:
+        values = [NO_NUMBERS.get(value, value) if isinstance(value, str) else value for value in values]
+        kinds = set(map(type, values))
+    _expect(name, "numbers", values, kinds, {int, float}, first)
+    return tensors.from_floats(name, datatype, values, first)
+
+
+def _expect(name: str, expected: str, values: list[Any], kinds: set[type], allowed: set[type], first: int) -> None:
+    if not kinds <= allowed:
+        position = next(position for position, value in enumerate(values) if type(value) not in allowed)
+        msg = f"expected {expected}, got {type_name(values[position])} as element {first + position}"
+        raise tensors.invalid(name, msg)

@@ -1,0 +1,88 @@
+"""Read JSON from strangers: strictly, and in steps that do not hold the interpreter lock for long."""
+
+import json
+import re
+from collections import deque
+from typing import Any
+
+import orjson
+
+from inferd.errors import InvalidInputError
+
+#: JSON of up to this size is parsed in one step.
+QUICK_BYTES = 64 * 1024
+
+#: What each name in an object matches, and little else does.
+_NAME_END = re.compile(rb'"\s*:')
+
+_NO_NUMBERS = (b"NaN", b"Infinity", b"-Infinity", b"nan", b"inf")
+
+
+def read_object(text: bytes | memoryview) -> dict[str, Any]:
+    """Parse at most `QUICK_BYTES` of JSON, which must be one object. Raises `InvalidInputError`.
+
+    Names that an object has twice are refused: readers differ in which of the values they take.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInputError(_explain(bytes(text), error)) from None
+    if not isinstance(value, dict):
+        raise InvalidInputError("the body: expected a JSON object, got another value")
+    _reject_duplicates(bytes(text), value)
+    return value
+
+
+def _explain(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return what is wrong with ``text``, with its place and a hint where one is known."""
+    # The parser counts characters.
+    position = len(text.decode(errors="replace")[: error.pos].encode())
+    reason = error.msg
+    if not text.strip():
+        reason = "it is empty"
+    elif text.startswith(_NO_NUMBERS, position):
+        reason = 'JSON has no NaN and no Infinity: send the strings "NaN", "Infinity" or "-Infinity", or binary data'
+    return f"the body is not valid JSON: {reason} (byte {position})"
+
+
+def end_of_object(text: bytes) -> int | None:
+    """Return how long the JSON at the beginning of ``text`` is; None if there is none."""
+    try:
+        # As bytes are decoded to characters one by one, positions in both are the same.
+        return json.JSONDecoder().raw_decode(text.decode("latin-1"))[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reject_duplicates(text: bytes, value: dict[str, Any]) -> None:
+    """Raise `InvalidInputError` if an object in ``text`` has a name twice; ``value`` is what it was parsed to."""
+    # If there are no more ends of names than names were read, none got lost.
+    if len(_NAME_END.findall(text)) == _count_names(value):
+        return
+    try:
+        json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise InvalidInputError("the body: the JSON is nested too deep") from None
+
+
+def _count_names(value: dict[str, Any]) -> int:
+    count = 0
+    pending: deque[Any] = deque((value,))
+    while pending:
+        each = pending.pop()
+        if isinstance(each, dict):
+            count += len(each)
+            pending.extend(inner for inner in each.values() if isinstance(inner, dict | list))
+        elif each and isinstance(each[0], dict | list):
+            pending.extend(inner for inner in each if isinstance(inner, dict | list))
+        # Objects after the first of another type only make the exact comparison necessary.
+    return count
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InvalidInputError(f'the body: expected the name "{name}" once in an object, got it again')
+        found[name] = value
+    return found

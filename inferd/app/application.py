@@ -22,12 +22,13 @@ from inferd.app.shutdown_watchdog import ShutdownWatchdog
 from inferd.app.telemetry import Telemetry, build_telemetry
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
+from inferd.http.server import HttpServer
 from inferd.models.registry import ModelRegistry
 from inferd.models.remote import RemoteRepositories
 from inferd.models.repository import ModelSource
 from inferd.models.version import ModelVersion
-from inferd.observability.http.server import MOST_CONNECTIONS, HttpServer
 from inferd.observability.metrics.registry import MetricSources
+from inferd.observability.monitoring import MOST_CONNECTIONS, monitoring_server
 from inferd.observability.trailers import TrailersInterceptor
 from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options
@@ -101,7 +102,7 @@ class Application:
             remote=remote,
         )
         self._services = self._build_services(registry, statuses)
-        self._http = self._build_http(http_connections)
+        self._monitoring = self._build_monitoring(http_connections)
         self._grpc_port = 0
 
     def _build_services(self, registry: ModelRegistry, statuses: StatusTable) -> InferenceServices:
@@ -116,8 +117,8 @@ class Application:
             is_ready=self._readiness.is_ready,
         )
 
-    def _build_http(self, max_connections: int) -> HttpServer:
-        return HttpServer(
+    def _build_monitoring(self, max_connections: int) -> HttpServer:
+        return monitoring_server(
             host=self._settings.server.monitoring_host,
             port=self._settings.server.metrics_port,
             registry=self._telemetry.registry,
@@ -144,7 +145,7 @@ class Application:
         self._telemetry.tracing.start()
         self._telemetry.gpus.start()
         self._models.start()
-        self._http.start()
+        self._monitoring.start()
         self._readiness.start()
         check_grpcio()
         self._server.start()
@@ -196,7 +197,7 @@ class Application:
     @property
     def metrics_address(self) -> str:
         """The address of HTTP, with the actual port."""
-        return f"{self._settings.server.monitoring_host}:{self._http.port}"
+        return f"{self._settings.server.monitoring_host}:{self._monitoring.port}"
 
     def change_log(self, settings: LogSettings) -> None:
         """Apply other levels and ``access``. May be called from any thread; does nothing before `start`."""
@@ -298,7 +299,7 @@ class Application:
 
     def _stop_components(self) -> None:
         self._services.stop(_UNLOAD_TIMEOUT_S)
-        self._http.stop()
+        self._monitoring.stop()
         self._security.stop()
         self._telemetry.gpus.stop()
         self._telemetry.tracing.stop()

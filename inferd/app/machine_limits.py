@@ -11,7 +11,7 @@ from typing import TypeVar
 from inferd.config.section import Section
 from inferd.config.settings import Backpressure, Settings
 from inferd.models.settings import max_threads_per_run
-from inferd.observability.http.server import MOST_CONNECTIONS
+from inferd.observability.monitoring import MOST_CONNECTIONS
 from inferd.runtime.resources import cgroup_directories, read_file, usable_bytes, usable_cores
 
 #: Descriptors opened after the start: gRPC's own, reloaded models and credentials, the log.

@@ -10,7 +10,7 @@ from inferd.config.settings import Settings
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import IN_PROGRESS, ModelState
 from inferd.models.version import ModelVersion
-from inferd.observability.http.server import Health
+from inferd.observability.monitoring import Health
 from inferd.observability.poll_watch import PollWatch
 from inferd.plain_text import listed
 

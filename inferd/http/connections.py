@@ -102,11 +102,20 @@ class Connection(web.RequestHandler):
         "_registry",
         "began_at",
         "body",
+        "handshake",
         "refusal",
     )
 
-    def __init__(self, registry: Registry, server: web.Server, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        handshake: asyncio.Task[None] | None,
+        **options: Any,
+    ) -> None:
         super().__init__(server, loop=loop, **options)
+        self.handshake = handshake
         self._registry = registry
         self._certificate: bytes | None = None
         self._auth_context: Mapping[str, Sequence[bytes]] | None = None

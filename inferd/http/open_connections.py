@@ -1,6 +1,7 @@
 """All open connections of a server: which to close when there are too many, when it is time, and in a drain."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Iterator
 
@@ -22,7 +23,8 @@ class OpenConnections:
         self.is_draining = False
         #: Set when the last connection has been closed in a drain.
         self.drained = threading.Event()
-        self._handshakes: dict[asyncio.Task[None], None] = {}
+        #: With the times when they began.
+        self._handshakes: dict[asyncio.Task[None], float] = {}
         self._idle: dict[Connection, None] = {}
         self._busy: dict[Connection, None] = {}
 
@@ -35,23 +37,27 @@ class OpenConnections:
         """Return all connections whose handshake is complete."""
         return [*self._idle, *self._busy]
 
-    def begin_handshake(self, task: asyncio.Task[None], limit: int) -> None:
+    def begin_handshake(self, task: asyncio.Task[None], now: float, limit: int) -> None:
         """Count a connection in its handshake; above ``limit`` the oldest of them is closed."""
         if len(self._handshakes) >= limit:
-            next(iter(self._handshakes)).cancel()
-        self._handshakes[task] = None
+            self._cancel_handshake()
+        self._handshakes[task] = now
         task.add_done_callback(self._end_handshake)
 
     def make_room(self) -> bool:
         """Close a connection if there are as many as there may be. Returns False if all of them are being served."""
         if self.count < self.limits.max_connections:
             return True
-        if self._handshakes:
-            next(iter(self._handshakes)).cancel()
+        idle = next(iter(self._idle), None)
+        handshake_at = next(iter(self._handshakes.values()), math.inf)
+        if handshake_at < (math.inf if idle is None else idle.began_at):
+            self._cancel_handshake()
             return True
-        victim = next(iter(self._idle), None) or next(self._incomplete(), None)
+        victim = idle or next(self._incomplete(), None)
         if victim is None:
             return False
+        # At once, or it would be chosen again.
+        self.closed(victim)
         victim.hang_up()
         return True
 
@@ -71,7 +77,10 @@ class OpenConnections:
     # -- called by connections
 
     def opened(self, connection: Connection) -> None:
-        """Count a connection, which is idle."""
+        """Count a connection, whose handshake is complete, and which is idle."""
+        if connection.handshake is not None:
+            self._handshakes.pop(connection.handshake, None)
+            connection.handshake = None
         self._idle[connection] = None
 
     def became_busy(self, connection: Connection) -> None:
@@ -90,8 +99,13 @@ class OpenConnections:
         self._busy.pop(connection, None)
         self._note_drained()
 
-    def _end_handshake(self, task: asyncio.Task[None]) -> None:
+    def _cancel_handshake(self) -> None:
+        task = next(iter(self._handshakes))
         del self._handshakes[task]
+        task.cancel()
+
+    def _end_handshake(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.pop(task, None)
         self._note_drained()
 
     def _incomplete(self) -> Iterator[Connection]:

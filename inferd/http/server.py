@@ -169,7 +169,7 @@ class HttpServer:
             connection.close()
             return
         task = asyncio.create_task(self._connect(connection, server))
-        connections.begin_handshake(task, _MAX_HANDSHAKES)
+        connections.begin_handshake(task, asyncio.get_running_loop().time(), _MAX_HANDSHAKES)
 
     async def _connect(self, connection: socket.socket, server: "_AiohttpServer") -> None:
         """Make a connection of a socket, after the TLS handshake."""
@@ -180,8 +180,10 @@ class HttpServer:
                 "ssl_handshake_timeout": self._connections.limits.header_timeout_s,
                 "ssl_shutdown_timeout": _TLS_END_S,
             }
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(server, connection, **options)
+            await loop.connect_accepted_socket(lambda: server.protocol(task), connection, **options)
         except (OSError, asyncio.CancelledError):
             # Not TLS, too slow, gone, or closed by us; asyncio has closed it.
             return
@@ -237,9 +239,9 @@ class _AiohttpServer(web.Server):
             "logger": log,
         }
 
-    def __call__(self) -> Connection:
-        """Return the protocol of a new connection."""
-        return Connection(self._open, self, self._in_loop, **self._options)
+    def protocol(self, handshake: asyncio.Task[None] | None) -> Connection:
+        """Return the protocol of a new connection, which ``handshake`` makes."""
+        return Connection(self._open, self, self._in_loop, handshake, **self._options)
 
     def _begin_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         refusal = refusal_of(message, protocol.head_bytes, self._open.limits.max_head_bytes)

@@ -13,7 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from inferd.config.security import TlsSettings
-from inferd.observability.http.server import Health, HttpServer
+from inferd.http.server import HttpServer
+from inferd.observability.monitoring import Health, monitoring_server
 from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair
 from tests.load import eventually
@@ -42,7 +43,7 @@ def serve() -> Iterator[Serve]:
         registry = CollectorRegistry()
         Gauge("answer", "of all", registry=registry).set(42)
         ready = Health(ok=True)
-        server = HttpServer(
+        server = monitoring_server(
             host="127.0.0.1",
             port=0,
             registry=registry,
@@ -113,7 +114,7 @@ def test_metrics_and_probes(serve: Serve, tls: ServerTls, authority: Authority) 
 
 def test_unexpected_body(serve: Serve, tls: ServerTls, authority: Authority) -> None:
     """The response is complete, and ends with a close notification."""
-    sent = b"POST /metrics HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000
+    sent = b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000
     assert raw(serve(tls), sent, context(authority)).startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
 
 
@@ -128,7 +129,7 @@ def test_changed_certificate(serve: Serve, tmp_path: Path, authority: Authority)
     ):
         other.issue(*LOCAL_NAMES).save(tmp_path)
         tls.load()
-        encrypted.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        encrypted.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
         assert encrypted.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert get(server, "/livez", context(other))[0] == 200
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -163,7 +164,7 @@ def test_expiring_client_certificate(serve: Serve, tmp_path: Path, authority: Au
         ):
             assert bool(encrypted.session_reused) == (session is not None)
             session = encrypted.session
-            encrypted.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            encrypted.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
             return encrypted.recv(12)
 
     for valid_s in (2, 8, 32):  # As long as this machine needs to use it.
@@ -198,7 +199,7 @@ def test_plain_http(serve: Serve, tls: ServerTls, authority: Authority, caplog: 
     """Closed, and not logged."""
     server = serve(tls)
     with caplog.at_level(logging.INFO):
-        for sent in (b"GET /livez HTTP/1.1\r\n\r\n", bytes(range(256)) * 64):
+        for sent in (b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n", bytes(range(256)) * 64):
             with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
                 connection.sendall(sent)
                 assert not received(connection).startswith(b"HTTP")

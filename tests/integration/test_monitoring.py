@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.observability.http.server import BindError, Health, HttpServer
+from inferd.http.listener import BindError
+from inferd.http.server import HttpServer
+from inferd.observability.monitoring import Health, monitoring_server
 from tests.patience import PATIENCE_S
 
 Serve = Callable[..., HttpServer]
@@ -27,7 +29,7 @@ def serve() -> Iterator[Serve]:
 
     def _serve(registry: CollectorRegistry | None = None, **options: object) -> HttpServer:
         defaults = {"host": "127.0.0.1", "port": 0, "readiness": lambda: Health(ok=True), "timeout_s": 30.0}
-        server = HttpServer(registry=registry or CollectorRegistry(), **{**defaults, **options})
+        server = monitoring_server(registry=registry or CollectorRegistry(), **{**defaults, **options})
         server.start()
         servers.append(server)
         return server
@@ -144,7 +146,7 @@ def test_other_methods(serve: Serve) -> None:
     """Rejected with the allowed ones, also with a large body."""
     server = serve()
     assert request(server, "/livez", "DELETE")[0] == 405
-    answer = raw(server, b"POST /metrics HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
+    answer = raw(server, b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n" + b"x" * 500_000)
     assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
     assert b"\r\nAllow: GET, HEAD\r\n" in answer
 
@@ -153,7 +155,7 @@ def test_invalid_http(serve: Serve) -> None:
     """An error response, and the server continues."""
     server = serve()
     assert raw(server, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400 ")
-    assert raw(server, b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+    assert raw(server, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40_000 + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
     assert request(server, "/livez")[0] == 200
 
 
@@ -200,7 +202,7 @@ def ask_again_and_again(path: str) -> Callable[[HttpServer], None]:
 
 def send_a_body_without_end(server: HttpServer) -> None:
     with connect(server) as connection, suppress(ConnectionError):
-        connection.sendall(b"POST /livez HTTP/1.1\r\n\r\n")
+        connection.sendall(b"POST /livez HTTP/1.1\r\nHost: a\r\n\r\n")
         while True:
             connection.sendall(bytes(65536))
 
@@ -218,7 +220,7 @@ def test_flood_stays_within_cpu_budget(
 ) -> None:
     """A fifth of a core, so that calls are served meanwhile."""
     server = serve(registry, timeout_s=timeout_s)
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "http")
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "monitoring")
     assert thread.ident is not None
     cpu_clock = time.pthread_getcpuclockid(thread.ident)
     began_at, used_s = time.monotonic(), time.clock_gettime(cpu_clock)
@@ -232,7 +234,7 @@ def test_flood_stays_within_cpu_budget(
     assert used_s < 0.1 + 0.2 * (time.monotonic() - began_at) + 0.05
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nX-a: b\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nHost: a\r\nX-a: b\r\n"])
 def test_incomplete_request_times_out(serve: Serve, sent: bytes) -> None:
     """The timeout is for the whole request, so sending a byte now and then does not help."""
     server = serve(timeout_s=0.05)
@@ -253,7 +255,7 @@ def test_slow_clients_do_not_block_probes(serve: Serve) -> None:
     """At the limit of connections, the oldest is closed, well before its timeout."""
     server = serve(max_connections=2)
     with connect(server) as first, connect(server) as second:
-        second.sendall(b"GET /livez HTTP/1.1\r\n")
+        second.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n")
         assert request(server, "/livez")[0] == 200
         assert closed(first)
         second.sendall(b"\r\n")
@@ -263,7 +265,7 @@ def test_slow_clients_do_not_block_probes(serve: Serve) -> None:
 def test_client_that_disconnects(serve: Serve) -> None:
     """During a request or before its answer."""
     server = serve()
-    for sent in (b"GET /liv", b"GET /livez HTTP/1.1\r\n\r\n"):
+    for sent in (b"GET /liv", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"):
         connect(server).close()
         with connect(server) as connection:
             connection.sendall(sent)
@@ -278,14 +280,16 @@ def test_stop_closes_connections_and_ends_thread(serve: Serve) -> None:
         assert request(server, "/livez")[0] == 200
         server.stop()
         assert closed(idle)
-    assert not any(thread.name == "http" for thread in threading.enumerate())
+    assert not any(thread.name == "monitoring" for thread in threading.enumerate())
     again = serve(port=port)
     assert request(again, "/livez")[0] == 200
 
 
 def test_stop_without_start() -> None:
     """An application that fails early stops its components."""
-    server = HttpServer(host="127.0.0.1", port=0, registry=CollectorRegistry(), readiness=lambda: Health(ok=True))
+    server = monitoring_server(
+        host="127.0.0.1", port=0, registry=CollectorRegistry(), readiness=lambda: Health(ok=True)
+    )
     server.stop()
     server.stop()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.observability.http.pace import Pace
+from inferd.http.pace import Pace
 from tests.fakes import FakeClock
 
 SHARE, BURST_S, LONGEST_S = 0.25, 0.1, 0.5

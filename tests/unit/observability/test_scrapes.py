@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from inferd.observability.http.scrapes import Renderings
+from inferd.observability.scrapes import Renderings
 from tests.fakes import FakeClock
 
 COST_S = 0.01

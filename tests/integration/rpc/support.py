@@ -134,6 +134,10 @@ def usual_handlers(held: Held, opened: list[Any]) -> dict[str, Any]:
     }
 
 
+#: The core would widen HTTP/2 windows by what it measures, which depends on how busy the machine is.
+_FIXED_WINDOWS = (("grpc.http2.bdp_probe", 0),)
+
+
 class Running:
     """A server on a port of its own, and a channel to it."""
 
@@ -142,7 +146,8 @@ class Running:
         self.held = Held()
         self.opened: list[Any] = []
         interceptors = [self.recorder, *settings.pop("interceptors", ())]
-        self.server = Server(interceptors=interceptors, **settings)
+        options = [*_FIXED_WINDOWS, *settings.pop("options", ())]
+        self.server = Server(interceptors=interceptors, options=options, **settings)
         self.server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(
@@ -154,7 +159,7 @@ class Running:
         self.address = f"127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(
             self.address,
-            options=[("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)],
+            options=[*_FIXED_WINDOWS, ("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)],
         )
 
     def start(self) -> "Running":

@@ -1,0 +1,215 @@
+"""The operations of the status page: its files, which are open, and its data, which its caller may see."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import grpc
+import orjson
+
+import inferd
+from inferd.api.admission import ModelView
+from inferd.api.status import StatusTable
+from inferd.api.unary import abort
+from inferd.api.v1.routing import change_routing, routing_settings
+from inferd.call_context import log_fields
+from inferd.config.repository import ModelControl
+from inferd.errors import InvalidInputError, OverloadedError, ServingError
+from inferd.http.messages import HttpBody, HttpHandler, HttpMessage, Operation
+from inferd.models.registry import ModelRegistry
+from inferd.models.router import Router
+from inferd.page import routes
+from inferd.page.assets import SAFE_HEADERS, Assets
+from inferd.page.examples import example_of
+from inferd.page.history import History
+from inferd.page.models import described_models
+from inferd.page.sampler import INTERVAL_S, KEPT_S, CounterSources, Sampler
+from inferd.page.series import model_series, recent_figures, server_series
+from inferd.plain_text import clipped
+from inferd.rpc import UnaryCall
+from inferd.rpc.worker_pool import WorkerPool
+from inferd.security.authorization.methods import MethodKind
+
+_log = logging.getLogger(__name__)
+
+_DATA_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"), *SAFE_HEADERS)
+
+_OFF = HttpBody(
+    b"The status page is switched off: server.http.status_page is false.\n",
+    (("Content-Type", "text/plain; charset=utf-8"), *SAFE_HEADERS),
+    status=404,
+)
+
+#: Requests for data that may wait for the thread that answers them.
+_MAX_WAITING = 32
+_RETRY_AFTER_S = 1.0
+
+#: Intervals of which the numbers in the list of models are averages.
+_RECENT = 5
+
+#: No request of the page is larger.
+_MAX_BODY_BYTES = 4096
+
+_INTERNAL_ERROR = "internal error"
+
+#: Makes the answer to a request, or raises `ServingError`.
+Respond = Callable[[ModelView, HttpMessage], Any]
+
+
+def switched_off() -> Iterator[tuple[str, Operation]]:
+    """Yield what is in the place of a page that is switched off, as `StatusPage.operations` does."""
+    yield _operation(routes.INDEX, lambda call, _: _reply(call, _OFF))
+
+
+class StatusPage:
+    """The page of one server.
+
+    Threads: handlers are called on the poll thread, the main one calls the rest. Data is put together in a thread of
+    its own, because it takes milliseconds with many models.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: ModelRegistry,
+        router: Router,
+        statuses: StatusTable,
+        sources: CounterSources,
+        control: ModelControl,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._registry = registry
+        self._router = router
+        self._statuses = statuses
+        self._control = control
+        self._is_ready = is_ready
+        self._sampler = Sampler(sources)
+        self._assets = Assets()
+        self._threads = WorkerPool("inferd-page", threads=1, max_waiting=_MAX_WAITING)
+
+    def operations(self) -> Iterator[tuple[str, Operation]]:
+        """Yield each operation with the template of its path, for a router."""
+        yield _operation(routes.INDEX, self._assets.index)
+        yield _operation(routes.FILE, self._assets.file)
+        yield _operation(routes.STATUS, partial(self._answer, self._status))
+        yield _operation(routes.HISTORY, partial(self._answer, self._model_history))
+        yield _operation(routes.EXAMPLE, partial(self._answer, self._example))
+        yield _operation(routes.LABELS, partial(self._guarded, self._label))
+
+    def start(self) -> None:
+        """Start sampling."""
+        self._sampler.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the threads. Return False if one is still busy after the timeout."""
+        self._sampler.stop()
+        return self._threads.stop(timeout_s)
+
+    @property
+    def _history(self) -> History:
+        return self._sampler.history
+
+    def _answer(self, respond: Respond, call: UnaryCall, message: HttpMessage) -> None:
+        """Answer ``call`` from the thread for data, when it has been charged to its caller's quota."""
+        view = ModelView(self._registry, call)
+        try:
+            view.charge(message.path.get("model"))
+            if not self._threads.submit(partial(self._guarded, respond, call, message, view)):
+                text = f"{_MAX_WAITING} requests for the status page wait"
+                raise OverloadedError(text, retry_after_s=_RETRY_AFTER_S, reason="STATUS_PAGE")
+        except ServingError as error:
+            abort(call, self._statuses, error)
+
+    def _guarded(self, respond: Respond, call: UnaryCall, message: HttpMessage, view: ModelView | None = None) -> None:
+        """Answer ``call``; with a status if that fails."""
+        try:
+            content = respond(view or ModelView(self._registry, call), message)
+            body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+        except ServingError as error:
+            abort(call, self._statuses, error)
+        except Exception:  # noqa: BLE001  (the call must end, without internals in its status)
+            _log.exception("%s failed", call.method, extra=log_fields(call))
+            call.abort(grpc.StatusCode.INTERNAL, _INTERNAL_ERROR)
+        else:
+            _reply(call, HttpBody(body, _DATA_HEADERS))
+
+    def _status(self, view: ModelView, message: HttpMessage) -> dict[str, Any]:
+        """Return all that the page shows of the server; the models only if they have changed for the page."""
+        models = described_models(view, self._router.routing)
+        digest = hashlib.sha256(orjson.dumps(models)).hexdigest()[:16]
+        intervals = self._history.since(_number(message.query, "since"))
+        recent = self._history.since(0)[-_RECENT:]
+        visible = None if view.sees_everything else partial(view.allows, MethodKind.METADATA)
+        return {
+            "server": {
+                "version": inferd.__version__,
+                "ready": self._is_ready(),
+                "principal": view.principal,
+                "control": self._control.value,
+                "interval_s": INTERVAL_S,
+                "kept_s": KEPT_S,
+            },
+            "digest": digest,
+            "models": None if message.query.get("digest") == digest else models,
+            "recent": recent_figures(recent, visible),
+            "history": {"last": intervals[-1].number if intervals else 0, **server_series(intervals, visible)},
+        }
+
+    def _model_history(self, view: ModelView, message: HttpMessage) -> dict[str, Any]:
+        """Return the series of one model."""
+        name = view.find(message.path["model"], "").name
+        intervals = self._history.since(_number(message.query, "since"))
+        return {"model": name, "last": intervals[-1].number if intervals else 0, **model_series(intervals, name)}
+
+    def _example(self, view: ModelView, message: HttpMessage) -> dict[str, Any]:
+        """Return an example request, which may be a recorded one, to those who may call the model."""
+        version = view.find(message.path["model"], message.query.get("version", ""))
+        view.require(MethodKind.INFER, version.name)
+        return example_of(version, _number(message.query, "number"))
+
+    def _label(self, view: ModelView, message: HttpMessage) -> dict[str, Any]:
+        """Give a label to a version, or take it away; on the poll thread, so that no other change gets lost."""
+        name = view.visible(message.path["model"])
+        view.require(MethodKind.ADMIN, name)
+        label, version = _label_of(message.body)
+        routing = self._router.routing(name).model_dump(exclude_none=True)
+        labels = {each: number for each, number in routing["labels"].items() if each != label}
+        if version:
+            labels[label] = version
+        settings = routing_settings({**routing, "labels": labels})
+        change_routing(self._router, name, settings, principal=view.principal)
+        return {"labels": settings.labels}
+
+
+def _operation(method: str, handler: HttpHandler) -> tuple[str, Operation]:
+    return method.partition(" ")[2], Operation(method=method, handler=handler, max_body_bytes=_MAX_BODY_BYTES)
+
+
+def _reply(call: UnaryCall, body: HttpBody) -> None:
+    call.reply(body)
+
+
+def _number(query: Mapping[str, str], name: str) -> int:
+    """Return a number of the query, 0 without it. Raises `InvalidInputError`."""
+    text = query.get(name, "0")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 15:
+        raise InvalidInputError(f'{name}: expected a number, got "{clipped(text)}"', field=name)
+    return int(text)
+
+
+def _label_of(body: bytes | bytearray) -> tuple[str, str]:
+    """Return label and version of a request; no version takes the label away. Raises `InvalidInputError`."""
+    try:
+        content = orjson.loads(body)
+    except ValueError:
+        raise InvalidInputError("expected a JSON object with label and version, got other bytes") from None
+    if not isinstance(content, dict) or set(content) - {"label", "version"}:
+        raise InvalidInputError("expected a JSON object with label and version, and nothing else")
+    label, version = content.get("label"), content.get("version")
+    if not isinstance(label, str) or not label:
+        raise InvalidInputError("label: expected a text that is not empty", field="label")
+    if version is not None and not isinstance(version, str):
+        raise InvalidInputError("version: expected the number of a version as text, or null", field="version")
+    return label, version or ""

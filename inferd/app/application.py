@@ -15,6 +15,7 @@ from inferd.api.reflection import add_reflection
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices
 from inferd.api.status import StatusTable
 from inferd.api.wire_scanner import MessageLimits
+from inferd.app.http_inference import HttpInference
 from inferd.app.machine_limits import LoweredSetting
 from inferd.app.readiness import Readiness
 from inferd.app.served_models import ServedModels
@@ -103,6 +104,7 @@ class Application:
         )
         self._services = self._build_services(registry, statuses)
         self._monitoring = self._build_monitoring(http_connections)
+        self._http: HttpInference | None = None
         self._grpc_port = 0
 
     def _build_services(self, registry: ModelRegistry, statuses: StatusTable) -> InferenceServices:
@@ -128,8 +130,15 @@ class Application:
             max_connections=max_connections,
         )
 
+    def _build_http(self) -> HttpInference | None:
+        server = self._settings.server
+        if server.http_host is None:
+            return None
+        operations = self._services.operations(server.max_message_bytes)
+        return HttpInference(server, server.http_host, self._server, operations, self._transport.http_context)
+
     def start(self) -> None:
-        """Bind both ports and answer on them; health reports NOT_SERVING for now.
+        """Bind all ports and answer on them; health reports NOT_SERVING for now.
 
         Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
         """
@@ -140,16 +149,19 @@ class Application:
         self._transport.start()
         self._security.start()
         self._add_services()
+        self._http = self._build_http()
         self._telemetry.metrics.set_sources(self._metric_sources())
         self._grpc_port = self._transport.listen(self._server)
         self._telemetry.tracing.start()
         self._telemetry.gpus.start()
         self._models.start()
         self._monitoring.start()
+        if self._http is not None:
+            self._http.start()
         self._readiness.start()
         check_grpcio()
         self._server.start()
-        _log.info("listening", extra={"grpc": self.grpc_address, "metrics": self.metrics_address})
+        _log.info("listening", extra=self._addresses())
 
     def _log_warnings(self) -> None:
         for each in self._lowered:
@@ -196,8 +208,13 @@ class Application:
 
     @property
     def metrics_address(self) -> str:
-        """The address of HTTP, with the actual port."""
+        """The address of metrics and probes, with the actual port."""
         return f"{self._settings.server.monitoring_host}:{self._monitoring.port}"
+
+    def _addresses(self) -> dict[str, str]:
+        """Return the addresses of all ports, by name."""
+        http = {} if self._http is None else {"http": self._http.address}
+        return {"grpc": self.grpc_address, **http, "metrics": self.metrics_address}
 
     def change_log(self, settings: LogSettings) -> None:
         """Apply other levels and ``access``. May be called from any thread; does nothing before `start`."""
@@ -228,8 +245,7 @@ class Application:
         _log.info(
             "ready",
             extra={
-                "grpc": self.grpc_address,
-                "metrics": self.metrics_address,
+                **self._addresses(),
                 "models": self._models.ready_names(),
                 "try": examples(self.grpc_address),
             },
@@ -292,13 +308,20 @@ class Application:
         grace_s = self._settings.server.drain_grace_s
         self._readiness.health.end_watches()
         self._server.poll_loop.call_at(time.monotonic(), self._services.drain)
-        if not self._server.stop(grace_s).wait(grace_s + _CANCELLED_TIMEOUT_S):
+        deadline = time.monotonic() + grace_s
+        stopped = self._server.stop(grace_s)
+        if self._http is not None:
+            self._http.drain()
+            self._http.wait_drained(grace_s)
+        if not stopped.wait(deadline + _CANCELLED_TIMEOUT_S - time.monotonic()):
             _log.error("cancelled calls have not ended")
         # A late poll thread does not matter any more.
         self._readiness.stop()
 
     def _stop_components(self) -> None:
         self._services.stop(_UNLOAD_TIMEOUT_S)
+        if self._http is not None:
+            self._http.stop()
         self._monitoring.stop()
         self._security.stop()
         self._telemetry.gpus.stop()

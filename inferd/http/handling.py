@@ -36,15 +36,19 @@ class HttpCalls:
     ``handle`` is for an `HttpServer`. Calls count among those of gRPC: for ``max_inflight_unary``, for the memory
     budget, and when the server stops, which waits for them within its grace period. See `CallSource`.
 
-    Threads: ``handle`` the http thread; ``cancel_all`` and ``close`` the poll thread.
+    The server does not stop before `end`, as connections that are open may bring more requests.
+
+    Threads: ``handle`` the http thread; ``cancel_all`` and ``close`` the poll thread; ``end`` any.
     """
 
     def __init__(self, server: Server, router: Router) -> None:
         self._router = router
         self._entrance = server.entrance
+        self._poll_loop = server.poll_loop
         self._hand_over = HandOver(server.poll_loop, self._refuse_all)
         #: Those that wait for the poll thread or for their body; on the http thread.
         self._waiting: set[Exchange] = set()
+        self._has_ended = False
         server.add_source(self)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -56,15 +60,21 @@ class HttpCalls:
         answer = await self._exchange(exchange, request)
         return ExchangeResponse(exchange, answer, self._written)
 
+    def end(self) -> None:
+        """Let the server stop when the calls that live have ended."""
+        self._has_ended = True
+        self._poll_loop.call_soon(_look_again)
+
     def cancel_all(self) -> None:
         """See `CallSource.cancel_all`."""
+        self._has_ended = True
         for call in list(self._entrance.live.calls):
             if isinstance(call, HttpCall):
                 call.stop()
 
     def close(self) -> bool:
         """See `CallSource.close`."""
-        return self._hand_over.close()
+        return self._has_ended and self._hand_over.close()
 
     async def _exchange(self, exchange: Exchange, request: web.BaseRequest) -> Answer:
         """Return the answer to ``request``."""
@@ -106,6 +116,10 @@ class HttpCalls:
         """Answer all that wait for the poll thread, which has ended."""
         for exchange in list(self._waiting):
             exchange.answer_without_call(DRAINING)
+
+
+def _look_again() -> None:
+    """Let the poll loop find that it may end."""
 
 
 async def _read(exchange: Exchange, request: web.BaseRequest) -> None:

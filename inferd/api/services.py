@@ -14,10 +14,13 @@ from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.oip.service import OpenInferenceService
 from inferd.api.open_streams import OpenStreams
 from inferd.api.repository import RepositoryControl
+from inferd.api.rest.routes import PATHS
+from inferd.api.rest.service import RestService
 from inferd.api.status import StatusTable
 from inferd.api.v1.service import InferenceService
 from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import ModelUnavailableError
+from inferd.http.messages import Operation
 from inferd.models.manager import ModelManager
 from inferd.models.on_demand import OnDemandLoads
 from inferd.models.registry import ModelRegistry
@@ -32,14 +35,14 @@ INFERENCE_SERVICE_NAMES = (_INFERENCE.full_name, _OPEN_INFERENCE.full_name)
 
 
 def method_names() -> frozenset[str]:
-    """Return the full name of each method, as calls carry it: ``/package.Service/Method``."""
+    """Return the full name of each method, as calls carry it: ``/package.Service/Method``, or a verb and a path."""
     return frozenset(
         f"/{service.full_name}/{method.name}" for service in (_INFERENCE, _OPEN_INFERENCE) for method in service.methods
-    )
+    ).union(PATHS)
 
 
 class InferenceServices:
-    """Both inference services on one registry.
+    """Both inference services, and the REST form of the second, on one registry.
 
     Call `add_to` before the server starts, `drain` when it begins to stop, and `stop` when it has stopped.
     """
@@ -66,6 +69,7 @@ class InferenceServices:
         self._streams = OpenStreams()
         self._large_messages: LargeMessages | None = None
         self._control: RepositoryControl | None = None
+        self._rest: RestService | None = None
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
@@ -89,6 +93,12 @@ class InferenceServices:
                 grpc.method_handlers_generic_handler(_OPEN_INFERENCE.full_name, open_inference.handlers()),
             ]
         )
+        self._rest = RestService(resources, self._control, answers)
+
+    def operations(self, max_body_bytes: int) -> list[tuple[str, Operation]]:
+        """Return those of HTTP, with the templates of their paths; after `add_to`. Larger bodies are refused."""
+        assert self._rest is not None, "the services have been added to a server"
+        return list(self._rest.operations(max_body_bytes))
 
     def settle(self, settled: Callable[[], None]) -> None:
         """Call ``settled`` on the poll thread once every request whose model has been looked up is in its queue.

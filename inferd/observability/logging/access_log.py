@@ -31,9 +31,10 @@ _LEVELS = {
 }
 _LEVEL_NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 
-#: Fields of annotations that few calls have: the counts of a stream, the trace, the wait for a model on demand, and the
-#: id in a message if the metadata has another one.
+#: Fields of annotations that some calls have: the status of HTTP, the counts of a stream, the trace, the wait for a
+#: model on demand, and the id in a message if the metadata has another one.
 _RARE = {
+    "http_status": "http_status",
     **{name: name for name in ("requests", "messages_in", "messages_out", "trace_id", "span_id", LOAD_WAIT_KEY)},
     OWN_ID_KEY: "id",
 }

@@ -1,4 +1,7 @@
-"""The kind of each method, which rules refer to. A test fails for a method that is served and not listed here."""
+"""The kind of each method, which rules refer to. A test fails for a method that is served and not listed here.
+
+Methods of HTTP are verbs and paths, with parameters in place of names.
+"""
 
 from enum import StrEnum
 
@@ -15,7 +18,13 @@ class MethodKind(StrEnum):
 
 _OWN = "/inferd.v1.InferenceService"
 _OPEN_INFERENCE = "/inference.GRPCInferenceService"
+_MODEL = "/v2/models/{model}"
+_REPOSITORY = "/v2/repository"
 _CHANNELZ = "/grpc.channelz.v1.Channelz"
+_REFLECTION = (
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
 
 _KINDS = {
     MethodKind.INFER: (
@@ -23,6 +32,7 @@ _KINDS = {
         f"{_OWN}/StreamInfer",
         f"{_OPEN_INFERENCE}/ModelInfer",
         f"{_OPEN_INFERENCE}/ModelStreamInfer",
+        f"POST {_MODEL}/infer",
     ),
     MethodKind.METADATA: (
         f"{_OWN}/ListModels",
@@ -33,6 +43,13 @@ _KINDS = {
         f"{_OPEN_INFERENCE}/ModelMetadata",
         f"{_OPEN_INFERENCE}/ModelConfig",
         f"{_OPEN_INFERENCE}/ModelStatistics",
+        "GET /v2",
+        "GET /v2/models",
+        "GET /v2/models/stats",
+        f"GET {_MODEL}",
+        f"GET {_MODEL}/ready",
+        f"GET {_MODEL}/config",
+        f"GET {_MODEL}/stats",
     ),
     MethodKind.ADMIN: (
         f"{_OWN}/SetRouting",
@@ -42,6 +59,9 @@ _KINDS = {
         f"{_OPEN_INFERENCE}/RepositoryIndex",
         f"{_OPEN_INFERENCE}/RepositoryModelLoad",
         f"{_OPEN_INFERENCE}/RepositoryModelUnload",
+        f"POST {_REPOSITORY}/index",
+        f"POST {_REPOSITORY}/models/{{model}}/load",
+        f"POST {_REPOSITORY}/models/{{model}}/unload",
         f"{_CHANNELZ}/GetTopChannels",
         f"{_CHANNELZ}/GetServers",
         f"{_CHANNELZ}/GetServer",
@@ -56,10 +76,12 @@ _KINDS = {
         "/grpc.health.v1.Health/Watch",
         f"{_OPEN_INFERENCE}/ServerLive",
         f"{_OPEN_INFERENCE}/ServerReady",
+        "GET /v2/health/live",
+        "GET /v2/health/ready",
     ),
     MethodKind.REFLECTION: (
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        *_REFLECTION,
+        "GET /openapi.json",
     ),
 }
 
@@ -73,7 +95,7 @@ UNARY_METHODS = KNOWN_METHODS - {
     f"{_OWN}/StreamInfer",
     f"{_OPEN_INFERENCE}/ModelStreamInfer",
     "/grpc.health.v1.Health/Watch",
-    *_KINDS[MethodKind.REFLECTION],
+    *_REFLECTION,
 }
 
 
@@ -83,5 +105,5 @@ def methods_of(kind: MethodKind) -> frozenset[str]:
 
 
 def kind_of(method: str) -> MethodKind:
-    """Return the kind of ``method``, ``/package.Service/Name``; ADMIN, the most restricted, if it is not listed."""
+    """Return the kind of ``method``; ADMIN, the most restricted, if it is not listed."""
     return _KIND_OF.get(method, MethodKind.ADMIN)

@@ -9,6 +9,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from inferd._generated.inferd.v1 import inference_pb2
 from inferd._generated.inference import grpc_service_pb2
 from inferd.api.reflection import SERVICE_NAMES
+from inferd.api.rest import routes
+from inferd.api.rest.routes import PATHS
 from inferd.security.authorization.methods import KNOWN_METHODS, UNARY_METHODS, MethodKind, kind_of, methods_of
 
 #: The files that define the services; reflection is also served under its v1 name.
@@ -27,7 +29,34 @@ METHODS = {name: method for service in SERVICES for name, method in _methods(ser
 
 def test_every_served_method_is_listed() -> None:
     """An RPC that is added must be given a kind; until then only admins may call it."""
-    assert METHODS.keys() == KNOWN_METHODS
+    assert METHODS.keys() == {method for method in KNOWN_METHODS if method.startswith("/")}
+
+
+def test_every_operation_of_http_is_listed() -> None:
+    """As for RPCs; their names begin with a verb."""
+    assert PATHS.keys() <= KNOWN_METHODS
+
+
+@pytest.mark.parametrize(
+    ("operation", "method"),
+    [
+        (routes.SERVER_METADATA, "ServerMetadata"),
+        (routes.SERVER_LIVE, "ServerLive"),
+        (routes.SERVER_READY, "ServerReady"),
+        (routes.MODEL_METADATA, "ModelMetadata"),
+        (routes.MODEL_READY, "ModelReady"),
+        (routes.MODEL_CONFIG, "ModelConfig"),
+        (routes.MODEL_STATISTICS, "ModelStatistics"),
+        (routes.ALL_STATISTICS, "ModelStatistics"),
+        (routes.INFER, "ModelInfer"),
+        (routes.INDEX, "RepositoryIndex"),
+        (routes.LOAD, "RepositoryModelLoad"),
+        (routes.UNLOAD, "RepositoryModelUnload"),
+    ],
+)
+def test_operations_of_http_have_the_kinds_of_their_rpcs(operation: str, method: str) -> None:
+    """So that a rule means the same over both."""
+    assert kind_of(operation) is kind_of(f"/inference.GRPCInferenceService/{method}")
 
 
 def test_streaming_methods_are_those_of_the_descriptors() -> None:

@@ -99,6 +99,14 @@ def test_rejected_request_has_error() -> None:
     assert {"model", "queue_ms", "rows"}.isdisjoint(record)
 
 
+def test_line_of_http_has_its_status() -> None:
+    """Besides that of gRPC, by which calls of both are found."""
+    log = Log()
+    log.finish(FakeCall(annotations={"http_status": 429}), grpc.StatusCode.RESOURCE_EXHAUSTED)
+    (record,) = log.records
+    assert (record["status"], record["http_status"]) == ("RESOURCE_EXHAUSTED", 429)
+
+
 def test_stream_line_has_message_counts() -> None:
     """Requests, and messages in both directions."""
     log = Log()

@@ -1,0 +1,179 @@
+"""The description of the REST form in OpenAPI 3.1, from the table of operations."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+import inferd
+from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd._generated.inference import model_config_pb2 as config_pb
+from inferd.api.rest import routes
+from inferd.api.rest.messages import json_answer
+from inferd.api.rest.schemas import REST_SCHEMAS, Schema, message_schemas, reference
+from inferd.http.messages import HttpBody
+
+_JSON = "application/json"
+_BINARY = "application/octet-stream"
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+
+#: The answers that an operation may have besides the good one, by status.
+_ERRORS = {
+    "400": "The request is invalid.",
+    "401": "A valid credential is needed.",
+    "403": "No rule allows it.",
+    "404": "There is no such model or version.",
+    "413": "The body is too large.",
+    "429": "Too many requests; try again after Retry-After.",
+    "500": "The model, or the server, has failed.",
+    "503": "The server or the model is not available.",
+    "504": "The deadline has passed.",
+}
+
+_PARAMETERS: dict[str, Schema] = {
+    "model": {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "version": {
+        "name": "version",
+        "in": "path",
+        "required": True,
+        "description": "A version's number, or a label.",
+        "schema": {"type": "string"},
+    },
+    "request_id": {
+        "name": "x-request-id",
+        "in": "header",
+        "description": "Identifies the request in logs and traces; the answer has it too.",
+        "schema": {"type": "string"},
+    },
+    "timeout": {
+        "name": "x-request-timeout-ms",
+        "in": "header",
+        "description": "Time after which the answer is of no use any more: the request is given up then.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    "header_length": {
+        "name": _HEADER_LENGTH,
+        "in": "header",
+        "description": "Length of the JSON that the body begins with; tensors follow. Without it, all is JSON.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What is said of an operation: a summary, and the schemas of its answer and of its body, by name or message."""
+
+    summary: str
+    answer: str | type[Message]
+    body: str = ""
+    #: Status for what is not ready, with the same schema.
+    not_ready: bool = False
+
+
+_OPERATIONS = {
+    routes.SERVER_METADATA: _Described("Name, version and extensions of the server", pb.ServerMetadataResponse),
+    routes.SERVER_LIVE: _Described("Whether the server is alive", pb.ServerLiveResponse, not_ready=True),
+    routes.SERVER_READY: _Described("Whether the server is ready", pb.ServerReadyResponse, not_ready=True),
+    routes.MODELS: _Described("Names of the models", "Models"),
+    routes.ALL_STATISTICS: _Described("Statistics of all models", pb.ModelStatisticsResponse),
+    routes.MODEL_METADATA: _Described("Inputs, outputs and versions of a model", pb.ModelMetadataResponse),
+    routes.MODEL_READY: _Described("Whether a model accepts requests", "ModelReady", not_ready=True),
+    routes.MODEL_CONFIG: _Described("Configuration of a model, in Triton's terms", config_pb.ModelConfig),
+    routes.MODEL_STATISTICS: _Described("Statistics of a model", pb.ModelStatisticsResponse),
+    routes.INFER: _Described("Run a model", "InferenceResponse", "InferenceRequest"),
+    routes.INDEX: _Described("Models in the repositories, with their states", "Index", "IndexRequest"),
+    routes.LOAD: _Described("Load a model, or load it again", "Done", "LoadRequest"),
+    routes.UNLOAD: _Described("Unload a model", "Done", "UnloadRequest"),
+    routes.OPENAPI: _Described("This description", "OpenApi"),
+}
+
+
+def document() -> HttpBody:
+    """Return the description as an answer."""
+    return json_answer(description())
+
+
+def description() -> dict[str, Any]:
+    """Return the description of all operations."""
+    schemas: dict[str, Schema] = {**REST_SCHEMAS, "OpenApi": {"type": "object"}}
+    paths: dict[str, dict[str, Any]] = {}
+    for operation, templates in routes.PATHS.items():
+        verb = operation.partition(" ")[0].lower()
+        for path in templates:
+            paths.setdefault(path, {})[verb] = _operation(operation, path, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "inferd",
+            "version": inferd.__version__,
+            "summary": "The Open Inference Protocol over HTTP, with extensions of Triton",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "parameters": _PARAMETERS,
+            "responses": {status: _error(text) for status, text in _ERRORS.items()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "certificate": {"type": "mutualTLS"},
+            },
+        },
+        # What the settings of the server demand.
+        "security": [{}, {"bearer": []}, {"certificate": []}],
+    }
+
+
+def _operation(operation: str, path: str, schemas: dict[str, Schema]) -> Schema:
+    described = _OPERATIONS[operation]
+    answer = described.answer
+    name = answer if isinstance(answer, str) else message_schemas(cast("Descriptor", answer.DESCRIPTOR), schemas)
+    parameters = [name for name in ("model", "version") if f"{{{name}}}" in path]
+    is_inference = operation == routes.INFER
+    parameters += ["header_length", "timeout", "request_id"] if is_inference else ["request_id"]
+    responses = {"200": _response("The answer.", _content(name, binary=is_inference))}
+    responses |= {status: {"$ref": f"#/components/responses/{status}"} for status in _ERRORS}
+    if described.not_ready:
+        responses["400"] = _response("Not now.", _content(name))
+    content: Schema = {
+        "operationId": _id_of(operation, path),
+        "summary": described.summary,
+        "parameters": [{"$ref": f"#/components/parameters/{each}"} for each in parameters],
+        "responses": responses,
+    }
+    if described.body:
+        body = _content(described.body, binary=is_inference)
+        content["requestBody"] = {"required": is_inference, "content": body}
+    return content
+
+
+def _content(schema: str, *, binary: bool = False) -> Schema:
+    content: Schema = {_JSON: {"schema": reference(schema)}}
+    if binary:
+        content[_BINARY] = {"schema": {"description": "JSON as above, of the length in the header, and then tensors."}}
+    return content
+
+
+def _response(text: str, content: Schema) -> Schema:
+    response: Schema = {"description": text, "content": content}
+    if _BINARY in content:
+        header = {"description": _PARAMETERS["header_length"]["description"], "schema": {"type": "integer"}}
+        response["headers"] = {_HEADER_LENGTH: header}
+    return response
+
+
+def _error(text: str) -> Schema:
+    return {"description": text, "content": _content("Error")}
+
+
+def _id_of(operation: str, path: str) -> str:
+    """Return a name that is unique among the operations: ``post_v2_models_model_infer``."""
+    verb = operation.partition(" ")[0].lower()
+    return "_".join((verb, *re.findall(r"\w+", path)))

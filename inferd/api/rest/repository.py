@@ -1,0 +1,100 @@
+"""The repository extension over HTTP: what its bodies say in JSON, as messages of the contract, and back."""
+
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.oip.repository import (
+    index_response,
+    load_command,
+    load_method,
+    only_ready,
+    unload_command,
+    unload_method,
+)
+from inferd.api.repository import Command, RepositoryControl
+from inferd.api.rest import routes
+from inferd.api.rest.messages import json_answer, kind_of, read_object
+from inferd.errors import InvalidInputError
+from inferd.http.messages import HttpBody, HttpHandler, HttpMessage
+from inferd.models.manager import IndexEntry
+from inferd.plain_text import clipped, escaped
+
+_FILE = "file:"
+
+#: Characters that are decoded at once: decoding holds the interpreter lock. A multiple of four.
+_BASE64_SLICE = 1 << 20
+
+
+def repository_handlers(control: RepositoryControl) -> dict[str, HttpHandler]:
+    """Return the handlers of the extension's operations, by their name."""
+    done = json_answer({})
+    return {
+        routes.INDEX: control.index_handler(_read_index, _write_index),
+        routes.LOAD: control.command_handler(load_method(_read_load, done)),
+        routes.UNLOAD: control.command_handler(unload_method(_read_unload, done)),
+    }
+
+
+def _read_index(message: HttpMessage) -> bool:
+    ready = read_object(message).get("ready", False)
+    if not isinstance(ready, bool):
+        raise InvalidInputError(f"ready: expected a boolean, got {kind_of(ready)}", field="ready")
+    return only_ready(pb.RepositoryIndexRequest(ready=ready))
+
+
+def _write_index(entries: list[IndexEntry]) -> HttpBody:
+    # As Triton: an array, and what is not known of a model is left out.
+    return json_answer(
+        [{field.name: value for field, value in model.ListFields()} for model in index_response(entries).models]
+    )
+
+
+def _read_load(message: HttpMessage) -> Command:
+    parameters = {
+        name: _file(name, value) if name.startswith(_FILE) else _parameter(name, value)
+        for name, value in _parameters(message).items()
+    }
+    return load_command(pb.RepositoryModelLoadRequest(model_name=message.path["model"], parameters=parameters))
+
+
+def _read_unload(message: HttpMessage) -> Command:
+    parameters = {name: _parameter(name, value) for name, value in _parameters(message).items()}
+    return unload_command(pb.RepositoryModelUnloadRequest(model_name=message.path["model"], parameters=parameters))
+
+
+def _parameters(message: HttpMessage) -> Mapping[str, Any]:
+    parameters = read_object(message).get("parameters", {})
+    if not isinstance(parameters, dict):
+        text = f"parameters: expected an object, got {kind_of(parameters)}"
+        raise InvalidInputError(text, field="parameters")
+    return parameters
+
+
+def _parameter(name: str, value: object) -> pb.ModelRepositoryParameter:
+    if isinstance(value, bool):
+        return pb.ModelRepositoryParameter(bool_param=value)
+    if isinstance(value, str):
+        return pb.ModelRepositoryParameter(string_param=value)
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return pb.ModelRepositoryParameter(int64_param=value)
+    raise _invalid(name, "a string, a boolean or an integer of 64 bits", value)
+
+
+def _file(name: str, value: object) -> pb.ModelRepositoryParameter:
+    if not isinstance(value, str):
+        raise _invalid(name, "the file in base64", value)
+    try:
+        parts = (value[at : at + _BASE64_SLICE] for at in range(0, len(value), _BASE64_SLICE))
+        content = b"".join(binascii.a2b_base64(part, strict_mode=True) for part in parts)
+    except (binascii.Error, ValueError) as error:
+        field = f'parameters["{name}"]'
+        text = f"{escaped(clipped(field))}: expected the file in base64: {error}"
+        raise InvalidInputError(text, field=field) from None
+    return pb.ModelRepositoryParameter(bytes_param=content)
+
+
+def _invalid(name: str, expected: str, value: object) -> InvalidInputError:
+    field = f'parameters["{name}"]'
+    return InvalidInputError(f"{escaped(clipped(field))}: expected {expected}, got {kind_of(value)}", field=field)

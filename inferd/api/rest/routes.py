@@ -1,0 +1,61 @@
+"""The operations of the REST form: their names, which are those of metrics, logs and rules, and their paths."""
+
+from collections.abc import Mapping
+
+SERVER_METADATA = "GET /v2"
+SERVER_LIVE = "GET /v2/health/live"
+SERVER_READY = "GET /v2/health/ready"
+MODELS = "GET /v2/models"
+ALL_STATISTICS = "GET /v2/models/stats"
+MODEL_METADATA = "GET /v2/models/{model}"
+MODEL_READY = "GET /v2/models/{model}/ready"
+MODEL_CONFIG = "GET /v2/models/{model}/config"
+MODEL_STATISTICS = "GET /v2/models/{model}/stats"
+INFER = "POST /v2/models/{model}/infer"
+INDEX = "POST /v2/repository/index"
+LOAD = "POST /v2/repository/models/{model}/load"
+UNLOAD = "POST /v2/repository/models/{model}/unload"
+OPENAPI = "GET /openapi.json"
+
+#: About one model, so that a version or a label may follow its name.
+_OF_VERSIONS = (MODEL_METADATA, MODEL_READY, MODEL_CONFIG, MODEL_STATISTICS, INFER)
+
+_OTHERS = (SERVER_METADATA, SERVER_LIVE, SERVER_READY, MODELS, ALL_STATISTICS, INDEX, LOAD, UNLOAD, OPENAPI)
+
+_MODEL = "/v2/models/{model}"
+
+
+def _paths(operation: str) -> tuple[str, ...]:
+    path = operation.partition(" ")[2]
+    if operation not in _OF_VERSIONS:
+        return (path,)
+    return path, path.replace(_MODEL, f"{_MODEL}/versions/{{version}}")
+
+
+#: The templates of the paths of each operation.
+PATHS: Mapping[str, tuple[str, ...]] = {each: _paths(each) for each in (*_OTHERS, *_OF_VERSIONS)}
+
+_MEMORY = "inferd has no shared memory with its callers: send tensors in the body, in binary form for speed"
+_TRACE = "inferd's traces are set up by its own settings, tracing.*"
+_LOGGING = "inferd's log is set up by its own settings, log.*, and SIGHUP reads them again"
+_GENERATE = "inferd has no generate: use /v2/models/{model}/infer"
+
+#: What Triton has there and inferd has not.
+ABSENT: Mapping[str, str] = {
+    **{
+        f"/v2/{kind}sharedmemory{path}": _MEMORY
+        for kind in ("system", "cuda")
+        for path in (
+            *("/status", "/register", "/unregister"),
+            *(f"/region/{{region}}/{action}" for action in ("status", "register", "unregister")),
+        )
+    },
+    "/v2/trace/setting": _TRACE,
+    f"{_MODEL}/trace/setting": _TRACE,
+    "/v2/logging": _LOGGING,
+    **{
+        f"{_MODEL}{version}/{action}": _GENERATE
+        for version in ("", "/versions/{version}")
+        for action in ("generate", "generate_stream")
+    },
+}

@@ -1,0 +1,68 @@
+"""All operations of the REST form on one model registry."""
+
+from collections.abc import Iterator
+
+from inferd.api.handler_resources import HandlerResources
+from inferd.api.oip.queries import OpenInferenceQueries
+from inferd.api.repository import RepositoryControl
+from inferd.api.rest import routes
+from inferd.api.rest.decoder import RestDecoder
+from inferd.api.rest.openapi import document
+from inferd.api.rest.queries import RestQuery, rest_queries
+from inferd.api.rest.repository import repository_handlers
+from inferd.api.unary import UnaryInference, query_answerer
+from inferd.http.messages import HttpHandler, HttpMessage, Operation
+from inferd.rpc import UnaryCall
+
+#: Bodies of queries hold a few names; those of loads may hold files, and are limited as those of inference.
+_MAX_QUERY_BYTES = 64 * 1024
+_WITH_LARGE_BODIES = frozenset({routes.INFER, routes.LOAD})
+
+
+class RestService:
+    """Handlers of the operations, for clients of Triton and KServe over HTTP."""
+
+    def __init__(
+        self,
+        resources: HandlerResources,
+        control: RepositoryControl,
+        answers: OpenInferenceQueries,
+    ) -> None:
+        self._resources = resources
+        self._control = control
+        self._answers = answers
+
+    def operations(self, max_body_bytes: int) -> Iterator[tuple[str, Operation]]:
+        """Yield each operation with the templates of its paths, for a router; larger bodies are refused."""
+        for method, handler in self._handlers().items():
+            most = max_body_bytes if method in _WITH_LARGE_BODIES else _MAX_QUERY_BYTES
+            operation = Operation(method=method, handler=handler, max_body_bytes=most)
+            for path in routes.PATHS[method]:
+                yield path, operation
+
+    def _handlers(self) -> dict[str, HttpHandler]:
+        resources = self._resources
+        decoder = RestDecoder(resources.limits)
+        return {
+            routes.INFER: UnaryInference(
+                decoder, resources.registry, resources.statuses, resources.large_messages, resources.waits
+            ),
+            routes.OPENAPI: _openapi_handler(),
+            **{query.operation: self._query_handler(query) for query in rest_queries(self._answers)},
+            **repository_handlers(self._control),
+        }
+
+    def _query_handler(self, query: RestQuery) -> HttpHandler:
+        resources = self._resources
+        waits = resources.waits if query.waits else None
+        return query_answerer(query.respond, resources.registry, resources.statuses, name_field="model", waits=waits)
+
+
+def _openapi_handler() -> HttpHandler:
+    """Return a handler that answers with the description, which is written once."""
+    answer = document()
+
+    def handle(call: UnaryCall, _: HttpMessage) -> None:
+        call.reply(answer)
+
+    return handle

@@ -52,6 +52,8 @@ class ServerProcess:
         """Wait for the line with the addresses."""
         ready = self.wait_event("ready")
         self.grpc, self.http = ready["grpc"], ready["metrics"]
+        #: The address of inference over HTTP; None if it is off.
+        self.rest = ready.get("http")
 
     def wait_event(self, event: str, **fields: object) -> dict[str, Any]:
         """Return the next log line for ``event`` with ``fields``; fail with the whole log if the process ends first."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import orjson
 from aiohttp import web
 
+from inferd.api.rest.routes import ABSENT
 from inferd.config.server import ServerSettings
 from inferd.http.connections import ConnectionLimits
 from inferd.http.cors import CrossOrigin
@@ -32,7 +33,7 @@ class HttpInference:
     ) -> None:
         assert settings.http_port is not None, "HTTP is on"
         self._host = host
-        self._calls = HttpCalls(server, OperationRouter(operations))
+        self._calls = HttpCalls(server, OperationRouter(operations, ABSENT))
         limits = ConnectionLimits(
             max_connections=settings.http.max_connections,
             keep_alive_s=settings.http.keep_alive_s,

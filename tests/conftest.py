@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -24,5 +23,4 @@ _cache = tempfile.TemporaryDirectory(prefix="inferd-tests-", ignore_cleanup_erro
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
 # If Python may not write compiled modules, the many processes of tests would each compile them again.
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).resolve().parent.parent / ".cache" / "bytecode"))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

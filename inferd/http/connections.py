@@ -18,9 +18,11 @@ from inferd.http.strictness import Refusal
 
 #: Bytes beyond the body that its encoding in chunks may take, in addition to once more the size of the body.
 _MAX_CHUNK_OVERHEAD_BYTES = 16 * 1024
-#: What the system is asked for at a time, and what waits of a body until it is read; asyncio's 256 KiB would be a
+#: What the system is asked for at a time, and what waits of a body until it is read: asyncio's 256 KiB would be a
 #: gigabyte for all connections.
 READ_BYTES = 64 * 1024
+#: The same once the body is being read.
+_BODY_READ_BYTES = 256 * 1024
 
 #: Larger bodies that the handler has not read are not waited for, to use the connection again.
 _MAX_SKIPPED_BYTES = 1024 * 1024
@@ -144,6 +146,7 @@ class Connection(web.RequestHandler):
                 if encryption.context.verify_mode is ssl.CERT_REQUIRED:
                     transport.abort()  # type: ignore[attr-defined]  # of asyncio.Transport
         super().connection_made(transport)
+        self._read_at_once(READ_BYTES)
         self._registry.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -176,6 +179,11 @@ class Connection(web.RequestHandler):
             super().data_received(data)
             self._note_malformed(body)
         self._pause_for_more()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on, as a body has been read that was larger than what may wait."""
+        self._read_at_once(_BODY_READ_BYTES)
+        super().resume_reading(resume_parser)
 
     # -- requests
 
@@ -328,6 +336,10 @@ class Connection(web.RequestHandler):
             if late or slow:
                 body.set_exception(BodyError(408, "the body of the request did not arrive in time"))
 
+    def _read_at_once(self, size: int) -> None:
+        if self.transport is not None:
+            self.transport.max_size = size  # type: ignore[attr-defined]  # of asyncio's, which reads that much
+
     def _count_head(self, size: int) -> None:
         if not self._head_bytes:
             self.began_at = self._loop.time()
@@ -358,6 +370,7 @@ class Connection(web.RequestHandler):
     def _become_idle(self) -> None:
         self.body = self.refusal = None
         self.began_at = self._loop.time()
+        self._read_at_once(READ_BYTES)
         self._registry.became_idle(self)
         if self._holds:
             # Unless the next request is there already.
@@ -366,7 +379,7 @@ class Connection(web.RequestHandler):
     def _go_on(self) -> None:
         if self.body is None and self.transport is not None and self._holds:
             self._holds = False
-            self.resume_reading(resume_parser=False)
+            super().resume_reading(resume_parser=False)
 
     def _pause_for_more(self) -> None:
         """Read again a little later, because each read costs as much as a whole request."""
@@ -379,7 +392,7 @@ class Connection(web.RequestHandler):
     def _read_more(self) -> None:
         if self.transport is not None:
             self._holds = False
-            self.resume_reading(resume_parser=False)
+            super().resume_reading(resume_parser=False)
 
 
 class _LastResponse(web.Response):

@@ -37,7 +37,7 @@ class CrossOrigin:
         self._any = ANY_ORIGIN in origins
         self._origins = frozenset(origins)
 
-    def refuse(self, request: web.BaseRequest) -> web.Response | None:
+    def refuse(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """Return the answer to a preflight request, or to one that the page may not send; None for all others."""
         headers = request.headers
         origin = headers.get(hdrs.ORIGIN)

@@ -1,7 +1,5 @@
 """Clients that ask whether to send the body (``Expect: 100-continue``)."""
 
-from typing import Any
-
 from aiohttp import StreamReader, web
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

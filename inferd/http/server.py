@@ -208,12 +208,11 @@ class HttpServer:
         if connection.refusal is not None:
             return connection.closing_answer(connection.refusal.status, connection.refusal.text)
         cors = self._cors
-        response = None if cors is None else cors.refuse(request)
-        if response is None:
-            response = await self._handler(request)
+        response = (None if cors is None else cors.refuse(request)) or await self._handler(request)
         if cors is not None:
             cors.allow(request, response)
-        response.headers.setdefault(hdrs.SERVER, _SERVER)
+        if isinstance(response, web.Response):
+            response.headers.setdefault(hdrs.SERVER, _SERVER)
         if self._connections.is_draining or self._pace is not None or connection.must_close(request):
             response.force_close()
         return response

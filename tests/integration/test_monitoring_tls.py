@@ -49,7 +49,7 @@ def serve() -> Iterator[Serve]:
             registry=registry,
             readiness=lambda: ready,
             timeout_s=timeout_s,
-            tls=tls.http_context,
+            tls=tls.metrics_context,
         )
         server.start()
         servers.append(server)
@@ -183,7 +183,7 @@ def test_minimum_tls_version(serve: Serve, tls: ServerTls, authority: Authority)
     old = context(authority)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     assert get(serve(tls), "/livez", old)[0] == 200
-    assert tls.http_context().minimum_version is ssl.TLSVersion.TLSv1_2
+    assert tls.metrics_context().minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])

@@ -33,6 +33,7 @@ class _Loaded:
 
     grpc_configuration: grpc.ServerCertificateConfiguration
     http_context: ssl.SSLContext
+    metrics_context: ssl.SSLContext
     by_role: Mapping[str, ServerPair | Authorities]
 
 
@@ -74,7 +75,8 @@ class ServerTls:
             grpc_configuration=grpc.ssl_server_certificate_configuration(
                 [(pair.key_pem, pair.certificate_pem)], None if authorities is None else authorities.pem
             ),
-            http_context=self._http_context(pair, authorities),
+            http_context=self._context(pair, authorities, ssl.CERT_REQUIRED),
+            metrics_context=self._context(pair, authorities, ssl.CERT_OPTIONAL),
             by_role={"certificate": pair} if authorities is None else {"certificate": pair, "client_ca": authorities},
         )
         self._warn_if_world_readable()
@@ -100,11 +102,15 @@ class ServerTls:
         )
 
     def http_context(self) -> ssl.SSLContext:
+        """Return the context for a new connection to the HTTP port, which requires client certificates if gRPC does."""
+        return self._current.http_context
+
+    def metrics_context(self) -> ssl.SSLContext:
         """Return the context for a new connection to the metrics port.
 
-        If gRPC requires client certificates, HTTP requests one and accepts connections without.
+        If gRPC requires client certificates, this port requests one and accepts connections without.
         """
-        return self._current.http_context
+        return self._current.metrics_context
 
     @property
     def expiry_timestamps(self) -> Mapping[str, float]:
@@ -122,7 +128,9 @@ class ServerTls:
             raise RuntimeError("the certificates are not loaded yet")
         return self._loaded
 
-    def _http_context(self, pair: ServerPair, authorities: Authorities | None) -> ssl.SSLContext:
+    def _context(
+        self, pair: ServerPair, authorities: Authorities | None, client_certificates: ssl.VerifyMode
+    ) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
@@ -134,7 +142,7 @@ class ServerTls:
                 # Without a password, OpenSSL would prompt for one on the terminal.
                 context.load_cert_chain(certificate, key, password="")
             if authorities is not None:
-                context.verify_mode = ssl.CERT_OPTIONAL
+                context.verify_mode = client_certificates
                 context.load_verify_locations(cadata=authorities.pem.decode("ascii", "replace"))
         except (ssl.SSLError, ValueError) as error:
             reason = getattr(error, "reason", None) or "another kind"

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class Transport:
-    """TLS for both ports of a server, or none.
+    """TLS for all ports of a server, or none.
 
     Threads: ``start`` and ``listen`` are called by the thread that starts the server, the rest by any.
     """
@@ -26,10 +26,12 @@ class Transport:
         self._files = files
         security = settings.security
         self._tls = ServerTls(security.tls) if security.tls.enabled else None
-        with_http = self._tls is not None if security.metrics_tls is None else security.metrics_tls
-        #: Returns the context for a new connection to the metrics port; None without TLS.
-        self.http_context: Callable[[], ssl.SSLContext] | None = (
-            self._tls.http_context if self._tls is not None and with_http else None
+        with_metrics = self._tls is not None if security.metrics_tls is None else security.metrics_tls
+        #: Returns the context for a new connection to the HTTP port; None without TLS.
+        self.http_context: Callable[[], ssl.SSLContext] | None = None if self._tls is None else self._tls.http_context
+        #: The same for the metrics port.
+        self.metrics_context: Callable[[], ssl.SSLContext] | None = (
+            self._tls.metrics_context if self._tls is not None and with_metrics else None
         )
 
     def start(self) -> None:

@@ -20,6 +20,7 @@ from inferd.app.machine_limits import LoweredSetting
 from inferd.app.readiness import Readiness
 from inferd.app.served_models import ServedModels
 from inferd.app.shutdown_watchdog import ShutdownWatchdog
+from inferd.app.status_page import build_status_page
 from inferd.app.telemetry import Telemetry, build_telemetry
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
@@ -31,6 +32,7 @@ from inferd.models.version import ModelVersion
 from inferd.observability.metrics.registry import MetricSources
 from inferd.observability.monitoring import MOST_CONNECTIONS, monitoring_server
 from inferd.observability.trailers import TrailersInterceptor
+from inferd.page.handlers import switched_off
 from inferd.rpc import MemoryMeter, Server
 from inferd.rpc.channel_options import channel_options
 from inferd.rpc.self_test import check_grpcio
@@ -103,6 +105,9 @@ class Application:
             remote=remote,
         )
         self._services = self._build_services(registry, statuses)
+        self._page = build_status_page(
+            settings, registry, self._models, self._telemetry, self._server, statuses, self._readiness.is_ready
+        )
         self._monitoring = self._build_monitoring(http_connections)
         self._http: HttpInference | None = None
         self._grpc_port = 0
@@ -126,7 +131,7 @@ class Application:
             registry=self._telemetry.registry,
             readiness=self._readiness.readiness,
             liveness=self._readiness.liveness,
-            tls=self._transport.http_context,
+            tls=self._transport.metrics_context,
             max_connections=max_connections,
         )
 
@@ -134,7 +139,8 @@ class Application:
         server = self._settings.server
         if server.http_host is None:
             return None
-        operations = self._services.operations(server.max_message_bytes)
+        page = switched_off() if self._page is None else self._page.operations()
+        operations = [*self._services.operations(server.max_message_bytes), *page]
         return HttpInference(server, server.http_host, self._server, operations, self._transport.http_context)
 
     def start(self) -> None:
@@ -158,6 +164,8 @@ class Application:
         self._monitoring.start()
         if self._http is not None:
             self._http.start()
+        if self._page is not None:
+            self._page.start()
         self._readiness.start()
         check_grpcio()
         self._server.start()
@@ -320,6 +328,8 @@ class Application:
 
     def _stop_components(self) -> None:
         self._services.stop(_UNLOAD_TIMEOUT_S)
+        if self._page is not None:
+            self._page.stop(_UNLOAD_TIMEOUT_S)
         if self._http is not None:
             self._http.stop()
         self._monitoring.stop()

@@ -1,6 +1,6 @@
 """The ``data`` of inputs in JSON, flat or nested, to arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from math import inf, nan, prod
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inferd.api import tensors
 from inferd.api.oip.parameters import type_name
-from inferd.api.rest.long_arrays import Array, Piece, pieces_of
+from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
 
@@ -63,19 +63,29 @@ def from_long_array(
     """
     expected = tensors.element_count(name, shape)
     flat: NDArray[Any] = np.empty(expected, datatype.numpy)
-    nesting: _Nesting | None = None
     filled = 0
-    for piece in pieces_of(text, array):
-        if not filled and expected and len(shape) > 1 and piece.text.lstrip().startswith(b"["):
+    try:
+        for values in _values_of(name, shape, text, array):
+            if filled + len(values) > expected:
+                raise tensors.invalid(name, f"expected {expected} elements for shape {list(shape)}, got more")
+            flat[filled : filled + len(values)] = _elements(name, datatype, values, filled)
+            filled += len(values)
+    except ElementTooLongError:
+        too_long = "expected shorter elements in JSON; send the tensor as binary data (binary_data_size) instead"
+        raise tensors.invalid(name, too_long) from None
+    return tensors.shaped(name, flat[:filled], shape)
+
+
+def _values_of(name: str, shape: Sequence[int], text: memoryview, array: Array) -> Iterator[list[Any]]:
+    """Yield the parsed elements of a long array, flat."""
+    nesting: _Nesting | None = None
+    for number, piece in enumerate(pieces_of(text, array)):
+        if number == 0 and len(shape) > 1 and min(shape) > 0 and piece.text.lstrip().startswith(b"["):
             nesting = _Nesting(name, shape)
         values = _parsed(name, piece.text if nesting is None else nesting.flattened(piece))
-        if not values and (filled or not piece.is_last):
+        if not values and (number or not piece.is_last):
             raise _not_json(name, "a comma without an element")
-        if filled + len(values) > expected:
-            raise tensors.invalid(name, f"expected {expected} elements for shape {list(shape)}, got more")
-        flat[filled : filled + len(values)] = _elements(name, datatype, values, filled)
-        filled += len(values)
-    return tensors.shaped(name, flat[:filled], shape)
+        yield values
 
 
 def _parsed(name: str, text: bytes) -> list[Any]:
@@ -111,7 +121,7 @@ class _Nesting:
     def flattened(self, piece: Piece) -> bytes:
         """Return the text of ``piece`` with spaces for brackets. Raises `InvalidInputError` if it is nested wrong."""
         text = np.frombuffer(piece.text, np.uint8).copy()
-        seen = text if piece.outside is None else np.where(piece.outside, text, np.uint8(_OTHER))
+        seen = np.where(piece.outside, text, np.uint8(_OTHER))
         end = b"]" if piece.is_last else b","
         self._check(np.append(seen[~_SPACES[seen]], np.frombuffer(end, np.uint8)))
         text[(seen == _OPEN) | (seen == _CLOSE)] = _SPACE

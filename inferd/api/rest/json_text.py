@@ -1,4 +1,4 @@
-"""Read JSON from strangers: strictly, and in steps that do not hold the interpreter lock for long."""
+"""Read JSON of unauthenticated callers: strictly, and in steps that do not hold the interpreter lock for long."""
 
 import json
 import re

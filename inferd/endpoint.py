@@ -4,13 +4,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
+from typing import TYPE_CHECKING
 
 from inferd import addresses
 from inferd.arguments import Metadata, checked_flag, checked_token
 from inferd.plain_text import clipped, escaped
 from inferd.small_files import read_bytes
+
+if TYPE_CHECKING:
+    import grpc
 
 # gRPC's prefixes of addresses: dns:NAME:PORT, dns://SERVER/NAME:PORT, ipv4:HOST:PORT, ipv6:HOST:PORT.
 _TCP_SCHEME = re.compile(r"^(dns:(//[^/]*/)?|ipv[46]:)")
@@ -24,9 +26,9 @@ _SOCKET_NAME_BYTES = 108
 class TLS:
     """How to verify the server, and how to authenticate to it.
 
-    ``ca`` is a PEM file with the trusted CA certificates, by default gRPC's own list. ``certificate`` and ``key`` are
-    the client's PEM files for mutual TLS. ``server_name`` is the expected name in the server's certificate if it is not
-    the address's.
+    ``ca`` is a PEM file with the trusted CA certificates, by default gRPC's own list, over HTTP the system's.
+    ``certificate`` and ``key`` are the client's PEM files for mutual TLS. ``server_name`` is the expected name in the
+    server's certificate if it is not the address's.
     """
 
     ca: str | Path | None = None
@@ -45,13 +47,17 @@ class TLS:
         if not isinstance(self.server_name, str | None):
             raise TypeError(f"server_name: expected a str, got {type(self.server_name).__name__}")
 
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files. Raises `OSError`, or `ValueError` for one that is no PEM file; both name the field."""
-        return grpc.ssl_channel_credentials(
-            root_certificates=_read("ca", self.ca),
-            private_key=_read("key", self.key),
-            certificate_chain=_read("certificate", self.certificate),
-        )
+    def contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Read CA, certificate and key. Raises `OSError`, or `ValueError` for one that is no PEM file, naming it."""
+        return _read("ca", self.ca), _read("certificate", self.certificate), _read("key", self.key)
+
+    def credentials(self) -> "grpc.ChannelCredentials":
+        """Read the files. Raises as `contents`."""
+        # Not for commands over HTTP, which would wait for it.
+        import grpc  # noqa: PLC0415
+
+        ca, certificate, key = self.contents()
+        return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +81,7 @@ class Endpoint:
         if self.token is not None:
             checked_token(self.token)
         protected = self.tls is not None or self.allow_insecure_token or is_loopback(self.address)
-        if self.token is not None and not protected:
-            raise ValueError(
-                f'the token would travel to "{self.address}" for everyone on the way to read: use TLS, or allow '
-                "insecure tokens if something else protects the connection"
-            )
+        require_protected_token(self.address, self.token, protected=protected)
 
     def metadata(self) -> Metadata:
         """Return the metadata of each call."""
@@ -94,6 +96,15 @@ class Endpoint:
         if self.tls is not None and self.tls.server_name is not None:
             options["grpc.ssl_target_name_override"] = self.tls.server_name
         return options
+
+
+def require_protected_token(address: str, token: str | None, *, protected: bool) -> None:
+    """Raise `ValueError` if there is a token, and nothing protects it on its way."""
+    if token is not None and not protected:
+        raise ValueError(
+            f'the token would travel to "{address}" for everyone on the way to read: use TLS, or allow insecure tokens '
+            "if something else protects the connection"
+        )
 
 
 def is_loopback(address: str) -> bool:

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.rest.address import HttpAddress, is_url
+from inferd.cli.rest.errors import RestError
 from inferd.endpoint import TLS
 from inferd.plain_text import escaped
 from inferd.small_files import read_text
 
 if TYPE_CHECKING:
+    from inferd.cli.rest.client import RestClient
     from inferd.client import Client
 
 _TOKEN_VARIABLE = "INFERD_TOKEN"  # noqa: S105 - the name of a variable, not a token
@@ -38,6 +41,17 @@ class Connection:
     token: str | None
     allow_insecure_token: bool
     tls: TLS | None
+
+    @property
+    def is_http(self) -> bool:
+        """Whether the address is a URL: the commands speak REST then, instead of gRPC."""
+        return is_url(self.address)
+
+    def http_address(self) -> HttpAddress:
+        """Return the address of a URL. Raises `ValueError` for an invalid one."""
+        return HttpAddress(
+            url=self.address, tls=self.tls, token=self.token, allow_insecure_token=self.allow_insecure_token
+        )
 
 
 def with_connection(
@@ -76,21 +90,31 @@ def with_connection(
 
 
 @contextmanager
-def open_client(connection: Connection) -> Iterator["Client"]:
-    """Open a client. Failed calls raise `CommandError`, with the server's status in one line."""
+def open_client(connection: Connection) -> "Iterator[Client | RestClient]":
+    """Open a client for gRPC or HTTP. Failed calls raise `CommandError`, with the server's status in one line."""
+    with usage_errors():
+        client = _rest_client(connection) if connection.is_http else _grpc_client(connection)
+    with call_errors(), client:
+        yield client
+
+
+def _grpc_client(connection: Connection) -> "Client":
     # `inferd health` shares this module and does without the client, which takes longer to import.
     from inferd.client import Client  # noqa: PLC0415
 
-    with usage_errors():
-        client = Client(
-            connection.address,
-            token=connection.token,
-            allow_insecure_token=connection.allow_insecure_token,
-            tls=connection.tls,
-            timeout_s=connection.timeout_s,
-        )
-    with call_errors(), client:
-        yield client
+    return Client(
+        connection.address,
+        token=connection.token,
+        allow_insecure_token=connection.allow_insecure_token,
+        tls=connection.tls,
+        timeout_s=connection.timeout_s,
+    )
+
+
+def _rest_client(connection: Connection) -> "RestClient":
+    from inferd.cli.rest.client import RestClient  # noqa: PLC0415  (as above)
+
+    return RestClient(connection.http_address(), timeout_s=connection.timeout_s)
 
 
 @contextmanager
@@ -101,9 +125,15 @@ def call_errors() -> Iterator[None]:
     try:
         yield
     except InferdError as error:
-        hint = "" if error.retry_after_s is None else f" (retry after {error.retry_after_s:g} s)"
-        request_id = f" (request {escaped(error.request_id)})" if error.request_id else ""
-        raise CommandError(f"{error.status.name}: {escaped(error.message)}{hint}{request_id}") from None
+        raise _call_error(error.status.name, error.message, error.retry_after_s, error.request_id) from None
+    except RestError as error:
+        raise _call_error(error.status, error.message, error.retry_after_s, error.request_id) from None
+
+
+def _call_error(status: str, message: str, retry_after_s: float | None, request_id: str) -> CommandError:
+    hint = "" if retry_after_s is None else f" (retry after {retry_after_s:g} s)"
+    shown_id = f" (request {escaped(request_id)})" if request_id else ""
+    return CommandError(f"{status}: {escaped(message)}{hint}{shown_id}")
 
 
 @contextmanager
@@ -118,7 +148,13 @@ def usage_errors() -> Iterator[None]:
 def _connection(
     *,
     address: Annotated[
-        str, _option("--address", "-a", metavar="HOST:PORT|unix:PATH", help="Address of the server.")
+        str,
+        _option(
+            "--address",
+            "-a",
+            metavar="HOST:PORT|unix:PATH|URL",
+            help="Address of the server; a URL for HTTP, http://HOST:PORT or https://HOST:PORT, all others for gRPC.",
+        ),
     ] = "127.0.0.1:8001",
     timeout_s: float,
     token_file: Annotated[
@@ -128,9 +164,14 @@ def _connection(
     allow_insecure_token: Annotated[
         bool, _option("--allow-insecure-token", help="Send the token to other machines even without TLS.")
     ] = False,
-    tls: Annotated[bool, _option("--tls", help="Use TLS. Implied by each of the options below.")] = False,
+    tls: Annotated[
+        bool, _option("--tls", help="Use TLS. Implied by each of the options below, and by https://.")
+    ] = False,
     ca: Annotated[
-        Path | None, _file("--ca", help="Trusted CA certificates in PEM. Defaults to gRPC's own list.")
+        Path | None,
+        _file(
+            "--ca", help="Trusted CA certificates in PEM. Defaults to gRPC's own list, for https:// to the system's."
+        ),
     ] = None,
     certificate: Annotated[Path | None, _file("--certificate", help="Client certificate for mutual TLS.")] = None,
     key: Annotated[Path | None, _file("--key", help="Private key of the client certificate.")] = None,

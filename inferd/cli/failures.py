@@ -24,7 +24,7 @@ class CommandError(Exception):
 
 
 #: Packages of the extra ``cli``; all others are the server's.
-_COMMAND_LINE = frozenset({"typer", "rich"})
+_COMMAND_LINE = frozenset({"typer", "rich", "urllib3"})
 
 #: Packages of the extra ``cli`` that the server has no use for, by the name of their module.
 _COMMAND_LINE_ONLY = {"hdrh": "hdrhistogram"}

@@ -209,9 +209,11 @@ def _print_text(result: Result, saved: dict[str, Path]) -> None:
         print(f"{escaped(name)}  {BY_NUMPY[array.dtype].name} {list(array.shape)}")
         print(indent(f"saved to {saved[name]}" if name in saved else array_text(array), "  "))
     timing = result.timing
+    # REST does not say how large the batch was.
+    batch = f", batch of {timing.batch_rows}" if timing.batch_rows else ""
     print(
         f"{escaped(result.model)} version {escaped(result.version)}: queued {timing.queue_s * 1000:.2f} ms, "
-        f"ran {timing.run_s * 1000:.2f} ms, batch of {timing.batch_rows}"
+        f"ran {timing.run_s * 1000:.2f} ms{batch}"
     )
 
 

@@ -35,26 +35,34 @@ def encode(name: str, value: ArrayLike) -> tuple[bytes, bytes]:
     arrays of them become BYTES, text as UTF-8. (numpy itself drops zero bytes from the end of the elements of an ``S``
     array; use an object array to keep them.) Raises `InvalidInput` for types that the contract lacks.
     """
+    number, shape, raw = elements_of(name, value)
+    return _head(name, number, shape, len(raw)), raw
+
+
+def elements_of(name: str, value: ArrayLike) -> tuple[int, tuple[int, ...], bytes]:
+    """Return the element type's number, the shape and the elements of an array. Raises as `encode`."""
     array = _array(name, value)
     if array.dtype.kind in _TEXT_KINDS:
-        number, raw = dtypes.BYTES.proto, b"".join(_framed(name, array.ravel().tolist()))
-    else:
-        number = _number_of(name, array.dtype)
-        raw = array.astype(_LITTLE_ENDIAN[number], copy=False).tobytes()
-    return _head(name, number, array.shape, len(raw)), raw
+        return dtypes.BYTES.proto, array.shape, b"".join(_framed(name, array.ravel().tolist()))
+    number = _number_of(name, array.dtype)
+    return number, array.shape, array.astype(_LITTLE_ENDIAN[number], copy=False).tobytes()
 
 
 def decode(tensor: pb.Tensor) -> NDArray[Any]:
     """Return a tensor of a response as a read-only view of its bytes; BYTES as an object array of ``bytes``."""
-    number, shape = tensor.datatype, tuple(tensor.shape)
+    return array_of(tensor.name, tensor.datatype, tuple(tensor.shape), tensor.raw)
+
+
+def array_of(name: str, number: int, shape: tuple[int, ...], raw: bytes) -> NDArray[Any]:
+    """Return the output ``name`` with element type ``number``, as `decode`. Raises `Internal`."""
     try:
         if number == dtypes.BYTES.proto:
-            return _decode_bytes(tensor.raw, shape)
-        return np.frombuffer(tensor.raw, dtype=_LITTLE_ENDIAN[number]).reshape(shape)
+            return _decode_bytes(raw, shape)
+        return np.frombuffer(raw, dtype=_LITTLE_ENDIAN[number]).reshape(shape)
     except (KeyError, ValueError, struct.error) as error:
         datatype = datatype_numbered(number)
         raise Internal(
-            f'output "{tensor.name}": {len(tensor.raw)} bytes do not hold {datatype.name} of shape {list(shape)}'
+            f'output "{name}": {len(raw)} bytes do not hold {datatype.name} of shape {list(shape)}'
         ) from error
 
 

@@ -53,7 +53,7 @@ def test_over_tls(inferd, service, tmp_path):
     [
         (("--key", "key.pem"), "certificate and key: expected both or none"),
         (("--ca", "/no/such.pem"), "/no/such.pem"),
-        (("--address", "http://inferd:8001"), "expected HOST:PORT"),
+        (("--address", "dns://inferd:8001"), "expected HOST:PORT"),
         (("--address", "inferd"), 'address is "inferd", expected HOST:PORT or unix:PATH, got no port'),
         (("--timeout", "nan"), "timeout_s is nan, expected at least 0"),
         (("--timeout", "-1"), "timeout_s is -1.0, expected at least 0"),

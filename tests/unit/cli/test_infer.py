@@ -151,7 +151,7 @@ def test_outputs_as_text(inferd, server, service):
         "  [7]",
         "name  BYTES [2]",
         "  ['z\\\\xff', 'zoë']",
-        "digits version 2: queued 0.00 ms, ran 0.00 ms, batch of 0",
+        "digits version 2: queued 0.00 ms, ran 0.00 ms",
     ]
 
 

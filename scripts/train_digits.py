@@ -72,6 +72,9 @@ def main(root: Path = _ROOT) -> int:
     np.savez_compressed(
         root / "inferd" / "demo" / "inputs.npz", X=digits.test_pixels[samples], label=digits.test_digits[samples]
     )
+    np.savez_compressed(
+        root / "inferd" / "demo" / "digits" / "examples.npz", X=digits.test_pixels[samples].astype(np.float32)
+    )
     held_out = root / "tests" / "data" / "digits_test.npz"
     held_out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(held_out, X=digits.test_pixels, y=digits.test_digits)

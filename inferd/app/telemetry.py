@@ -24,6 +24,7 @@ from inferd.observability.metrics.registry import Metrics, ModelSample, new_regi
 from inferd.observability.metrics.run_cost import RunCost
 from inferd.observability.recorder import CallRecorder
 from inferd.observability.tracing.setup import Tracing
+from inferd.page.routes import OPERATIONS
 from inferd.runtime.resources import resident_bytes, usable_bytes, usable_cores
 from inferd.security.authorization.methods import MethodKind, methods_of
 
@@ -79,7 +80,9 @@ def build_telemetry(settings: Settings, models: ModelRegistry) -> Telemetry:
     """Build the components; nothing is started."""
     log = LogOutput(settings.log)
     registry, recorder = new_registry(), CallRecorder()
-    metrics = Metrics(registry, recorder, methods=method_names(), triton_names=settings.server.triton_metrics)
+    metrics = Metrics(
+        registry, recorder, methods=method_names().union(OPERATIONS), triton_names=settings.server.triton_metrics
+    )
     load_sources = LoadSources(
         models=partial(_model_samples, models),
         busy_s=metrics.busy_s,

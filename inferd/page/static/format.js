@@ -37,6 +37,9 @@ export const percent = (share) => (share === null || share === undefined ? NONE 
 export const time = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");
 
 /** A shape such as [rows, 64]: open dimensions by their name, or as "any". */
-export const shape = (sizes) => `[${sizes.map((size) => (size === null ? "any" : size)).join(", ")}]`;
+export function shape(sizes, batchAxis = null) {
+  const shown = sizes.map((size, axis) => size ?? (axis === batchAxis ? "rows" : "any"));
+  return `[${shown.join(", ")}]`;
+}
 
 export const plural = (count, one, many = `${one}s`) => `${whole(count)} ${count === 1 ? one : many}`;

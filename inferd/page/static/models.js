@@ -194,7 +194,7 @@ class Card {
 
   #tensors({ inputs, outputs }) {
     if (!inputs.length) return null;
-    const row = (kind) => (spec) => [kind, element("span", { class: "name" }, spec.name), spec.datatype, shape(spec.shape) + (spec.optional ? " optional" : "")];
+    const row = (kind) => (spec) => [kind, element("span", { class: "name" }, spec.name), spec.datatype, shape(spec.shape, spec.batch_axis) + (spec.optional ? " optional" : "")];
     const rows = [...inputs.map(row("in")), ...outputs.map(row("out"))];
     return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Inputs and outputs of ${this.name}` }, table(["", "name", "type", "shape"], rows, "Inputs and outputs"));
   }

@@ -55,7 +55,7 @@ class AuthenticationInterceptor:
         )
         health = methods_of(MethodKind.HEALTH) if settings.open_health else frozenset()
         reflection = methods_of(MethodKind.REFLECTION) if settings.open_reflection else frozenset()
-        self._open_methods = health | reflection
+        self._open_methods = health | reflection | methods_of(MethodKind.PAGE)
 
     def started(self, call: Call) -> Rejection | None:
         """Authenticate ``call`` and check that its caller may call methods of its kind."""

@@ -7,19 +7,21 @@ from enum import StrEnum
 
 
 class MethodKind(StrEnum):
-    """What a rule allows; HEALTH and REFLECTION need no rule."""
+    """What a rule allows; HEALTH and REFLECTION need no rule, and PAGE not even a credential."""
 
     INFER = "infer"
     METADATA = "metadata"
     ADMIN = "admin"
     HEALTH = "health"
     REFLECTION = "reflection"
+    PAGE = "page"
 
 
 _OWN = "/inferd.v1.InferenceService"
 _OPEN_INFERENCE = "/inference.GRPCInferenceService"
 _MODEL = "/v2/models/{model}"
 _REPOSITORY = "/v2/repository"
+_PAGE_MODEL = "/page/models/{model}"
 _CHANNELZ = "/grpc.channelz.v1.Channelz"
 _REFLECTION = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -50,6 +52,9 @@ _KINDS = {
         f"GET {_MODEL}/ready",
         f"GET {_MODEL}/config",
         f"GET {_MODEL}/stats",
+        "GET /page/status",
+        f"GET {_PAGE_MODEL}/history",
+        f"GET {_PAGE_MODEL}/example",
     ),
     MethodKind.ADMIN: (
         f"{_OWN}/SetRouting",
@@ -62,6 +67,7 @@ _KINDS = {
         f"POST {_REPOSITORY}/index",
         f"POST {_REPOSITORY}/models/{{model}}/load",
         f"POST {_REPOSITORY}/models/{{model}}/unload",
+        f"POST {_PAGE_MODEL}/labels",
         f"{_CHANNELZ}/GetTopChannels",
         f"{_CHANNELZ}/GetServers",
         f"{_CHANNELZ}/GetServer",
@@ -82,6 +88,11 @@ _KINDS = {
     MethodKind.REFLECTION: (
         *_REFLECTION,
         "GET /openapi.json",
+    ),
+    # The files of the status page, which hold no data.
+    MethodKind.PAGE: (
+        "GET /",
+        "GET /page/files/{file}",
     ),
 }
 

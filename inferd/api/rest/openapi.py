@@ -8,6 +8,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 import inferd
+from inferd._generated.inferd.v1 import inference_pb2 as v1_pb
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference import model_config_pb2 as config_pb
 from inferd.api.rest import routes
@@ -46,6 +47,24 @@ _PARAMETERS: dict[str, Schema] = {
         "description": "A version's number, or a label.",
         "schema": {"type": "string"},
     },
+    "details": {
+        "name": "details",
+        "in": "query",
+        "description": "Describe each version instead of naming the models.",
+        "schema": {"type": "boolean", "default": False},
+    },
+    "described_model": {
+        "name": "model",
+        "in": "query",
+        "description": "With details: describe one version of this model.",
+        "schema": {"type": "string"},
+    },
+    "described_version": {
+        "name": "version",
+        "in": "query",
+        "description": "With details and model: a version's number, or a label; by default the one that requests get.",
+        "schema": {"type": "string"},
+    },
     "request_id": {
         "name": "x-request-id",
         "in": "header",
@@ -82,7 +101,7 @@ _OPERATIONS = {
     routes.SERVER_METADATA: _Described("Name, version and extensions of the server", pb.ServerMetadataResponse),
     routes.SERVER_LIVE: _Described("Whether the server is alive", pb.ServerLiveResponse, not_ready=True),
     routes.SERVER_READY: _Described("Whether the server is ready", pb.ServerReadyResponse, not_ready=True),
-    routes.MODELS: _Described("Names of the models", "Models"),
+    routes.MODELS: _Described("Names of the models, or what is known of their versions", "Models"),
     routes.ALL_STATISTICS: _Described("Statistics of all models", pb.ModelStatisticsResponse),
     routes.MODEL_METADATA: _Described("Inputs, outputs and versions of a model", pb.ModelMetadataResponse),
     routes.MODEL_READY: _Described("Whether a model accepts requests", "ModelReady", not_ready=True),
@@ -136,6 +155,9 @@ def _operation(operation: str, path: str, schemas: dict[str, Schema]) -> Schema:
     answer = described.answer
     name = answer if isinstance(answer, str) else message_schemas(cast("Descriptor", answer.DESCRIPTOR), schemas)
     parameters = [name for name in ("model", "version") if f"{{{name}}}" in path]
+    if operation == routes.MODELS:
+        parameters += ["details", "described_model", "described_version"]
+        message_schemas(cast("Descriptor", v1_pb.Model.DESCRIPTOR), schemas)
     is_inference = operation == routes.INFER
     parameters += ["header_length", "timeout", "request_id"] if is_inference else ["request_id"]
     responses = {"200": _response("The answer.", _content(name, binary=is_inference))}

@@ -12,6 +12,7 @@ from inferd.api.oip import queries
 from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.rest import routes
 from inferd.api.rest.messages import as_json, json_answer
+from inferd.api.v1.service import describe_model
 from inferd.http.messages import HttpBody, HttpMessage
 
 _NOT_READY = 400
@@ -84,6 +85,11 @@ def _model_ready(message: HttpMessage, models: ModelView) -> HttpBody:
     return json_answer({"name": query.name, "ready": ready}, status=200 if ready else _NOT_READY)
 
 
-def _models(_: HttpMessage, models: ModelView) -> HttpBody:
-    """Return the names of all models, as KServe does."""
-    return json_answer({"models": list(dict.fromkeys(version.name for version in models.all()))})
+def _models(message: HttpMessage, models: ModelView) -> HttpBody:
+    """Return the names of all models, as KServe does; with details, their versions as ListModels describes them."""
+    query = message.query
+    if query.get("details", "false") != "true":
+        return json_answer({"models": list(dict.fromkeys(version.name for version in models.all()))})
+    name = query.get("model")
+    found = models.all() if name is None else [models.find(name, query.get("version", ""))]
+    return json_answer({"models": [as_json(describe_model(version)) for version in found]})

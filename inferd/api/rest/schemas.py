@@ -116,7 +116,7 @@ REST_SCHEMAS: dict[str, Schema] = {
         outputs={"type": "array", "items": reference("ResponseOutput")},
     ),
     "ModelReady": _object(("name", "ready"), name=_STRING, ready={"type": "boolean"}),
-    "Models": _object(("models",), models={"type": "array", "items": _STRING}),
+    "Models": _object(("models",), models={"type": "array", "items": {"anyOf": [_STRING, reference("v1.Model")]}}),
     "IndexRequest": _object((), ready={"type": "boolean", "description": "List versions that answer requests only."}),
     "Index": {
         "type": "array",

@@ -43,6 +43,9 @@ _REFUSED = frozenset({429, 503})
 _OK = 200
 _READ_BYTES = 1 << 18
 
+#: Reasons of such statuses that stay: over gRPC they come with a pushback that forbids retries.
+_FINAL_REASONS = frozenset({"MODEL_CONTROL_DISABLED", "OUT_OF_MEMORY"})
+
 _TIMEOUT_HEADER = "x-request-timeout-ms"
 
 
@@ -170,8 +173,7 @@ def _error_of(http_status: int, headers: Mapping[str, str], body: bytes) -> Rest
         retry_after_s=hint_s if hint_s is not None else _seconds(headers.get("Retry-After")),
         request_id=headers.get("x-request-id", ""),
         says_why=True,
-        # A server that does not want retries says so by a negative hint.
-        may_retry=http_status in _REFUSED and not (isinstance(hint_ms, int | float) and hint_ms < 0),
+        may_retry=http_status in _REFUSED and content.get("reason") not in _FINAL_REASONS,
     )
 
 

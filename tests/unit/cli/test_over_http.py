@@ -384,7 +384,8 @@ def test_retries_back_off_without_a_hint(http, client, clock):
 @pytest.mark.parametrize(
     "answer",
     [
-        _failure(503, error="none here", retry_after_ms=-1),
+        _failure(503, error="models are not loaded by calls", reason="MODEL_CONTROL_DISABLED"),
+        _failure(429, error="out of memory", reason="OUT_OF_MEMORY"),
         _failure(400, error="wrong"),
         _failure(500, error="failed"),
         _failure(429, error="full", retry_after_ms=10_000),

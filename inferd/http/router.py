@@ -102,9 +102,10 @@ class OperationRouter:
 
         def difference(name: str) -> tuple[int, int]:
             template = self._templates[name]
-            equal = sum(1 for own, other in zip(template, segments, strict=False) if own == other)
+            pairs = list(zip(template, segments, strict=False))
+            equal = 2 * sum(own == other for own, other in pairs) + sum(own.startswith("{") for own, _ in pairs)
             # A last segment such as "infer" says more than the parameters before it.
-            equal += template[-1:] == segments[-1:]
+            equal += 2 * (template[-1:] == segments[-1:])
             return -equal, abs(len(template) - len(segments))
 
         return sorted(self._templates, key=difference)[:_NEAREST]

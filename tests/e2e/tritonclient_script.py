@@ -34,6 +34,7 @@ def check_metadata(client):
     server = client.get_server_metadata()
     assert server.name == "inferd"
     assert list(server.extensions) == [
+        "binary_tensor_data",
         "classification",
         "model_configuration",
         "model_repository",

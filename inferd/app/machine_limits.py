@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inferd.config.section import Section
+from inferd.config.server import ServerSettings
 from inferd.config.settings import Backpressure, Settings
 from inferd.models.settings import max_threads_per_run
 from inferd.observability.monitoring import MOST_CONNECTIONS
@@ -16,8 +17,8 @@ from inferd.runtime.resources import cgroup_directories, read_file, usable_bytes
 
 #: Descriptors opened after the start: gRPC's own, reloaded models and credentials, the log.
 _OWN_DESCRIPTORS = 48
-#: The metrics port gets at most a third of the remaining descriptors.
-_HTTP_SHARE = 3
+#: The metrics port gets at most a third of the remaining descriptors, and gRPC and HTTP share the rest.
+_MONITORING_SHARE = 3
 
 #: Threads with any settings: those in docs/architecture.md, gRPC's own and those of the span exporter.
 _OWN_THREADS = 24
@@ -82,10 +83,11 @@ def fit_settings(settings: Settings, machine: Machine, models: int) -> FittedSet
         if value > maximum:
             lowered.append(LoweredSetting(setting=setting, value=value, new_value=maximum, reason=reason))
 
-    spare = max(machine.descriptors - machine.open_descriptors - _OWN_DESCRIPTORS, _HTTP_SHARE)
-    http = min(MOST_CONNECTIONS, spare // _HTTP_SHARE)
+    spare = max(machine.descriptors - machine.open_descriptors - _OWN_DESCRIPTORS, _MONITORING_SHARE)
+    monitoring = max(min(MOST_CONNECTIONS, spare // _MONITORING_SHARE), 1)
     reason = f"the process may open {machine.descriptors} files (ulimit -n)"
-    limit("server.connections.max_open", settings.server.connections.max_open, spare - http, reason)
+    for setting, value, maximum in _connection_limits(settings.server, spare - monitoring):
+        limit(setting, value, maximum, reason)
 
     max_bytes = machine.memory_bytes // _MEMORY_SHARE
     reason = f"the process may use {machine.memory_bytes} bytes of memory"
@@ -97,7 +99,20 @@ def fit_settings(settings: Settings, machine: Machine, models: int) -> FittedSet
         remaining = machine.threads - _OWN_THREADS - _OWN_THREADS_PER_CORE * machine.cores
         for setting, value, maximum in _thread_limits(settings, machine.cores, remaining, max(models, 1)):
             limit(setting, value, maximum, reason)
-    return FittedSettings(settings=_with(settings, lowered), lowered=tuple(lowered), http_connections=max(http, 1))
+    return FittedSettings(settings=_with(settings, lowered), lowered=tuple(lowered), http_connections=monitoring)
+
+
+def _connection_limits(server: ServerSettings, maximum: int) -> Iterator[tuple[str, int, int]]:
+    """Yield the settings that determine numbers of connections, of which there may be ``maximum`` in all."""
+    grpc, http = server.connections.max_open, server.http.max_connections
+    if server.http_host is None:
+        yield "server.connections.max_open", grpc, maximum
+        return
+    # Each half, or what the other leaves.
+    half = max(maximum // 2, 1)
+    max_grpc = max(maximum - http, half)
+    yield "server.connections.max_open", grpc, max_grpc
+    yield "server.http.max_connections", http, max(maximum - min(grpc, max_grpc), half)
 
 
 def _thread_limits(settings: Settings, cores: int, remaining: int, models: int) -> Iterator[tuple[str, int, int]]:

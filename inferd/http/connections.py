@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from aiohttp import StreamReader, hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
 
 from inferd.http.peer import auth_context_of
 from inferd.http.progress import Progress
@@ -420,7 +420,11 @@ def _status_of(error: HttpProcessingError, limits: ConnectionLimits) -> int:
 
 def _text_of(error: HttpProcessingError) -> str:
     """Return a text for the caller, without what it has sent, which may hold credentials."""
-    return f"expected a request of HTTP/1.1, got: {error.message.partition(':')[0].partition(chr(10))[0][:100]}"
+    if isinstance(error, LineTooLong):
+        return "the first line of the request, or one of its headers, is too long"
+    if isinstance(error, InvalidHeader | InvalidURLError):
+        return "a header or the address of the request is malformed"
+    return f"expected a request of HTTP/1.1, got: {error.message.partition(chr(10))[0].rstrip(':')}"
 
 
 def encoded(answer: web.Response, *, head_only: bool = False) -> bytes:

@@ -40,4 +40,4 @@ def _is_spiffe_id(uri: bytes) -> bool:
     if not uri.startswith(b"spiffe://") or len(uri) > _MAX_SPIFFE_ID:
         return False
     domain, _, path = uri.removeprefix(b"spiffe://").partition(b"/")
-    return 0 < len(domain) <= _MAX_TRUST_DOMAIN and bool(path)
+    return len(domain) <= _MAX_TRUST_DOMAIN and bool(path)

@@ -192,7 +192,7 @@ class HttpServer:
         """Enforce the limits of time."""
         connections, loop = self._connections, asyncio.get_running_loop()
         limits = connections.limits
-        shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.stall_s, limits.keep_alive_s)
+        shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.stall_s)
         while True:
             await asyncio.sleep(min(_MAX_CHECK_INTERVAL_S, shortest_s / 4))
             connections.check(loop.time())
@@ -213,9 +213,19 @@ class HttpServer:
             cors.allow(request, response)
         if isinstance(response, web.Response):
             response.headers.setdefault(hdrs.SERVER, _SERVER)
-        if self._connections.is_draining or self._pace is not None or connection.must_close(request):
+        if self._is_last(connection, request):
             response.force_close()
         return response
+
+    def _is_last(self, connection: Connection, request: web.BaseRequest) -> bool:
+        """Whether the connection is to be closed after the answer to ``request``."""
+        connections = self._connections
+        return (
+            connections.is_draining
+            or self._pace is not None
+            or not connections.limits.keep_alive_s
+            or connection.must_close(request)
+        )
 
 
 class _AiohttpServer(web.Server):
@@ -227,7 +237,8 @@ class _AiohttpServer(web.Server):
         self._in_loop = asyncio.get_running_loop()
         limits = connections.limits
         self._options = {
-            "keepalive_timeout": limits.keep_alive_s,
+            # Also the time for the first request.
+            "keepalive_timeout": limits.keep_alive_s or limits.header_timeout_s,
             "max_line_size": limits.max_line_bytes,
             "max_field_size": limits.max_head_bytes,
             "max_headers": limits.max_headers,

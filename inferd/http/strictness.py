@@ -1,4 +1,6 @@
-"""Requests that aiohttp's parser accepts, and that a server must not: others on the way might read them differently."""
+"""Requests that aiohttp's parser accepts, and that a server must not. Pure.
+
+Others on the way might read them differently."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from aiohttp.http import RawRequestMessage
 
 #: A host name, an IPv4 address or an IPv6 address in brackets, with or without a port.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-#: What must not follow a request on its connection, or may be read in two ways.
+_VERSIONS = (HttpVersion11, HttpVersion10)
 _CONTINUE = "100-continue"
 
 
@@ -22,25 +24,29 @@ class Refusal:
 
 def refusal_of(message: RawRequestMessage, head_bytes: int, max_head_bytes: int) -> Refusal | None:
     """Return why a request must be refused; None if it is fine. ``head_bytes`` is what its head has at most."""
-    version = message.version
-    if version != HttpVersion11 and version != HttpVersion10:
+    if message.version not in _VERSIONS:
         return Refusal(505, "expected HTTP/1.1")
     if message.method == hdrs.METH_CONNECT:
         return Refusal(501, "expected no CONNECT: this is not a proxy")
     if not message.path.isascii():
         return Refusal(400, "expected a path in percent-encoding")
+    if head_bytes > max_head_bytes and _size_of(message) > max_head_bytes:
+        return Refusal(431, "the head of the request is too large")
+    return _refusal_of_headers(message)
+
+
+def _refusal_of_headers(message: RawRequestMessage) -> Refusal | None:
     headers = message.headers
     if _HOST.fullmatch(headers.get(hdrs.HOST, "")) is None:
         return Refusal(400, "expected a host name or an address in the header Host")
-    if head_bytes > max_head_bytes and _size_of(message) > max_head_bytes:
-        return Refusal(431, "the head of the request is too large")
-    if message.chunked:
-        coding = headers.get(hdrs.TRANSFER_ENCODING, "")
+    coding = headers.get(hdrs.TRANSFER_ENCODING)
+    if coding is not None:
+        if not message.chunked or message.version == HttpVersion10:
+            return Refusal(400, "expected Transfer-Encoding to be chunked, in HTTP/1.1")
         if coding.lower() != "chunked":
             return Refusal(501, "expected no other Transfer-Encoding than chunked")
-        if version == HttpVersion10:
-            return Refusal(400, "expected no Transfer-Encoding in HTTP/1.0")
-    if hdrs.EXPECT in headers and headers[hdrs.EXPECT].lower() != _CONTINUE:
+    expected = headers.get(hdrs.EXPECT)
+    if expected is not None and expected.lower() != _CONTINUE:
         return Refusal(417, f"expected nothing but {_CONTINUE} in the header Expect")
     return None
 

@@ -31,19 +31,30 @@ def test_large_machine_keeps_the_defaults() -> None:
 
 @pytest.mark.parametrize("descriptors", [64, 80, 256, 1024, 4096, 20_000])
 def test_connections_leave_descriptors_for_the_rest(descriptors: int) -> None:
-    """Connections of both ports, open files and later ones stay within the limit."""
+    """Connections of all ports, open files and later ones stay within the limit."""
     machine = replace(_LARGE, descriptors=descriptors)
     fitted = fit_settings(Settings(), machine, 1)
-    connections = fitted.settings.server.connections.max_open
-    assert connections >= 1
-    assert fitted.http_connections >= 1
+    server = fitted.settings.server
+    connections = [server.connections.max_open, server.http.max_connections, fitted.http_connections]
+    assert min(connections) >= 1
     if descriptors > 100:
-        assert connections + fitted.http_connections + 20 + 48 <= descriptors
+        assert sum(connections) + 20 + 48 <= descriptors
     assert bool(fitted.lowered) is (descriptors <= 4096)
-    if fitted.lowered:
-        (lowered,) = fitted.lowered
-        assert (lowered.setting, lowered.value, lowered.new_value) == ("server.connections.max_open", 4096, connections)
+    names = {"server.connections.max_open": connections[0], "server.http.max_connections": connections[1]}
+    for lowered in fitted.lowered:
+        assert (lowered.value, lowered.new_value) == (4096, names[lowered.setting])
         assert f"{descriptors} files" in lowered.reason
+
+
+def test_connections_that_a_port_does_not_need_are_for_the_other() -> None:
+    """Half of them are for each of gRPC and HTTP, or all if HTTP is off."""
+    machine = replace(_LARGE, descriptors=4096)
+    half = (4096 - 68 - 128) // 2
+    names = "server.connections.max_open", "server.http.max_connections"
+    assert _lowered(machine) == {name: (4096, half) for name in names}
+    assert _lowered(machine, server={"http": {"max_connections": 1000}}) == {names[0]: (4096, 2900)}
+    assert _lowered(machine, server={"connections": {"max_open": 1000}}) == {names[1]: (4096, 2900)}
+    assert _lowered(machine, server={"http_port": None}) == {names[0]: (4096, 3900)}
 
 
 def test_messages_and_queues_fit_in_memory() -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install external tools of the tests into .venv: Triton's Python client with its dependencies,
+# Install external tools of the tests into .venv: Triton's and KServe's Python clients with their dependencies,
 # and perf_analyzer, Triton's load generator, out of the last wheel that carried the binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,6 +8,11 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 if [ ! -x .venv/tritonclient/bin/python ] || ! .venv/tritonclient/bin/python -c 'import ml_dtypes, tritonclient.grpc, tritonclient.http.aio' 2>/dev/null; then
   .venv/bin/python -m venv --clear .venv/tritonclient
   .venv/tritonclient/bin/python -m pip --disable-pip-version-check --quiet install 'tritonclient[grpc,http]==2.73.0' 'ml_dtypes>=0.5,<0.7'
+fi
+
+if [ ! -x .venv/kserve/bin/python ] || ! .venv/kserve/bin/python -c 'from kserve import InferenceRESTClient' 2>/dev/null; then
+  .venv/bin/python -m venv --clear .venv/kserve
+  .venv/kserve/bin/python -m pip --disable-pip-version-check --quiet install 'kserve==0.21.0'
 fi
 
 if [ ! -x .venv/perf_analyzer/perf_analyzer ]; then

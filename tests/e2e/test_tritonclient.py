@@ -1,4 +1,4 @@
-"""Triton's own clients, unmodified and in their own environment."""
+"""Clients of Triton and KServe, unmodified and in their own environments."""
 
 import csv
 import os
@@ -36,9 +36,13 @@ def server(repository):
         yield running
 
 
-def _run(script, *arguments):
-    """Run a script with Triton's clients."""
-    command = [TOOLS / "tritonclient/bin/python", ROOT / "tests/e2e" / script, *arguments]
+def _http(server):
+    return server.events("ready")[0]["http"]
+
+
+def _run(script, *arguments, environment="tritonclient"):
+    """Run a script with the clients of an environment."""
+    command = [TOOLS / environment / "bin/python", ROOT / "tests/e2e" / script, *arguments]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
@@ -47,6 +51,20 @@ def test_python_client(server):
     done = _run("tritonclient_script.py", server.grpc)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held") == 7
+
+
+def test_python_clients_over_http(server):
+    """The same with the blocking client, its asynchronous requests, and that of asyncio; see the script."""
+    done = _run("tritonclient_http_script.py", _http(server))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("held") == 15
+
+
+def test_kserve_client(server):
+    """Health and inference, in JSON and binary, with KServe's client over HTTP; see the script."""
+    done = _run("kserve_script.py", f"http://{_http(server)}", environment="kserve")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("held") == 1
 
 
 def test_python_client_of_models_on_demand(repository):
@@ -66,15 +84,19 @@ def test_python_clients_control_models(tmp_path):
     broken.write_bytes(b"not a model")
     with serving(tmp_path / "models", "--set", "repository.mode=explicit") as running:
         done = _run("tritonclient_repository.py", running.grpc, tmp_path / "models/never/1/model.onnx")
+        over_http = _run("tritonclient_http_script.py", _http(running), tmp_path / "models/never/1/model.onnx")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held") == 8
+    assert over_http.returncode == 0, over_http.stdout + over_http.stderr
+    assert over_http.stdout.count("held") == 2
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "streaming"])
-def test_perf_analyzer_sweeps(server, tmp_path, streaming):
+@pytest.mark.parametrize("protocol", ["grpc", "http", "streaming"])
+def test_perf_analyzer_sweeps(server, tmp_path, protocol):
     """The load generator finishes a sweep of concurrencies and reads the server's statistics."""
     report = tmp_path / "report.csv"
-    command = [str(TOOLS / "perf_analyzer/perf_analyzer"), "-m", "linear", "-u", server.grpc, "-i", "grpc", "-a"]
+    command = [str(TOOLS / "perf_analyzer/perf_analyzer"), "-m", "linear", "-a"]
+    command += ["-u", _http(server), "-i", "http"] if protocol == "http" else ["-u", server.grpc, "-i", "grpc"]
     command += [
         "--concurrency-range",
         "1:5:4",
@@ -88,7 +110,7 @@ def test_perf_analyzer_sweeps(server, tmp_path, streaming):
         "-f",
         str(report),
     ]
-    command += ["--max-threads", "2", *(["--streaming"] if streaming else [])]
+    command += ["--max-threads", "2", *(["--streaming"] if protocol == "streaming" else [])]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(TOOLS / "perf_analyzer")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -72,7 +72,7 @@ ENV PATH=/opt/inferd/bin:${PATH} \
 # A number, because orchestrators that forbid root cannot look up names. The user owns no files.
 USER 65532:65532
 WORKDIR /
-EXPOSE 8001 8002
+EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
 # For the default settings of this image; with TLS or another port, set another command. Kubernetes does not use it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["inferd", "health", "--service", "liveness"]

@@ -41,4 +41,4 @@ def test_settings_of_a_server(setting, value):
     """They are valid, and load everything at start."""
     settings = Settings.model_validate(yaml.safe_load(_block("yaml", "models: [models]")))
     assert getattr(settings.repository, setting) == value
-    assert settings.server.grpc_port == 8081
+    assert (settings.server.http_port, settings.server.grpc_port) == (8080, 8081)

@@ -1,5 +1,6 @@
 """The examples of the README and of docs/other-clients.md, unchanged except for the port."""
 
+import json
 import os
 import re
 import subprocess
@@ -29,7 +30,10 @@ def _block(language, mark, page=README):
 
 
 def _run(server, *command):
-    command = [part.replace("127.0.0.1:8001", server.grpc) for part in map(str, command)]
+    over_http = server.events("ready")[0]["http"]
+    places = (("127.0.0.1:8001", server.grpc), ("127.0.0.1:8000", over_http))
+    for place, address in places:
+        command = [str(part).replace(place, address) for part in command]
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
@@ -40,6 +44,12 @@ def test_grpcurl(server):
     """The first call of the README returns a three."""
     answer = _run(server, "bash", "-c", _block("sh", "grpcurl -plaintext"))
     assert re.search(r'"ints": \[\s+"3"\s+\]', answer)
+
+
+def test_curl(server):
+    """The same over HTTP."""
+    answer = json.loads(_run(server, "bash", "-c", _block("sh", "curl http").replace("curl ", "curl --silent ")))
+    assert {"name": "label", "datatype": "INT64", "shape": [1], "data": [3]} in answer["outputs"]
 
 
 def test_python_client(server):

@@ -159,7 +159,7 @@ def _shape(content: dict[str, Any], path: str) -> list[int]:
         raise InvalidInputError(msg, field=f"{path}shape")
     for dimension in shape:
         if type(dimension) is not int or not 0 <= dimension <= _MAX_INT64:
-            got = dimension if isinstance(dimension, int | float) else type_name(dimension)
+            got = dimension if type(dimension) in {int, float} else type_name(dimension)
             msg = f"{path}shape: expected integers from 0 to {_MAX_INT64}, got {got}"
             raise InvalidInputError(msg, field=f"{path}shape")
     return shape

@@ -3,7 +3,7 @@
 from scripts.dashboard_model_panels import MODELS
 from scripts.dashboard_parts import Panel, Query, Section
 
-_UNARY_OK = 'code="OK", method=~".*/(Infer|ModelInfer)"'
+_UNARY_OK = 'code="OK", method=~".*/(Infer|ModelInfer|infer)"'
 #: Labels of ratios: each version has its own queue and instances, and an idle one must not hide another.
 _VERSION = "model, version"
 _VERSION_LEGEND = "{{model}} {{version}}"

@@ -86,6 +86,14 @@ def write_identity(path: Path, width: int) -> None:
     _write(path, [helper.make_node("Identity", ["x"], ["y"])], width, width, [])
 
 
+def write_crop(path: Path, before: int, after: int) -> None:
+    """Write a model that returns the beginning of its input: ``x`` FP32 [batch, before] to ``y`` [batch, after]."""
+    bounds = [
+        numpy_helper.from_array(np.array([end]), name) for name, end in (("zero", 0), ("after", after), ("one", 1))
+    ]
+    _write(path, [helper.make_node("Slice", ["x", "zero", "after", "one"], ["y"])], before, after, bounds)
+
+
 def _write(path: Path, nodes: list[onnx.NodeProto], before: int, after: int, weights: list[TensorProto]) -> None:
     graph = helper.make_graph(
         nodes,
@@ -192,6 +200,13 @@ MODELS = {
             name="identity",
             served_as="identity",
             build=lambda path: write_identity(path, 150_000),
+            rows=lambda: _normal(150_000, count=8),
+        ),
+        # Large requests, small answers, as with pictures.
+        Model(
+            name="crop",
+            served_as="crop",
+            build=lambda path: write_crop(path, 150_000, 1000),
             rows=lambda: _normal(150_000, count=8),
         ),
     )

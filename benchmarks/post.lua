@@ -1,9 +1,11 @@
--- For wrk: post the body in the file $BENCH_BODY, and end with one line that a program can read.
+-- For wrk: post the body in the file $BENCH_BODY with $BENCH_HEADERS, one a line, and end with one line that a program can read.
 local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
 wrk.method = "POST"
 wrk.body = file:read("*a")
-wrk.headers["Content-Type"] = os.getenv("BENCH_CONTENT_TYPE")
 file:close()
+for name, value in os.getenv("BENCH_HEADERS"):gmatch("([^\n:]+): ([^\n]*)") do
+  wrk.headers[name] = value
+end
 
 function done(summary, latency, requests)
   local errors = summary.errors

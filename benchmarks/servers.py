@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from benchmarks.http_wires import Echo, Rest, answer_bytes
 from benchmarks.models import ROOT, Model
 from benchmarks.streams import StreamInfer
 from benchmarks.wires import JsonHttp, OpenInference, OpenInferenceByGrpcload, RawHttp, Wire
@@ -74,7 +75,7 @@ class Contender:
     @property
     def ours(self) -> bool:
         """Whether this is inferd."""
-        return self.launch is launch_inferd
+        return self.launch in (launch_inferd, launch_over_http)
 
     @property
     def missing(self) -> str | None:
@@ -92,6 +93,20 @@ def launch_tree(tree: Path, job: Job) -> Launch:
     command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder)]
     command += ["--grpc-port", str(job.port), "--metrics-port", "0", *without_http(tree)]
     return Launch(command=command, environment=_our_environment(job) | {"PYTHONPATH": str(tree)})
+
+
+def launch_over_http(job: Job) -> Launch:
+    """Return how to start inferd from this tree with inference over HTTP on the port beside the given one."""
+    command = [sys.executable, "-m", "inferd", "serve", str(job.model.folder), "--grpc-port", str(job.port)]
+    command += ["--http-port", str(job.port + 1), "--metrics-port", "0"]
+    return Launch(command=command, environment=_our_environment(job))
+
+
+def _echo(job: Job) -> Launch:
+    """Return how to start an echo of the library that inferd uses."""
+    size = str(answer_bytes(job.model))
+    command = [sys.executable, "-m", "benchmarks.baselines.http_echo", str(job.port), "--answer-bytes", size]
+    return Launch(command=command, environment=_our_environment(job))
 
 
 def without_http(tree: Path) -> list[str]:
@@ -173,6 +188,13 @@ def _environment(job: Job) -> dict[str, str]:
     }
 
 
+def _triton_over_http(job: Job) -> Launch:
+    """Return how to start Triton with HTTP on the port beside the given one."""
+    launch = _triton(job)
+    http = ["--allow-http", "true", "--http-address", "127.0.0.1", "--http-port", str(job.port + 1)]
+    return replace(launch, command=[*launch.command, *http])
+
+
 def _triton(job: Job) -> Launch:
     home = VENVS / "triton"
     server = home / "pytriton" / "tritonserver"
@@ -184,13 +206,18 @@ def _triton(job: Job) -> Launch:
     command += ["--backend-directory", str(server / "backends"), "--grpc-port", str(job.port)]
     shared_memory = f"benchmark_{job.port}_"
     command += [f"--backend-config=python,shm-region-prefix-name={shared_memory}"]
-    command += ["--grpc-address", "127.0.0.1", "--allow-http", "false", "--allow-metrics", "false"]
+    command += ["--grpc-address", "127.0.0.1", "--allow-metrics", "false"]
     packages = next((home / "lib").glob("python*/site-packages"))
     environment = _environment(job) | {
         "LD_LIBRARY_PATH": f"{home / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}",
         "BENCH_PATH": f"{packages}:{PEERS}",
     }
     return Launch(command=command, environment=environment, leaves=shared_memory)
+
+
+def _triton_over_grpc(job: Job) -> Launch:
+    launch = _triton(job)
+    return replace(launch, command=[*launch.command, "--allow-http", "false"])
 
 
 def _triton_config(job: Job) -> str:
@@ -235,8 +262,8 @@ CONTENDERS = {
         Contender(name="inferd-stream", wire=OpenInference(streaming=True), launch=launch_inferd, needs=_OURS),
         Contender(name="inferd-stream-own", wire=StreamInfer(packed=False), launch=launch_inferd, needs=_OURS),
         Contender(name="inferd-packed", wire=StreamInfer(packed=True), launch=launch_inferd, needs=_OURS),
-        Contender(name="triton", wire=OpenInference(), launch=_triton, needs=_TRITON),
-        Contender(name="triton-stream", wire=OpenInference(streaming=True), launch=_triton, needs=_TRITON),
+        Contender(name="triton", wire=OpenInference(), launch=_triton_over_grpc, needs=_TRITON),
+        Contender(name="triton-stream", wire=OpenInference(streaming=True), launch=_triton_over_grpc, needs=_TRITON),
         Contender(name="grpc.aio", wire=OpenInference(), launch=_baseline("aio"), needs=_OURS),
         Contender(name="grpc.server", wire=OpenInference(), launch=_baseline("sync"), needs=_OURS),
         Contender(name="mosec", wire=RawHttp("/inference"), launch=_python("mosec"), needs=_program("mosec")),
@@ -247,6 +274,11 @@ CONTENDERS = {
         Contender(
             name="ray-serve", wire=RawHttp("/"), launch=_python("ray_serve"), needs=_program("ray_serve", "serve")
         ),
+        Contender(name="inferd-http", wire=Rest(), launch=launch_over_http, needs=_OURS),
+        Contender(name="echo", wire=Echo(), launch=_echo, needs=_OURS),
+        Contender(name="triton-http", wire=Rest(), launch=_triton_over_http, needs=_TRITON),
+        Contender(name="kserve-http", wire=Rest(), launch=_python("kserve"), needs=_program("kserve", "uvicorn")),
+        Contender(name="mlserver-http", wire=Rest(binary=False), launch=_mlserver, needs=_program("mlserver")),
     )
 }
 

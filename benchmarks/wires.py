@@ -146,7 +146,8 @@ class RawHttp:
     def load(self, model: Model, port: int, concurrency: int, placement: Placement, folder: Path) -> Result:
         """Keep connections busy with wrk."""
         url = f"http://127.0.0.1:{port}{self._path}"
-        return wrk.measure(url, self._body(model.rows()[0]), self._content_type, concurrency, placement, folder)
+        headers = {"Content-Type": self._content_type}
+        return wrk.measure(url, self._body(model.rows()[0]), headers, concurrency, placement, folder)
 
     def _body(self, row: Row) -> bytes:
         (array,) = row.values()

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.process import Placement, Result, run_load
@@ -10,13 +11,16 @@ from benchmarks.process import Placement, Result, run_load
 SECONDS = 5
 
 
-def measure(url: str, body: bytes, content_type: str, concurrency: int, placement: Placement, folder: Path) -> Result:
+def measure(
+    url: str, body: bytes, headers: Mapping[str, str], concurrency: int, placement: Placement, folder: Path
+) -> Result:
     """Keep ``concurrency`` connections busy for the duration."""
     path = folder / "body"
     path.write_bytes(body)
     script = Path(__file__).with_name("post.lua")
     command = ["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "--timeout", "30s", "-s", str(script), url]
-    environment = {**os.environ, "BENCH_BODY": str(path), "BENCH_CONTENT_TYPE": content_type}
+    lines = "".join(f"{name}: {value}\n" for name, value in headers.items())
+    environment = {**os.environ, "BENCH_BODY": str(path), "BENCH_HEADERS": lines}
     output = run_load(command, placement, environment)
     found = re.search(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+)$", output, re.MULTILINE)
     if found is None:

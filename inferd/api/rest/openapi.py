@@ -157,7 +157,7 @@ def _operation(operation: str, path: str, schemas: dict[str, Schema]) -> Schema:
     parameters = [name for name in ("model", "version") if f"{{{name}}}" in path]
     if operation == routes.MODELS:
         parameters += ["details", "described_model", "described_version"]
-        message_schemas(cast("Descriptor", v1_pb.Model.DESCRIPTOR), schemas)
+        message_schemas(v1_pb.Model.DESCRIPTOR, schemas)
     is_inference = operation == routes.INFER
     parameters += ["header_length", "timeout", "request_id"] if is_inference else ["request_id"]
     responses = {"200": _response("The answer.", _content(name, binary=is_inference))}

@@ -48,7 +48,7 @@ class HttpAddress:
     @property
     def is_https(self) -> bool:
         """Whether connections use TLS."""
-        return self._parts.scheme == "https"
+        return self.scheme == "https"
 
     @property
     def is_loopback(self) -> bool:
@@ -61,14 +61,14 @@ class HttpAddress:
         return self._parts.hostname or ""
 
     @property
-    def port(self) -> int | None:
-        """The port; None for the scheme's own."""
-        return self._parts.port
+    def base(self) -> str:
+        """What the paths of the protocol follow: without a slash at its end."""
+        return self.url.rstrip("/")
 
     @property
-    def prefix(self) -> str:
-        """The path before those of the protocol, without a slash at its end; mostly empty."""
-        return self._parts.path.rstrip("/")
+    def scheme(self) -> str:
+        """In lower case."""
+        return self._parts.scheme
 
     def headers(self) -> dict[str, str]:
         """Return the headers of each request."""

@@ -72,7 +72,6 @@ class Transport:
         self._address = address
         self._headers = {"User-Agent": f"inferd-client/{inferd.__version__}", **address.headers()}
         self._manager = _manager(address)
-        self._pool = self._manager.connection_from_host(address.host, address.port, _scheme(address))
 
     def __enter__(self) -> Self:
         return self
@@ -98,16 +97,16 @@ class Transport:
         sent = {**self._headers, **(headers or {})}
         if timeout_s is not None:
             sent[_TIMEOUT_HEADER] = str(max(1, round(timeout_s * 1000)))
-        url = "/".join((self._address.prefix, *(quote(part, safe="") for part in path)))
+        url = "/".join((self._address.base, *(quote(part, safe="") for part in path)))
         if query:
             url += f"?{urlencode(query)}"
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            response = self._pool.urlopen(
+            response = self._manager.urlopen(
                 verb,
                 url,
-                body,
-                sent,
+                body=body,
+                headers=sent,
                 retries=False,
                 redirect=False,
                 timeout=urllib3.Timeout(total=timeout_s),
@@ -150,12 +149,8 @@ def _manager(address: HttpAddress) -> urllib3.PoolManager:
         options["ssl_context"] = address.ssl_context()
         if address.tls is not None and address.tls.server_name is not None:
             options["server_hostname"] = options["assert_hostname"] = address.tls.server_name
-    proxy = None if address.is_loopback or proxy_bypass(address.host) else getproxies().get(_scheme(address))
+    proxy = None if address.is_loopback or proxy_bypass(address.host) else getproxies().get(address.scheme)
     return urllib3.PoolManager(**options) if proxy is None else urllib3.ProxyManager(proxy, **options)
-
-
-def _scheme(address: HttpAddress) -> str:
-    return "https" if address.is_https else "http"
 
 
 def _error_of(http_status: int, headers: Mapping[str, str], body: bytes) -> RestError:

@@ -296,6 +296,17 @@ def test_over_tls(inferd, tmp_path):
         assert len(http.requests) == 1
 
 
+def test_proxies_of_the_environment(inferd, http, monkeypatch):
+    """As curl and gRPC: for other machines, and not for those in no_proxy."""
+    monkeypatch.setenv("http_proxy", http.address)
+    monkeypatch.setenv("no_proxy", "")
+    assert inferd("health", "-a", "http://inferd.example:8000").out == "SERVING\n"
+    assert http.requests[0].path == "http://inferd.example:8000/v2/health/ready"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert inferd("health", "-a", http.address).out == "SERVING\n"
+    assert http.requests[1].path == "/v2/health/ready"
+
+
 def test_token_is_sent(inferd, http, monkeypatch):
     """To this machine, or over TLS, or if that is allowed."""
     monkeypatch.setenv("INFERD_TOKEN", "secret")

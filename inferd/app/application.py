@@ -24,6 +24,7 @@ from inferd.app.status_page import build_status_page
 from inferd.app.telemetry import Telemetry, build_telemetry
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
+from inferd.http.self_test import check_aiohttp
 from inferd.http.server import HttpServer
 from inferd.models.registry import ModelRegistry
 from inferd.models.remote import RemoteRepositories
@@ -168,6 +169,7 @@ class Application:
             self._page.start()
         self._readiness.start()
         check_grpcio()
+        check_aiohttp()
         self._server.start()
         _log.info("listening", extra=self._addresses())
 

@@ -3,15 +3,13 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
-from http import HTTPStatus
 from typing import Any, Protocol
 
 from aiohttp import StreamReader, hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
 
+from inferd.http.errors import BodyError, ErrorAnswer, encoded, status_and_text
 from inferd.http.peer import auth_context_of
 from inferd.http.progress import Progress
 from inferd.http.strictness import Refusal
@@ -29,17 +27,6 @@ _MAX_SKIPPED_BYTES = 1024 * 1024
 
 #: Time to read the last answer over TLS.
 _TLS_LINGER_S = 0.25
-
-#: Makes the answer to a request that was refused, or that failed, from its status and a text for the caller.
-ErrorAnswer = Callable[[int, str], web.Response]
-
-
-class BodyError(Exception):
-    """A body that cannot be read, and the status for that; raised where it is read. The text is for the caller."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,13 +81,12 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_auth_context",
-        "_body_bytes",
         "_certificate",
-        "_head_bytes",
         "_holds",
         "_is_answered",
         "_lingering",
         "_progress",
+        "_received",
         "_registry",
         "began_at",
         "body",
@@ -114,15 +100,15 @@ class Connection(web.RequestHandler):
         server: web.Server,
         loop: asyncio.AbstractEventLoop,
         handshake: asyncio.Task[None] | None,
-        **options: Any,
+        **options: Any,  # noqa: ANN401  (those of aiohttp)
     ) -> None:
         super().__init__(server, loop=loop, **options)
         self.handshake = handshake
         self._registry = registry
         self._certificate: bytes | None = None
         self._auth_context: Mapping[str, Sequence[bytes]] | None = None
-        self._head_bytes = 0
-        self._body_bytes = 0
+        #: Bytes of the head or, if there is one, of the body.
+        self._received = 0
         self._holds = False
         self._is_answered = False
         self._lingering: asyncio.Future[None] | None = None
@@ -171,7 +157,7 @@ class Connection(web.RequestHandler):
         elif body is None:
             self._count_head(len(data))
             super().data_received(data)
-            if self._head_bytes > self._registry.limits.max_head_bytes:
+            if self._received > self._registry.limits.max_head_bytes:
                 # Once aiohttp has taken a complete head, which was in these bytes.
                 self._loop.call_soon(self._check_head)
         else:
@@ -192,13 +178,13 @@ class Connection(web.RequestHandler):
         self.body = body
         self.refusal = refusal
         self.began_at = self._loop.time()
-        self._head_bytes = self._body_bytes = 0
+        self._received = 0
         self._is_answered = False
         self._progress.reset()
         self._registry.became_busy(self)
         self._note_malformed(body)
 
-    def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
+    def log_access(self, *_: object) -> None:
         """Take note that the answer has been written; aiohttp calls this for each."""
         body = self.body
         if body is None:
@@ -212,7 +198,7 @@ class Connection(web.RequestHandler):
     @property
     def head_bytes(self) -> int:
         """What has been received since the last request, the head of this one included."""
-        return self._head_bytes
+        return self._received
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return what the client's certificate says of it, under the names that gRPC uses. Any thread."""
@@ -228,9 +214,9 @@ class Connection(web.RequestHandler):
     def handle_error(
         self,
         request: web.BaseRequest,
-        status: int = 500,
+        status: int = 500,  # noqa: ARG002  (of the class, as the next but one)
         exc: BaseException | None = None,
-        message: str | None = None,
+        message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         """Return the answer to what cannot be parsed, or whose handler has failed; the connection is closed after it.
 
@@ -238,21 +224,15 @@ class Connection(web.RequestHandler):
         """
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer has been sent")
-        if isinstance(exc, HttpProcessingError):
-            status, text = _status_of(exc, self._registry.limits), _text_of(exc)
-        elif isinstance(exc, web.RequestPayloadError):
-            status, text = 400, "the body of the request is malformed"
-        elif isinstance(exc, BodyError):
-            status, text = exc.status, str(exc)
-        else:
+        known = status_and_text(exc, self._registry.limits.max_line_bytes)
+        if known is None:
             self.log_exception("failed to answer a request", exc_info=exc)
-            status, text = 500, "failed, see the log"
-        return self.closing_answer(status, text)
+            known = 500, "failed, see the log"
+        return self.closing_answer(*known)
 
     def closing_answer(self, status: int, text: str) -> web.Response:
         """Return an answer after which the connection is closed, once the client has had time to read it."""
-        made = self._registry.error(status, text)
-        answer = _LastResponse(self, body=made.body, status=made.status, headers=made.headers)
+        answer = _LastResponse(self, self._registry.error(status, text))
         answer.force_close()
         return answer
 
@@ -278,7 +258,7 @@ class Connection(web.RequestHandler):
         limits = self._registry.limits
         if self.body is not None:
             self._check_request(self.body, now)
-        elif self._head_bytes and now - self.began_at > limits.header_timeout_s:
+        elif self._received and now - self.began_at > limits.header_timeout_s:
             self.close_with(408, "the head of the request did not arrive in time")
 
     def close_with(self, status: int, text: str) -> None:
@@ -331,7 +311,7 @@ class Connection(web.RequestHandler):
             late = now - self.began_at > limits.body_timeout_s
             # A full buffer is not the client's fault.
             slow = transport.is_reading() and self._progress.is_stalled(
-                self._body_bytes, now, limits.min_bytes_per_s, limits.stall_s
+                self._received, now, limits.min_bytes_per_s, limits.stall_s
             )
             if late or slow:
                 body.set_exception(BodyError(408, "the body of the request did not arrive in time"))
@@ -341,20 +321,20 @@ class Connection(web.RequestHandler):
             self.transport.max_size = size  # type: ignore[attr-defined]  # of asyncio's, which reads that much
 
     def _count_head(self, size: int) -> None:
-        if not self._head_bytes:
+        if not self._received:
             self.began_at = self._loop.time()
-        self._head_bytes += size
+        self._received += size
 
     def _check_head(self) -> None:
-        if self.body is None and self._head_bytes > self._registry.limits.max_head_bytes:
+        if self.body is None and self._received > self._registry.limits.max_head_bytes:
             self.close_with(431, "the head of the request is too large")
 
     def _count_body(self, body: StreamReader, size: int) -> None:
-        self._body_bytes += size
+        self._received += size
         if body.is_eof():
             # The client sends the next request before it has the answer.
             self._hold()
-        elif self._body_bytes - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + READ_BYTES:
+        elif self._received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + READ_BYTES:
             body.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
 
     def _note_malformed(self, body: StreamReader) -> None:
@@ -398,8 +378,8 @@ class Connection(web.RequestHandler):
 class _LastResponse(web.Response):
     """An answer after which the connection is closed."""
 
-    def __init__(self, connection: Connection, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, connection: Connection, answer: web.Response) -> None:
+        super().__init__(body=answer.body, status=answer.status, headers=answer.headers)
         self._connection = connection
         self._head_only = False
 
@@ -407,33 +387,9 @@ class _LastResponse(web.Response):
         """Take note of what is answered."""
         self._head_only = request.method == hdrs.METH_HEAD
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002  (of the class)
         """Send the answer, and wait until the client can have read it."""
         await self._connection.send_last(self, head_only=self._head_only)
-
-
-def _status_of(error: HttpProcessingError, limits: ConnectionLimits) -> int:
-    if isinstance(error, LineTooLong):
-        return 414 if error.args[1] == limits.max_line_bytes else 431
-    return 431 if "Too many headers" in error.message else 400
-
-
-def _text_of(error: HttpProcessingError) -> str:
-    """Return a text for the caller, without what it has sent, which may hold credentials."""
-    if isinstance(error, LineTooLong):
-        return "the first line of the request, or one of its headers, is too long"
-    if isinstance(error, InvalidHeader | InvalidURLError):
-        return "a header or the address of the request is malformed"
-    return f"expected a request of HTTP/1.1, got: {error.message.partition(chr(10))[0].rstrip(':')}"
-
-
-def encoded(answer: web.Response, *, head_only: bool = False) -> bytes:
-    """Return the bytes of an answer that ends its connection."""
-    body = answer.body if isinstance(answer.body, bytes) else b""
-    added = {"Content-Length": str(len(body)), "Date": formatdate(usegmt=True), "Connection": "close"}
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in (*answer.headers.items(), *added.items())]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if head_only else body)
 
 
 def _has_expired(encryption: ssl.SSLObject) -> bool:

@@ -5,7 +5,8 @@ import math
 import threading
 from collections.abc import Iterator
 
-from inferd.http.connections import Connection, ConnectionLimits, ErrorAnswer
+from inferd.http.connections import Connection, ConnectionLimits
+from inferd.http.errors import ErrorAnswer
 
 #: Connections that are idle for this long are closed in a drain.
 _DRAIN_IDLE_S = 1.0

@@ -8,10 +8,13 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
-from inferd.http.connections import READ_BYTES, Connection, ConnectionLimits, ErrorAnswer
+from inferd.http.connections import READ_BYTES, Connection, ConnectionLimits
 from inferd.http.cors import CrossOrigin
+from inferd.http.errors import ErrorAnswer, plain_error
 from inferd.http.expectations import ExpectingRequest
 from inferd.http.listener import listen
 from inferd.http.open_connections import OpenConnections
@@ -34,11 +37,6 @@ _SERVER = "inferd"
 _TLS_END_S = 2.0
 
 log = logging.getLogger(__name__)
-
-
-def plain_error(status: int, text: str) -> web.Response:
-    """Return an error as plain text."""
-    return web.Response(status=status, text=f"{text}\n")
 
 
 class HttpServer:
@@ -253,7 +251,16 @@ class _AiohttpServer(web.Server):
         """Return the protocol of a new connection, which ``handshake`` makes."""
         return Connection(self._open, self, self._in_loop, handshake, **self._options)
 
-    def _begin_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    def _begin_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Make a request; aiohttp calls this for each."""
+        assert isinstance(protocol, Connection), "made here"
         refusal = refusal_of(message, protocol.head_bytes, self._open.limits.max_head_bytes)
         make = ExpectingRequest if refusal is None and hdrs.EXPECT in message.headers else web.BaseRequest
         request = make(message, payload, protocol, writer, task, self._in_loop)

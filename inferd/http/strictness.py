@@ -1,6 +1,7 @@
 """Requests that aiohttp's parser accepts, and that a server must not. Pure.
 
-Others on the way might read them differently."""
+Others on the way might read them differently.
+"""
 
 import re
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ def _alive() -> Health:
     return Health(ok=True)
 
 
-def monitoring_server(  # noqa: PLR0913  (the parts of a server, by name)
+def monitoring_server(
     *,
     host: str,
     port: int,

@@ -1,10 +1,10 @@
 """What the connections of an HTTP server may take, and how they end, over real sockets."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -260,21 +260,20 @@ def test_a_client_cannot_fill_the_memory_with_requests(serve: Serve) -> None:
         held.arrived.acquire()
         connection.settimeout(0.5)
         with pytest.raises(TimeoutError):
-            for _ in range(1000):
-                connection.sendall(GET * 10_000)
+            connection.sendall(GET * 1_000_000)
 
 
 def test_nothing_is_left(serve: Serve) -> None:
     """No descriptors, connections or tasks remain of clients of any kind."""
     server = serve(header_timeout_s=0.2, body_timeout_s=0.2, linger_s=0.1)
     answered(server.port)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         for sent in (GET, HEAD, b"\x00", HEAD + b"Content-Length: 9\r\n\r\n", HEAD + b"Expect: x\r\n\r\n", GET * 3):
             with connect(server.port) as connection:
                 connection.sendall(sent)
     eventually(lambda: server.open_connections == 0, "all are closed")
-    eventually(lambda: len(os.listdir("/proc/self/fd")) <= before, "no descriptor is left")
+    eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before, "no descriptor is left")
 
 
 def test_error_in_a_handler_stays_inside(serve: Serve) -> None:

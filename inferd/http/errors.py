@@ -1,0 +1,54 @@
+"""Answers to what is not well-formed HTTP, or may not be served."""
+
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
+
+#: Makes the answer to a request that was refused, or that failed, from its status and a text for the caller.
+ErrorAnswer = Callable[[int, str], web.Response]
+
+
+class BodyError(Exception):
+    """A body that cannot be read, and the status for that; raised where it is read. The text is for the caller."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def plain_error(status: int, text: str) -> web.Response:
+    """Return an error as plain text."""
+    return web.Response(status=status, text=f"{text}\n")
+
+
+def status_and_text(error: BaseException | None, max_line_bytes: int) -> tuple[int, str] | None:
+    """Return the status and the text for what a client has sent; None for an error that is not the client's.
+
+    The text has nothing of what was sent, which may hold credentials.
+    """
+    match error:
+        case LineTooLong():
+            status = 414 if error.args[1] == max_line_bytes else 431
+            return status, "the first line of the request, or one of its headers, is too long"
+        case InvalidHeader() | InvalidURLError():
+            return 400, "a header or the address of the request is malformed"
+        case HttpProcessingError():
+            reason = error.message.partition("\n")[0].rstrip(":")
+            return 431 if "Too many headers" in reason else 400, f"expected a request of HTTP/1.1, got: {reason}"
+        case web.RequestPayloadError():
+            return 400, "the body of the request is malformed"
+        case BodyError():
+            return error.status, str(error)
+    return None
+
+
+def encoded(answer: web.Response, *, head_only: bool = False) -> bytes:
+    """Return the bytes of an answer that ends its connection."""
+    body = answer.body if isinstance(answer.body, bytes) else b""
+    added = {"Content-Length": str(len(body)), "Date": formatdate(usegmt=True), "Connection": "close"}
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in (*answer.headers.items(), *added.items())]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if head_only else body)

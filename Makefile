@@ -8,7 +8,7 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime conflict, so the machine decides which one is installed.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test test-replicas test-image chart soak test-oldest-grpcio lint format types protos docs lock \
+.PHONY: help setup run test test-replicas test-page test-image chart soak test-oldest-grpcio lint format types protos docs lock \
   test-graphs trace image bench-tools bench bench-peers bench-hostile clean
 
 help: ## Show this help
@@ -55,6 +55,14 @@ chart: setup ## Check the Helm chart with both releases of helm, for each releas
 
 test-replicas: setup .venv/.replicas ## Restart, drain, kill and add replicas under load, behind Envoy and round robin
 	$(BIN)/python -m pytest tests/replicas $(PYTEST_ARGS)
+
+.venv/.page: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev,page]'
+	@touch $@
+
+test-page: .venv/.page ## Use the status page in a headless Chromium; SCREENSHOTS=docs takes those of the docs
+	scripts/page_tools.sh
+	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/page $(PYTEST_ARGS)
 
 image: ## Build the image with docker or buildah; IMAGE names it, VARIANT=gpu is for GPUs, IMAGE_ARGS go to the builder
 	scripts/image.sh $(IMAGE_ARGS)

@@ -187,7 +187,7 @@ def test_json(inferd):
     ]
     assert (found["verdict"], found["reason"], found["batchable"]) == ("proven", "", True)
     assert (found["max_batch_size"], found["tried"], found["warnings"]) == (64, True, [])
-    assert (found["settings"], found["examples"]) == (None, None)
+    assert (found["settings"], found["examples"]) == (None, str(demo.repository() / "examples.npz"))
     assert found["opsets"]["ai.onnx"] == 17
     assert found["bytes"] == _DIGITS.stat().st_size
 

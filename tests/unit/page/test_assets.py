@@ -58,7 +58,9 @@ def test_files_refer_to_this_server_only_and_build_no_markup(name):
     """Nothing is loaded from elsewhere, nothing is inline, and texts cannot become elements or code."""
     text = (STATIC / name).read_text()
     assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]", text, re.IGNORECASE)
-    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|localStorage|\sstyle=|\son\w+="
+    forbidden = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|localStorage|\sstyle=|\son\w+="
+    )
     assert not re.search(forbidden, text)
     if name == INDEX:
         assert "<style" not in text

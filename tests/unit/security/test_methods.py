@@ -11,6 +11,7 @@ from inferd._generated.inference import grpc_service_pb2
 from inferd.api.reflection import SERVICE_NAMES
 from inferd.api.rest import routes
 from inferd.api.rest.routes import PATHS
+from inferd.page import routes as page_routes
 from inferd.security.authorization.methods import KNOWN_METHODS, UNARY_METHODS, MethodKind, kind_of, methods_of
 
 #: The files that define the services; reflection is also served under its v1 name.
@@ -34,7 +35,7 @@ def test_every_served_method_is_listed() -> None:
 
 def test_every_operation_of_http_is_listed() -> None:
     """As for RPCs; their names begin with a verb."""
-    assert PATHS.keys() <= KNOWN_METHODS
+    assert {*PATHS, *page_routes.OPERATIONS} == {method for method in KNOWN_METHODS if not method.startswith("/")}
 
 
 @pytest.mark.parametrize(

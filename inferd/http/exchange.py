@@ -34,13 +34,26 @@ class Exchange:
     thread.
     """
 
-    __slots__ = ("_connection", "_hand_over", "_waiter", "added", "answer", "call", "head", "message", "reading")
+    __slots__ = (
+        "_connection",
+        "_entrance",
+        "_hand_over",
+        "added",
+        "answer",
+        "call",
+        "head",
+        "message",
+        "reading",
+        "waiter",
+    )
 
-    def __init__(self, head: Head, connection: Connection, hand_over: "HandOver") -> None:
+    def __init__(self, head: Head, connection: Connection, hand_over: "HandOver", entrance: Entrance) -> None:
         self.head = head
         self._connection = connection
         self._hand_over = hand_over
-        self._waiter: asyncio.Future[None] | None = None
+        self._entrance = entrance
+        #: Done by `wake`.
+        self.waiter: asyncio.Future[None] | None = None
         self.message: HttpMessage | None = None
         #: The body while it is read.
         self.reading: StreamReader | None = None
@@ -51,9 +64,9 @@ class Exchange:
 
     # -- on the poll thread
 
-    def begin(self, entrance: Entrance) -> None:
+    def begin(self) -> None:
         """Make the call."""
-        self.call = HttpCall(self, entrance)
+        self.call = HttpCall(self, self._entrance)
         self.call.begin()
 
     def read_body(self) -> None:
@@ -102,19 +115,10 @@ class Exchange:
 
     # -- on the http thread
 
-    async def wait(self) -> Answer | None:
-        """Return the answer; None if the body is wanted."""
-        if self.answer is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._waiter = None
-        return self.answer
-
     def wake(self) -> None:
         """See `Waiter.wake`: go on, whether waiting for the poll thread or for more of the body."""
-        if self._waiter is not None:
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
         elif self.reading is not None:
             self.reading.set_exception(BodyNotWantedError())
 

@@ -3,19 +3,19 @@
 import asyncio
 import math
 import time
-from functools import partial
+from collections.abc import Callable
 
 from aiohttp import StreamReader, web
 
 from inferd.http.calls import HttpCall
-from inferd.http.connections import BodyError, Connection
+from inferd.http.connections import Connection
+from inferd.http.errors import BodyError
 from inferd.http.exchange import BodyNotWantedError, Exchange
 from inferd.http.hand_over import HandOver
 from inferd.http.messages import HttpMessage, Router
 from inferd.http.refusals import DRAINING, GONE, too_large, unreadable
 from inferd.http.requests import head_of
 from inferd.http.responses import ExchangeResponse
-from inferd.http.status import Answer
 from inferd.rpc import Server
 
 #: Larger bodies are read only when the interceptors have accepted the call, so that strangers cannot make us hold them.
@@ -49,6 +49,7 @@ class HttpCalls:
         #: Those that wait for the poll thread or for their body; on the http thread.
         self._waiting: set[Exchange] = set()
         self._has_ended = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         server.add_source(self)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -56,9 +57,35 @@ class HttpCalls:
         connection = request.protocol
         assert isinstance(connection, Connection), "made by HttpServer"
         head = head_of(request, self._router, time.monotonic())
-        exchange = Exchange(head, connection, self._hand_over)
-        answer = await self._exchange(exchange, request)
-        return ExchangeResponse(exchange, answer, self._written)
+        exchange = Exchange(head, connection, self._hand_over, self._entrance)
+        submit = self._hand_over.submit
+        timer: asyncio.TimerHandle | None = None
+        if head.deadline != math.inf:
+            timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
+        self._waiting.add(exchange)
+        has_begun = False
+        try:
+            if head.refusal is None and head.length is not None and head.length <= _SMALL_BODY_BYTES:
+                await _read(exchange, request)
+            has_begun = True
+            await self._reach(exchange, exchange.begin)
+            if exchange.answer is None:
+                await _read(exchange, request)
+                if exchange.answer is None:
+                    await self._reach(exchange, exchange.serve)
+        except asyncio.CancelledError:
+            if not has_begun:
+                # The interceptors see it all the same.
+                head.refusal = GONE
+                submit(exchange.begin)
+            submit(exchange.lose_caller)
+            raise
+        finally:
+            self._waiting.discard(exchange)
+            if timer is not None:
+                timer.cancel()
+        assert exchange.answer is not None, "the call ends by an answer once it is served"
+        return ExchangeResponse(exchange, exchange.answer, self._written)
 
     def end(self) -> None:
         """Let the server stop when the calls that live have ended."""
@@ -76,38 +103,14 @@ class HttpCalls:
         """See `CallSource.close`."""
         return self._has_ended and self._hand_over.close()
 
-    async def _exchange(self, exchange: Exchange, request: web.BaseRequest) -> Answer:
-        """Return the answer to ``request``."""
-        head, submit = exchange.head, self._hand_over.submit
-        begin = partial(exchange.begin, self._entrance)
-        has_begun = False
-        timer: asyncio.TimerHandle | None = None
-        if head.deadline != math.inf:
-            timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
-        self._waiting.add(exchange)
-        try:
-            if head.refusal is None and head.length is not None and head.length <= _SMALL_BODY_BYTES:
-                await _read(exchange, request)
-            has_begun = True
-            submit(begin)
-            answer = await exchange.wait()
-            if answer is None:
-                await _read(exchange, request)
-                submit(exchange.serve)
-                answer = await exchange.wait()
-            assert answer is not None, "the call ends by an answer once it is served"
-        except asyncio.CancelledError:
-            if not has_begun:
-                # The interceptors see it all the same.
-                head.refusal = GONE
-                submit(begin)
-            submit(exchange.lose_caller)
-            raise
-        finally:
-            self._waiting.discard(exchange)
-            if timer is not None:
-                timer.cancel()
-        return answer
+    def _reach(self, exchange: Exchange, step: Callable[[], None]) -> asyncio.Future[None]:
+        """Let the poll thread do a ``step`` of ``exchange``; done when that has an answer, or wants its body."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        exchange.waiter = waiter = loop.create_future()
+        self._hand_over.submit(step)
+        return waiter
 
     def _written(self, exchange: Exchange) -> None:
         self._hand_over.submit_late(exchange.release)

@@ -53,7 +53,7 @@ ODD_OUTPUT = "größe → y"
 ODD_MODELS = ["модель", "text-v1.5 (final)", "a" * 200]
 
 
-@pytest.mark.parametrize("taken", ["grpc_port", "metrics_port"])
+@pytest.mark.parametrize("taken", ["grpc_port", "http_port", "metrics_port"])
 def test_port_in_use_is_named(taken):
     """The server exits at once, with status 1 and the address."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -157,8 +157,9 @@ def test_command_line_of_a_container(tmp_path: Path) -> None:
         assert stub.ModelReady(oip.ModelReadyRequest(name="mnist"), timeout=PATIENCE_S).ready
         container = _RUNTIMES["inferd-rest"]["spec"]["containers"][0]
         probes = [container[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness")]
+        address = server.events("ready")[0]["http"]
         for path in (*probes, "/v2/models/mnist/ready"):
-            with urlopen(f"http://{server.http}{path}", timeout=PATIENCE_S) as response:
+            with urlopen(f"http://{address}{path}", timeout=PATIENCE_S) as response:
                 assert response.status == 200
 
 

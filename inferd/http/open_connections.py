@@ -26,17 +26,19 @@ class OpenConnections:
         self.drained = threading.Event()
         #: With the times when they began.
         self._handshakes: dict[asyncio.Task[None], float] = {}
+        #: Those that have had no request yet, and those that have.
+        self._new: dict[Connection, None] = {}
         self._idle: dict[Connection, None] = {}
         self._busy: dict[Connection, None] = {}
 
     @property
     def count(self) -> int:
         """Number of open connections, those in a handshake included."""
-        return len(self._handshakes) + len(self._idle) + len(self._busy)
+        return len(self._handshakes) + len(self._new) + len(self._idle) + len(self._busy)
 
     def all(self) -> list[Connection]:
         """Return all connections whose handshake is complete."""
-        return [*self._idle, *self._busy]
+        return [*self._new, *self._idle, *self._busy]
 
     def begin_handshake(self, task: asyncio.Task[None], now: float, limit: int) -> None:
         """Count a connection in its handshake; above ``limit`` the oldest of them is closed."""
@@ -46,15 +48,18 @@ class OpenConnections:
         task.add_done_callback(self._end_handshake)
 
     def make_room(self) -> bool:
-        """Close a connection if there are as many as there may be. Returns False if all of them are being served."""
+        """Close a connection if there are as many as there may be. Returns False if all of them are being served.
+
+        First the oldest that has brought no request yet, so that many of these cost no client its connection.
+        """
         if self.count < self.limits.max_connections:
             return True
-        idle = next(iter(self._idle), None)
+        new = next(iter(self._new), None)
         handshake_at = next(iter(self._handshakes.values()), math.inf)
-        if handshake_at < (math.inf if idle is None else idle.began_at):
+        if handshake_at < (math.inf if new is None else new.began_at):
             self._cancel_handshake()
             return True
-        victim = idle or next(self._incomplete(), None)
+        victim = new or next(iter(self._idle), None) or next(self._incomplete(), None)
         if victim is None:
             return False
         # At once, or it would be chosen again.
@@ -72,6 +77,8 @@ class OpenConnections:
     def drain(self, now: float) -> None:
         """Close idle connections from now on."""
         self.is_draining = True
+        while self._handshakes:
+            self._cancel_handshake()
         self._close_idle(now)
         self._note_drained()
 
@@ -82,10 +89,11 @@ class OpenConnections:
         if connection.handshake is not None:
             self._handshakes.pop(connection.handshake, None)
             connection.handshake = None
-        self._idle[connection] = None
+        self._new[connection] = None
 
     def became_busy(self, connection: Connection) -> None:
         """Take note of a request."""
+        self._new.pop(connection, None)
         self._idle.pop(connection, None)
         self._busy[connection] = None
 
@@ -96,6 +104,7 @@ class OpenConnections:
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
+        self._new.pop(connection, None)
         self._idle.pop(connection, None)
         self._busy.pop(connection, None)
         self._note_drained()
@@ -114,7 +123,7 @@ class OpenConnections:
         return (each for each in self._busy if each.body is not None and not each.body.is_eof())
 
     def _close_idle(self, now: float) -> None:
-        for connection in [each for each in self._idle if now - each.began_at >= _DRAIN_IDLE_S]:
+        for connection in [each for each in (*self._new, *self._idle) if now - each.began_at >= _DRAIN_IDLE_S]:
             connection.force_close()
 
     def _note_drained(self) -> None:

@@ -196,6 +196,19 @@ def test_oldest_idle_connection_makes_room(serve: Serve) -> None:
         assert [read_answer(each).body for each in (busy, third)] == [b"held", b"held"]
 
 
+def test_connections_without_a_request_go_first(serve: Serve) -> None:
+    """However many there are, a client that has been served keeps its connection."""
+    server = serve(max_connections=3)
+    with connect(server.port) as kept, ExitStack() as stack:
+        kept.sendall(GET)
+        read_answer(kept)
+        for _ in range(20):
+            stack.enter_context(connect(server.port)).sendall(GET[:10])
+        assert answered(server.port).status == 200
+        kept.sendall(GET)
+        assert read_answer(kept).status == 200
+
+
 def test_incomplete_bodies_make_room(serve: Serve) -> None:
     """Uploads that never end do not keep others out."""
     server = serve(max_connections=2)

@@ -19,7 +19,8 @@ def data_of(name: str, array: Array) -> list[bytes]:
     """
     flat = array.reshape(-1)
     if flat.dtype == ml_dtypes.bfloat16:
-        flat = flat.astype(np.float32)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            flat = flat.astype(np.float32)
     parts: list[bytes] = []
     for start in range(0, flat.size, _STEP):
         step = flat[start : start + _STEP]

@@ -242,7 +242,7 @@ def test_invalid_commands(rest: Rest, path: str, content: object, field: str | N
         assert answer.content["field"] == field
 
 
-def test_a_failed_load_is_an_error_of_the_server(rest: Rest) -> None:
+def test_failed_load_is_an_error_of_the_server(rest: Rest) -> None:
     """As Triton."""
     answer = rest.ask("POST", "/v2/repository/models/nobody/load")
     assert answer.status == 500
@@ -262,7 +262,7 @@ def test_a_failed_load_is_an_error_of_the_server(rest: Rest) -> None:
         ("POST", "/v2/models/linear/generate", 404, "use /v2/models/{model}/infer"),
     ],
 )
-def test_what_is_not_there(rest: Rest, verb: str, path: str, status: int, text: str) -> None:
+def test_unknown_models_and_paths(rest: Rest, verb: str, path: str, status: int, text: str) -> None:
     """Models, paths, and what other servers have."""
     answer = rest.ask(verb, path, _request() if verb == "POST" else None)
     assert answer.status == status

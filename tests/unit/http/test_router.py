@@ -86,12 +86,12 @@ def test_unknown_paths(router, path):
         assert found.allowed == ()
 
 
-def test_what_other_servers_have(router):
+def test_paths_of_other_servers(router):
     """A path that clients of these know gets a text of its own, whatever the verb."""
     assert router.find("POST", "/v2/models/digits/trace") == NotFound("no traces here")
 
 
-def test_an_unknown_path_names_the_nearest(router):
+def test_unknown_path_names_the_nearest(router):
     """With the verb that they need; what the caller sent is shown without control characters."""
     found = router.find("GET", "/v2/model/digits/\x1binfer")
     assert found.text.startswith('nothing is at "/v2/model/digits/\\x1binfer"; the nearest are ')
@@ -99,7 +99,7 @@ def test_an_unknown_path_names_the_nearest(router):
 
 
 def test_known_paths_are_bounded(router):
-    """Callers that ask for ever other models, or for long ones, take no more memory."""
+    """Callers that ask for more and more models, or for long ones, take no more memory."""
     for number in range(5000):
         router.find("GET", f"/v2/models/{number}/ready")
     router.find("GET", f"/v2/models/{'x' * 1000}/ready")
@@ -107,6 +107,6 @@ def test_known_paths_are_bounded(router):
     assert not any(len(path) > 512 for _, path in router._found)
 
 
-def test_a_path_of_many_segments(router):
+def test_path_of_many_segments(router):
     """It is refused without looking at each."""
     assert isinstance(router.find("GET", "/v2" * 5000), NotFound)

@@ -27,7 +27,7 @@ _CONFIG = config_pb.ModelConfig(
 )
 
 
-def test_a_message_of_everything():
+def test_writes_names_and_numbers():
     """Its names, enums by name, large numbers as numbers, keys of maps as text, a set message without fields."""
     content = as_json(_CONFIG)
     assert (content["name"], content["max_batch_size"]) == ("größe", 8)
@@ -41,7 +41,7 @@ def test_a_message_of_everything():
     assert ParseDict(json.loads(json_answer(content)), config_pb.ModelConfig()) == _CONFIG
 
 
-def test_what_is_not_set():
+def test_leaves_out_what_is_not_set():
     """Numbers, texts and lists are there all the same; messages and members of a choice are not."""
     content = as_json(config_pb.ModelConfig())
     assert content["max_batch_size"] == 0
@@ -53,7 +53,7 @@ def test_what_is_not_set():
     assert as_json(pb.ModelRepositoryParameter(bytes_param=b"\0")) == {"bytes_param": "AA=="}
 
 
-def test_an_enum_that_is_not_known():
+def test_unknown_enum_is_a_number():
     """A number, as in protobuf's own JSON."""
     assert as_json(config_pb.ModelInput(data_type=99))["data_type"] == 99
 

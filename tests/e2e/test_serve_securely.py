@@ -101,6 +101,24 @@ def test_commands_without_certificate(folder, mutual_server):
         assert run(folder, stripped, mutual_server).returncode != 0
 
 
+def over_https(server: ServerProcess, command: str) -> str:
+    """Return ``command`` with the address of HTTP and the CA."""
+    return f"inferd {command} --address https://{server.events('ready')[0]['http']} --ca ca.pem"
+
+
+@pytest.mark.parametrize("command", ["models", f"infer digits --input X=@{ROOT}/inferd/demo/digit.json"])
+def test_commands_over_https(folder, server, mutual_server, command):
+    """With the token or the certificate; without them, and without the CA, they end with the reason."""
+    assert "digits" in succeed(folder, f"{over_https(server, command)} --token-file alice.token", server)
+    refused = run(folder, over_https(server, command))
+    assert (refused.returncode, "UNAUTHENTICATED" in refused.stderr) == (1, True)
+    own = "--certificate me.pem --key me.key"
+    assert "digits" in succeed(folder, f"{over_https(mutual_server, command)} {own}", mutual_server)
+    assert run(folder, over_https(mutual_server, command)).returncode == 1
+    unknown = run(folder, f"{over_https(server, command).replace('--ca ca.pem', '')} --token-file alice.token")
+    assert "certificate verify failed" in unknown.stderr
+
+
 def get(folder: Path, server: ServerProcess, path: str, *own: str) -> tuple[int, str]:
     """Get ``path`` over HTTPS, with or without a client certificate."""
     context = ssl.create_default_context(cafile=folder / "ca.pem")

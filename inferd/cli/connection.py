@@ -153,7 +153,7 @@ def _connection(
             "--address",
             "-a",
             metavar="HOST:PORT|unix:PATH|URL",
-            help="Address of the server; a URL for HTTP, http://HOST:PORT or https://HOST:PORT, all others for gRPC.",
+            help="Address of the server: of gRPC, or a URL, http://HOST:PORT or https://HOST:PORT.",
         ),
     ] = "127.0.0.1:8001",
     timeout_s: float,

@@ -27,6 +27,7 @@ EXAMPLES = (
     "inferd infer digits --input X=@digits.npy --output label --json",
     "inferd infer adder --input a=[1,2] --input b=[3,4] --save outputs/",
     "inferd infer adder --example examples.json:1 --input b=[3,4]",
+    "inferd infer digits --input X=@digit.json --address http://127.0.0.1:8000",
 )
 
 Arrays = dict[str, NDArray[np.generic]]

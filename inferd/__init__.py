@@ -1,4 +1,4 @@
-"""inferd: a gRPC inference server for ONNX models, and its client."""
+"""inferd: an inference server for ONNX models over gRPC and HTTP, and its client."""
 
 from importlib.metadata import version
 

@@ -92,7 +92,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Serve ONNX models over gRPC, and call them."""
+    """Serve ONNX models over gRPC and HTTP, and call them."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -17,8 +17,11 @@ from inferd.runtime.resources import cgroup_directories, read_file, usable_bytes
 
 #: Descriptors opened after the start: gRPC's own, reloaded models and credentials, the log.
 _OWN_DESCRIPTORS = 48
-#: The metrics port gets at most a third of the remaining descriptors, and gRPC and HTTP share the rest.
-_MONITORING_SHARE = 3
+#: The metrics port gets an eighth of the remaining descriptors, and more if that is few, but at most a third; gRPC and
+#: HTTP share the rest.
+_MONITORING_SHARE = 8
+_MAX_MONITORING_SHARE = 3
+_FEW_CONNECTIONS = 128
 
 #: Threads with any settings: those in docs/architecture.md, gRPC's own and those of the span exporter.
 _OWN_THREADS = 24
@@ -83,8 +86,9 @@ def fit_settings(settings: Settings, machine: Machine, models: int) -> FittedSet
         if value > maximum:
             lowered.append(LoweredSetting(setting=setting, value=value, new_value=maximum, reason=reason))
 
-    spare = max(machine.descriptors - machine.open_descriptors - _OWN_DESCRIPTORS, _MONITORING_SHARE)
-    monitoring = max(min(MOST_CONNECTIONS, spare // _MONITORING_SHARE), 1)
+    spare = max(machine.descriptors - machine.open_descriptors - _OWN_DESCRIPTORS, _MAX_MONITORING_SHARE)
+    few = min(_FEW_CONNECTIONS, spare // _MAX_MONITORING_SHARE)
+    monitoring = max(min(MOST_CONNECTIONS, spare // _MONITORING_SHARE), few)
     reason = f"the process may open {machine.descriptors} files (ulimit -n)"
     for setting, value, maximum in _connection_limits(settings.server, spare - monitoring):
         limit(setting, value, maximum, reason)

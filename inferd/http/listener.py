@@ -3,7 +3,8 @@
 import os
 import socket
 
-_BACKLOG = 512
+#: A flood must not fill it: the system would drop what a probe sends, which tries again after a second.
+_BACKLOG = 2048
 
 
 class BindError(OSError):

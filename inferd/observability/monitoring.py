@@ -17,8 +17,8 @@ from inferd.observability.metrics.exposition import render, requested_format
 from inferd.observability.scrapes import Renderings
 from inferd.plain_text import escaped
 
-#: More than probes and Prometheus open at a time.
-MOST_CONNECTIONS = 128
+#: So many that thousands of slow clients may wait: closing them for others costs more, as they come again.
+MOST_CONNECTIONS = 2500
 
 #: Share of a core for this thread under a flood of requests, and its burst,
 #: within which ordinary scrapes and probes never wait.

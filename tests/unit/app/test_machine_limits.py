@@ -25,7 +25,7 @@ def test_large_machine_keeps_the_defaults() -> None:
     """Nothing is lowered, and the settings are the same object."""
     settings = Settings()
     fitted = fit_settings(settings, _LARGE, 10)
-    assert (fitted.lowered, fitted.http_connections) == ((), 128)
+    assert (fitted.lowered, fitted.http_connections) == ((), 2500)
     assert fitted.settings is settings
 
 
@@ -49,12 +49,12 @@ def test_connections_leave_descriptors_for_the_rest(descriptors: int) -> None:
 def test_connections_that_a_port_does_not_need_are_for_the_other() -> None:
     """Half of them are for each of gRPC and HTTP, or all if HTTP is off."""
     machine = replace(_LARGE, descriptors=4096)
-    half = (4096 - 68 - 128) // 2
+    rest = 4096 - 68 - (4096 - 68) // 8
     names = "server.connections.max_open", "server.http.max_connections"
-    assert _lowered(machine) == {name: (4096, half) for name in names}
-    assert _lowered(machine, server={"http": {"max_connections": 1000}}) == {names[0]: (4096, 2900)}
-    assert _lowered(machine, server={"connections": {"max_open": 1000}}) == {names[1]: (4096, 2900)}
-    assert _lowered(machine, server={"http_port": None}) == {names[0]: (4096, 3900)}
+    assert _lowered(machine) == {names[0]: (4096, rest // 2), names[1]: (4096, rest - rest // 2)}
+    assert _lowered(machine, server={"http": {"max_connections": 1000}}) == {names[0]: (4096, rest - 1000)}
+    assert _lowered(machine, server={"connections": {"max_open": 1000}}) == {names[1]: (4096, rest - 1000)}
+    assert _lowered(machine, server={"http_port": None}) == {names[0]: (4096, rest)}
 
 
 def test_messages_and_queues_fit_in_memory() -> None:

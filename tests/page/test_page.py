@@ -28,7 +28,7 @@ def browser(page):
     assert page.console() == []
 
 
-def _classified(browser: Browser, number: int) -> str:
+def classified(browser: Browser, number: int) -> str:
     """Send example ``number`` of the digits, and return the answer."""
     model = browser.model("digits")
     form = model.find_element(By.CSS_SELECTOR, "form.try")
@@ -64,7 +64,7 @@ def test_charts_move_under_load(server, browser):
 
 def test_the_form_classifies_digits(browser):
     """The picture that it shows, and another one; with the time that it took."""
-    assert [_classified(browser, number) for number in (3, 7)] == ["3", "7"]
+    assert [classified(browser, number) for number in (3, 7)] == ["3", "7"]
     assert "as seen by this page" in browser.text(".timing")
     assert "run" in browser.text(".timing")
     assert "label is 7" in browser.text("#news")
@@ -74,7 +74,7 @@ def test_the_form_classifies_digits(browser):
 
 def test_inputs_can_be_edited(browser):
     """As text, with several rows; the error of a wrong one says what was expected."""
-    _classified(browser, 1)
+    classified(browser, 1)
     area = browser.find("details[open] form.try textarea")
     area.clear()
     area.send_keys("[1, 2]")
@@ -83,12 +83,16 @@ def test_inputs_can_be_edited(browser):
     rows = [value for digit in (4, 6) for value in demo.samples().inputs[digit].tolist()]
     browser.driver.execute_script("arguments[0].value = arguments[1]", area, str(rows))
     area.send_keys(Keys.CONTROL, Keys.ENTER)
-    browser.wait(lambda: browser.all("details[open] form.try .values") and browser.text("details[open] form.try .values") == "4, 6")
+    browser.wait(
+        lambda: (
+            browser.all("details[open] form.try .values") and browser.text("details[open] form.try .values") == "4, 6"
+        )
+    )
 
 
 def test_pictures_can_be_painted(browser):
     """With the pointer; what is painted is what is sent."""
-    _classified(browser, 0)
+    classified(browser, 0)
     browser.click("details[open] .picture button")
     assert set(browser.find("details[open] form.try textarea").get_attribute("value")) == set("[0,]")
     browser.click(".picture canvas")
@@ -150,7 +154,7 @@ def test_has_no_barriers(server, scheme, width):
     """For any width and theme, with an open model and an answer; nothing is cut off at the side."""
     with browsing(server.rest, scheme=scheme, width=width) as browser:
         browser.open()
-        _classified(browser, 5)
+        classified(browser, 5)
         browser.click("#numbers summary")
         browser.wait(lambda: browser.all("#numbers tbody tr"))
         assert browser.barriers() == []

@@ -6,6 +6,7 @@ import json
 import grpc
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from inferd import demo, dtypes
 from inferd._generated.inference import grpc_service_pb2 as pb
@@ -98,9 +99,11 @@ def _check(stub, connection, model, inputs):
 
 
 def test_digits(stub, connection):
-    """Every sample, all at once and one by one."""
+    """Every image that the model was trained or tested on, and the samples one by one."""
+    pixels, _ = load_digits(return_X_y=True)
+    for start in range(0, len(pixels), 300):
+        _check(stub, connection, "digits", {"X": pixels[start : start + 300].astype(np.float32)})
     samples = demo.samples().inputs
-    _check(stub, connection, "digits", {"X": samples})
     for row in range(len(samples)):
         _check(stub, connection, "digits", {"X": samples[row : row + 1]})
 

@@ -68,7 +68,8 @@ class InsecureSetting:
 
 def insecure_settings(settings: Settings) -> Iterator[InsecureSetting]:
     """Yield what is not protected, unless only this machine can connect."""
-    if is_loopback(settings.server.host):
+    server = settings.server
+    if is_loopback(server.host) and (server.http_host is None or is_loopback(server.http_host)):
         return
     security = settings.security
     if not security.tls.enabled:

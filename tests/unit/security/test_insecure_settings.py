@@ -27,6 +27,15 @@ def test_warns_when_other_machines_can_connect(host):
     assert _warnings(host) == ["no TLS", "no authentication"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "unix:/run/a"])
+def test_warns_when_other_machines_can_connect_over_http(host):
+    """Whose address may be another one than that of gRPC."""
+    server = {"host": host, "http": {"host": "0.0.0.0"}}
+    assert [*insecure_settings(Settings.model_validate({"server": server}))]
+    off = {**server, "http_port": None}
+    assert not [*insecure_settings(Settings.model_validate({"server": off}))]
+
+
 @pytest.mark.parametrize(
     ("security", "left"),
     [

@@ -21,7 +21,7 @@ class ClientCertificates(StrEnum):
 
 
 class TlsSettings(Section):
-    """TLS of the gRPC port, and of the metrics port unless security.metrics_tls is false. Off without a cert_file."""
+    """TLS of the gRPC and HTTP ports, and of metrics unless security.metrics_tls is false. Off without a cert_file."""
 
     cert_file: Path | None = None
     """The server's certificate in PEM, followed by the intermediate certificates. This file and the two below are \
@@ -31,8 +31,8 @@ reloaded when they change."""
     client_ca_file: Path | None = None
     """CA certificates in PEM that client certificates are verified against."""
     client_certificates: ClientCertificates = ClientCertificates.NONE
-    """none or required: whether clients must present a certificate issued by client_ca_file. /livez and /readyz never \
-require one."""
+    """none or required: whether clients must present a certificate issued by client_ca_file. /livez and /readyz on \
+the metrics port never require one."""
 
     @property
     def enabled(self) -> bool:
@@ -138,7 +138,7 @@ models are unknown to health checks without one."""
     open_reflection: bool = False
     """Answer server reflection without authentication."""
     tls: TlsSettings = TlsSettings()
-    """TLS of the gRPC port."""
+    """TLS of the ports."""
     metrics_tls: bool | None = None
     """Whether the metrics port uses the same TLS; defaults to yes if TLS is on."""
 

@@ -5,13 +5,11 @@ from collections.abc import Hashable
 from inferd.api.codec import Codec
 from inferd.api.request_decoder import CachingDecoder, IncomingRequest, Outline
 from inferd.api.rest.codec import RestCodec
-from inferd.api.rest.requests import RestRequest, read_request
+from inferd.api.rest.outlines import without_numbers
+from inferd.api.rest.requests import RestRequest, outline_of, read_request
 from inferd.api.wire_scanner import DEFAULT_LIMITS, Bounds, MessageLimits, Template
 from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpMessage
-
-#: JSON of an outline: some tensors and parameters.
-_MAX_OUTLINE_BYTES = 2048
 
 
 class RestDecoder(CachingDecoder[HttpMessage, RestRequest]):
@@ -42,12 +40,14 @@ class RestDecoder(CachingDecoder[HttpMessage, RestRequest]):
         return None
 
     def outline(self, message: HttpMessage) -> Outline[RestRequest] | None:
-        """Parse the JSON of ``message`` if it is short."""
-        length = len(message) if message.json_length is None else message.json_length
-        if length > _MAX_OUTLINE_BYTES:
+        """Parse the JSON of ``message`` without numbers, if it is short then."""
+        body = message.body
+        length = len(body) if message.json_length is None else message.json_length
+        text = without_numbers(body, length)
+        if text is None:
             return None
         try:
-            request = read_request(message)
+            request = outline_of(text, message)
         except InvalidInputError:
             return None
         return Outline(request, *self.codec.header(request))

@@ -54,7 +54,18 @@ def read_request(message: HttpMessage) -> RestRequest:
     """Parse an inference request. Raises `InvalidInputError`."""
     body = memoryview(message.body).toreadonly()
     content, arrays = _read_json(body, message.json_length)
-    request = RestRequest(
+    request = _request(message, body, content, arrays)
+    _place_binary_data(request.inputs, message.json_length, len(body))
+    return request
+
+
+def outline_of(text: bytes, message: HttpMessage) -> RestRequest:
+    """Parse the short JSON ``text`` of a request, whose tensors are left out. Raises `InvalidInputError`."""
+    return _request(message, memoryview(text), read_object(text), _LongArrays())
+
+
+def _request(message: HttpMessage, body: memoryview, content: dict[str, Any], arrays: "_LongArrays") -> RestRequest:
+    return RestRequest(
         body=body,
         model=message.path.get("model", ""),
         version=message.path.get("version", ""),
@@ -63,8 +74,6 @@ def read_request(message: HttpMessage) -> RestRequest:
         inputs=_each(content, "inputs", lambda value, path: _input(value, path, arrays)),
         outputs=_each(content, "outputs", _output),
     )
-    _place_binary_data(request.inputs, message.json_length, len(body))
-    return request
 
 
 def _read_json(body: memoryview, json_length: int | None) -> tuple[dict[str, Any], "_LongArrays"]:

@@ -95,3 +95,13 @@ def test_heads_are_not_mixed_up():
 def _heads(body):
     length = int(dict(body.headers)["Inference-Header-Content-Length"])
     return orjson.loads(body[:length])["outputs"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_digits_survive_being_read_as_a_double(sign):
+    """The shortest digits of one number do not, and digits of it as a double are written instead."""
+    number = np.float32(sign * float.fromhex("0x1.5c87fap-84"))
+    body, _ = _encode(LISTS, {"y": np.array([number, 0.1], np.float32)})
+    read = orjson.loads(bytes(body))["outputs"][0]["data"]
+    assert np.float32(read[0]) == number
+    assert body.endswith(b"7.038530691851209e-26,0.1]}]}")

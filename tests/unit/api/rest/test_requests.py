@@ -359,11 +359,47 @@ class TestTemplates:
         )
         assert decoder.cached_templates == 1
 
-    def test_outlines_are_short(self):
+
+class TestOutlines:
+    """What a request says beside its tensors, found in microseconds."""
+
+    CONTENT = {"id": "a", "parameters": {"timeout": 1_000_000}, "inputs": [BINARY]}  # noqa: RUF012  (not changed)
+
+    def test_of_binary_tensors(self):
+        sent = message(self.CONTENT, BYTES)
         decoder = RestDecoder()
-        content = {"id": "a", "parameters": {"timeout": 1_000_000}, "inputs": [BINARY]}
-        sent = message(content, BYTES)
         assert decoder.timeout_s(sent) == 1.0
         assert decoder.outline(sent).request_id == "a"
-        assert decoder.outline(message({**content, "mine": "a" * 5000}, BYTES)) is None
-        assert decoder.outline(message(b"{", BYTES)) is None
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    @pytest.mark.parametrize("data", [[1, 2.5e-3], [[1, 2], [3, 4]], [[[[5]]]], [0.1] * 20_000, [[0.5] * 20_000] * 2])
+    def test_of_numbers_in_json(self, data, indent):
+        inputs = [{**X, "data": data}, {**X, "name": "z", "data": data, "parameters": {}}]
+        sent = message(
+            json.dumps({**self.CONTENT, "inputs": inputs, "outputs": [{"name": "y"}]}, indent=indent).encode()
+        )
+        outline = RestDecoder().outline(sent)
+        assert (outline.name, outline.request_id) == ("m", "a")
+        assert [(each.name, each.shape) for each in outline.request.inputs] == [("x", [1, 2]), ("z", [1, 2])]
+        assert [each.name for each in outline.request.outputs] == ["y"]
+        assert RestDecoder().timeout_s(sent) == 1.0
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {**CONTENT, "mine": "a" * 5000},
+            {**CONTENT, "inputs": [{**X, "data": ["a", "b"]}]},
+            {**CONTENT, "inputs": [IN_JSON] * 50},
+            {**CONTENT, "inputs": [{**X, "mine": [1] * 5000, "data": [1]}]},
+            b"{",
+            b'{"data":',
+            b'{"data":[[1',
+        ],
+    )
+    def test_of_others_there_is_none(self, content):
+        assert RestDecoder().outline(message(content)) is None
+
+    def test_of_the_json_only(self):
+        """Nothing is taken from binary data."""
+        sent = message(self.CONTENT, b'"data":[1')
+        assert RestDecoder().outline(sent).request_id == "a"

@@ -37,7 +37,7 @@ def server(repository):
 
 
 def _http(server):
-    return server.events("ready")[0]["http"]
+    return server.rest
 
 
 def _run(script, *arguments, environment="tritonclient"):

@@ -1,9 +1,12 @@
 """Models that their first request loads, over real sockets."""
 
+import json
 import signal
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -20,7 +23,18 @@ from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
 #: Each test has its own model, which is cold when it begins.
-_MODELS = ("called", "streamed", "described", "asked", "private", "visible", "watched", "cancelled")
+_MODELS = (
+    "called",
+    "streamed",
+    "described",
+    "asked",
+    "private",
+    "visible",
+    "watched",
+    "cancelled",
+    "rest",
+    "configured",
+)
 
 _POLICY = """
 rules:
@@ -146,6 +160,27 @@ def test_descriptions_that_need_the_model(server: ServerProcess, client: Client)
         assert stub.ModelConfig(oip.ModelConfigRequest(name="described"), metadata=_CALLER).config.name == "described"
     assert [each.name for each in client.model("asked", load=True).inputs] == ["x"]
     assert (_loads(server, "described"), _loads(server, "asked")) == (1, 1)
+
+
+def test_requests_over_http(server: ServerProcess, client: Client) -> None:
+    """They wait for the same load as those of gRPC, and so does a configuration."""
+
+    def ask(path: str, content: object = None) -> dict[str, Any]:
+        body = None if content is None else json.dumps(content).encode()
+        request = urllib.request.Request(f"http://{server.rest}/v2/models/{path}", body, headers=dict(_CALLER))
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    infer = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 1, 1]}]}
+    with ThreadPoolExecutor(9) as pool:
+        over_http = [pool.submit(ask, "rest/infer", infer) for _ in range(8)]
+        over_grpc = pool.submit(client.infer, "rest", _X)
+        assert [answer.result()["outputs"][0]["data"] for answer in over_http] == [[3, 3, 3]] * 8
+        np.testing.assert_array_equal(over_grpc.result()["y"], [[3, 3, 3]])
+    assert _loads(server, "rest") == 1
+    assert ask("configured/config")["name"] == "configured"
+    assert _loads(server, "configured") == 1
 
 
 def test_callers_without_permission(server: ServerProcess) -> None:

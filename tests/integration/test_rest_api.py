@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def rest(server: ServerProcess) -> Iterator[Rest]:
-    with Rest(server.events("ready")[0]["http"]) as connected:
+    with Rest(server.rest) as connected:
         yield connected
 
 

@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 
 from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 
 from inferd.http.calls import HttpCall
 from inferd.http.connections import Connection
+from inferd.http.direct import DirectConnection
+from inferd.http.direct_exchange import DirectExchange
 from inferd.http.errors import BodyError
 from inferd.http.exchange import BodyNotWantedError, Exchange
 from inferd.http.hand_over import HandOver
 from inferd.http.messages import HttpMessage, Router
 from inferd.http.refusals import DRAINING, GONE, too_large, unreadable
-from inferd.http.requests import head_of
+from inferd.http.requests import head_of, head_of_message
 from inferd.http.responses import ExchangeResponse
 from inferd.rpc import Server
 
@@ -33,12 +36,14 @@ class _TooLargeError(Exception):
 class HttpCalls:
     """Makes a call of each request and hands it to the poll thread of ``server``; sends the answer.
 
-    ``handle`` is for an `HttpServer`. Calls count among those of gRPC: for ``max_inflight_unary``, for the memory
-    budget, and when the server stops, which waits for them within its grace period. See `CallSource`.
+    ``handle`` and ``serve_directly`` are for an `HttpServer`. Calls count among those of gRPC: for
+    ``max_inflight_unary``, for the memory budget, and when the server stops, which waits for them within its grace
+    period. See `CallSource`.
 
     The server does not stop before `end`, as connections that are open may bring more requests.
 
-    Threads: ``handle`` the http thread; ``cancel_all`` and ``close`` the poll thread; ``end`` any.
+    Threads: ``handle`` and ``serve_directly`` the http thread; ``cancel_all`` and ``close`` the poll thread; ``end``
+    any.
     """
 
     def __init__(self, server: Server, router: Router) -> None:
@@ -86,6 +91,25 @@ class HttpCalls:
                 timer.cancel()
         assert exchange.answer is not None, "the call ends by an answer once it is served"
         return ExchangeResponse(exchange, exchange.answer, self._written)
+
+    def serve_directly(
+        self, connection: DirectConnection, message: RawRequestMessage, content: StreamReader
+    ) -> DirectExchange:
+        """See `ServeDirectly`."""
+        now = time.monotonic()
+        known = head_of_message(message, connection.known_head, connection.peername, self._router, now)
+        connection.known_head = known
+        head = known.again(now)
+        exchange = DirectExchange(head, connection, self._hand_over, self._entrance, self._waiting.discard)
+        if head.refusal is None:
+            body = content.read_nowait() if head.length else b""
+            exchange.message = HttpMessage(body, head.path, head.json_length, head.query)
+        submit = self._hand_over.submit
+        if head.deadline != math.inf:
+            exchange.timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
+        self._waiting.add(exchange)
+        submit(exchange.begin)
+        return exchange
 
     def end(self) -> None:
         """Let the server stop when the calls that live have ended."""
@@ -152,7 +176,10 @@ async def _read(exchange: Exchange, request: web.BaseRequest) -> None:
 async def _body(content: StreamReader, limit: int) -> bytes | bytearray:
     """Return a body; raise if it has more than ``limit`` bytes, which is known only as it comes in chunks."""
     if content.is_eof():
-        return content.read_nowait()
+        whole = content.read_nowait()
+        if len(whole) > limit:
+            raise _TooLargeError(limit)
+        return whole
     body = bytearray()
     while chunk := await content.readany():
         body += chunk

@@ -80,7 +80,6 @@ class OpenConnections:
         while self._handshakes:
             self._cancel_handshake()
         self._close_idle(now)
-        self._note_drained()
 
     # -- called by connections
 
@@ -107,7 +106,7 @@ class OpenConnections:
         self._new.pop(connection, None)
         self._idle.pop(connection, None)
         self._busy.pop(connection, None)
-        self._note_drained()
+        self.note_drained()
 
     def _cancel_handshake(self) -> None:
         task = next(iter(self._handshakes))
@@ -116,7 +115,7 @@ class OpenConnections:
 
     def _end_handshake(self, task: asyncio.Task[None]) -> None:
         self._handshakes.pop(task, None)
-        self._note_drained()
+        self.note_drained()
 
     def _incomplete(self) -> Iterator[Connection]:
         """Yield connections with a request whose body has not been received."""
@@ -126,6 +125,7 @@ class OpenConnections:
         for connection in [each for each in (*self._new, *self._idle) if now - each.began_at >= _DRAIN_IDLE_S]:
             connection.force_close()
 
-    def _note_drained(self) -> None:
+    def note_drained(self) -> None:
+        """Tell whoever waits for the drain if there are no connections any more, nor any to accept."""
         if self.is_draining and not self.count:
             self.drained.set()

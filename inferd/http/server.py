@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import StreamReader, hdrs, web
@@ -143,23 +144,37 @@ class HttpServer:
         await asyncio.sleep(0)
 
     async def _accept(self, listener: socket.socket, server: "_AiohttpServer") -> None:
-        loop = asyncio.get_running_loop()
         # Created here, because it measures the thread that creates it.
         pace = None if self._pace is None else self._pace()
-        while True:
-            if pace is not None:
-                await asyncio.sleep(pace.wait_s())
-            try:
-                connection, _ = await loop.sock_accept(listener)
-                self._take_in(connection, server)
+        try:
+            while True:
+                if pace is not None:
+                    await asyncio.sleep(pace.wait_s())
+                await self._accept_one(listener, server)
                 # Others may be waiting for this thread.
                 await asyncio.sleep(0)
-            except ConnectionError:
-                # Closed before it was accepted.
-                continue
-            except OSError:
-                log.exception("connections cannot be taken in for now")
-                await asyncio.sleep(_RETRY_S)
+        finally:
+            if self._connections.is_draining:
+                # Clients that the system has let in would be reset otherwise.
+                self._accept_pending(listener, server)
+            listener.close()
+
+    async def _accept_one(self, listener: socket.socket, server: "_AiohttpServer") -> None:
+        try:
+            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+            self._take_in(connection, server)
+        except ConnectionError:
+            # Closed before it was accepted.
+            return
+        except OSError:
+            log.exception("connections cannot be taken in for now")
+            await asyncio.sleep(_RETRY_S)
+
+    def _accept_pending(self, listener: socket.socket, server: "_AiohttpServer") -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                self._take_in(connection, server)
 
     def _take_in(self, connection: socket.socket, server: "_AiohttpServer") -> None:
         connections = self._connections
@@ -196,9 +211,10 @@ class HttpServer:
             connections.check(loop.time())
 
     def _begin_drain(self) -> None:
+        self._connections.drain(asyncio.get_running_loop().time())
         if self._accepting is not None:
             self._accepting.cancel()
-        self._connections.drain(asyncio.get_running_loop().time())
+            self._accepting.add_done_callback(lambda _: self._connections.note_drained())
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol

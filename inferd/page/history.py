@@ -23,8 +23,8 @@ LATENCY = slice(RUNS + 1, RUNS + 2 + len(DURATION_BOUNDS_S))
 BATCHES = slice(LATENCY.stop, LATENCY.stop + len(ROWS_BOUNDS) + 1)
 WAITING = BATCHES.stop
 
-_NOTHING: Figures = np.zeros(WAITING + 1, np.float32)
-_NOTHING.flags.writeable = False
+NOTHING: Figures = np.zeros(WAITING + 1, np.float32)
+NOTHING.flags.writeable = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,7 @@ class Interval:
         if visible is None:
             return self.total
         seen = [figures for model, figures in self.models.items() if visible(model)]
-        return np.sum(seen, axis=0) if seen else _NOTHING
+        return np.sum(seen, axis=0) if seen else NOTHING
 
 
 class History:
@@ -99,7 +99,7 @@ class History:
                 seconds=seconds,
                 cores=max(reading.gauges.cpu_s - before.gauges.cpu_s, 0.0) / seconds,
                 gauges=reading.gauges,
-                total=np.sum(list(models.values()), axis=0) if models else _NOTHING,
+                total=np.sum(list(models.values()), axis=0) if models else NOTHING,
                 models=models,
             )
         )
@@ -117,11 +117,11 @@ def _models(before: Reading, after: Reading) -> dict[str, Figures]:
     """Return the figures of the models that had requests or waiting rows."""
     models: dict[str, Figures] = {}
     for (model, _), change in _changes(before.counters, after.counters):
-        figures = models.setdefault(model, _NOTHING.copy())
+        figures = models.setdefault(model, NOTHING.copy())
         figures[:WAITING] += change
     for model, rows in after.waiting_rows.items():
         if rows:
-            models.setdefault(model, _NOTHING.copy())[WAITING] = rows
+            models.setdefault(model, NOTHING.copy())[WAITING] = rows
     return models
 
 

@@ -8,6 +8,7 @@ from inferd.page.history import (
     ANSWERED,
     FAILED,
     LATENCY,
+    NOTHING,
     REJECTED,
     ROWS,
     RUNS,
@@ -57,7 +58,7 @@ def recent_figures(intervals: Sequence[Interval], visible: Visible) -> dict[str,
 
 def _series(figures: Sequence[Figures], intervals: Sequence[Interval]) -> dict[str, Any]:
     averages = [_averages(each, interval.seconds, 1) for each, interval in zip(figures, intervals, strict=True)]
-    names = list(averages[0]) if averages else []
+    names = _averages(NOTHING, seconds=1.0, readings=1)
     return {
         "times": [round(each.time, 3) for each in intervals],
         **{name: [each[name] for each in averages] for name in names},

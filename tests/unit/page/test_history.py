@@ -136,6 +136,7 @@ def test_series_have_rates_percentiles_and_means():
     assert model_series(history.since(0), "m")["answered"] == [10, 0]
     assert model_series(history.since(0), "other")["answered"] == [0, 0]
     assert {len(values) for name, values in series.items() if name != "gpus"} == {2}
+    assert server_series([], None) == {name: [] for name in series}
 
 
 def test_series_of_gpus_have_gaps_where_a_device_was_missing():

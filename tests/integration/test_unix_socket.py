@@ -40,8 +40,10 @@ def _inferd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_log_has_addresses(server, path):
-    """In the form for clients. Probes and metrics have a port on loopback."""
+    """In the form for clients. Probes and metrics have a port on loopback; inference has none."""
     (listening,) = server.events("listening")
+    assert "http" not in listening
+    assert server.rest is None
     assert listening["grpc"] == server.grpc == f"unix:{path}"
     assert server.http.startswith("127.0.0.1:")
     assert urllib.request.urlopen(f"http://{server.http}/readyz", timeout=TIMEOUT_S).status == 200

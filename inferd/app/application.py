@@ -82,9 +82,10 @@ class Application:
         It also logs which entries were ``skipped`` in the search for models. ``remote`` has those in remote storage.
         """
         self._settings = settings
-        self._remote = remote
-        self._skipped = skipped
-        self._lowered = lowered
+        self._warnings = [
+            *(f"lowered {each.setting} from {each.value} to {each.new_value}: {each.reason}" for each in lowered),
+            *skipped,
+        ]
         registry = ModelRegistry()
         statuses = StatusTable(grpc.StatusCode[settings.api.overload_status])
         self._telemetry = build_telemetry(settings, registry)
@@ -174,10 +175,8 @@ class Application:
         _log.info("listening", extra=self._addresses())
 
     def _log_warnings(self) -> None:
-        for each in self._lowered:
-            _log.warning("lowered %s from %d to %d: %s", each.setting, each.value, each.new_value, each.reason)
-        for reason in self._skipped:
-            _log.warning("%s", reason)
+        for warning in self._warnings:
+            _log.warning("%s", warning)
 
     def _add_services(self) -> None:
         server, health = self._settings.server, self._readiness.health
@@ -207,7 +206,7 @@ class Application:
             file_reload_failures=self._security.failures,
             quota_rejections=self._security.quota_rejections,
             jwks_age_s=self._security.jwks_age_s,
-            remote=None if self._remote is None else self._remote.read,
+            remote=None if self._models.remote is None else self._models.remote.read,
         )
 
     @property

@@ -42,6 +42,8 @@ _ROUTED = {ModelState.READY, ModelState.UNLOADING}
 class ServedModels:
     """The models of a server; ``sources`` are those found before the start. Called by the main thread.
 
+    ``remote`` has those in remote storage, if there are any.
+
     ``settle`` and ``on_state`` are those of `Lifecycle`, ``on_health`` that of `Batcher`.
     """
 
@@ -58,6 +60,7 @@ class ServedModels:
         on_health: Callable[[], None],
         remote: RemoteRepositories | None = None,
     ) -> None:
+        self.remote = remote
         self._sources = sources
         self._registry = registry
         self._on_state = on_state

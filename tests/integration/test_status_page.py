@@ -68,7 +68,7 @@ def test_files_are_open_and_data_is_not(server):
             assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
-def test_the_example_can_be_sent_and_is_counted(server):
+def test_example_can_be_sent_and_is_counted(server):
     """As the page's form does it: the answer is right, with its timing, and the charts show it."""
     example = _ask(server, "/page/models/digits/example?number=7", "ann").json()
     answer = _ask(
@@ -104,7 +104,7 @@ def test_labels(server):
     assert (wrong.status, "got 9" in wrong.json()["error"]) == (400, True)
 
 
-def test_the_page_can_be_switched_off():
+def test_page_can_be_switched_off():
     """The rest of the port stays as it is."""
     with serving(demo.repository(), "--set", "server.http.status_page=false") as server:
         off = _ask(server, "/")

@@ -62,7 +62,7 @@ def test_charts_move_under_load(server, browser):
     browser.wait(lambda: browser.figure("Requests") == "0")
 
 
-def test_the_form_classifies_digits(browser):
+def test_form_classifies_digits(browser):
     """The picture that it shows, and another one; with the time that it took."""
     assert [classified(browser, number) for number in (3, 7)] == ["3", "7"]
     assert "as seen by this page" in browser.text(".timing")
@@ -162,7 +162,7 @@ def test_has_no_barriers(server, scheme, width):
         assert browser.console() == []
 
 
-def test_a_refused_token_shows_a_hint(models, tmp_path):
+def test_refused_token_shows_hint(models, tmp_path):
     """Without a token, with a wrong one, and with the right one; it is gone with the tab."""
     token = StoredToken(name="ann", sha256=hash_token("inferd_right"), expires=None)
     (tmp_path / "tokens.yaml").write_text(format_entry(token))

@@ -18,7 +18,7 @@ def assets() -> Assets:
     return Assets()
 
 
-def test_the_policy_allows_nothing_but_own_files(assets):
+def test_policy_allows_nothing_but_own_files(assets):
     """Neither inline scripts nor other servers, and no page may embed this one."""
     headers = dict(assets.answer(INDEX, ()).headers)
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
@@ -76,7 +76,7 @@ def test_scripts_that_are_imported_exist(assets):
         assert assets.answer(wanted, ()).status == 200, wanted
 
 
-def test_the_charting_library_is_what_its_note_says():
+def test_charting_library_is_what_its_note_says():
     """Unchanged files with their licence."""
     vendor = STATIC / "vendor"
     note = (vendor / "uPlot.README.txt").read_text()

@@ -245,7 +245,7 @@ def test_wrong_labels_change_nothing(bench, content, text):
     assert bench.router.routing("digits").labels == {}
 
 
-def test_a_label_in_use_cannot_be_removed(bench):
+def test_label_in_use_cannot_be_removed(bench):
     """A weight names it."""
     bench.router.change("digits", RoutingSettings(labels={"stable": "1"}, weights={"stable": 1}))
     call = bench.label({"label": "stable", "version": None})
@@ -283,7 +283,7 @@ def test_files_need_no_rights():
     assert bench.call(routes.FILE, path={"file": "main.js"}).sent[0].status == 200
 
 
-def test_a_page_that_is_switched_off_says_so():
+def test_page_that_is_switched_off_says_so():
     """404 with a sentence."""
     (found,) = switched_off()
     call = Call()

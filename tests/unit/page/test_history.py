@@ -41,7 +41,7 @@ def _history(*readings: Reading, length: int = 10) -> History:
     return history
 
 
-def test_an_interval_is_what_happened_between_two_readings():
+def test_intervals_are_what_happened_between_two_readings():
     """What was counted before the first one is not in it."""
     history = _history(
         _reading(10, digits__1=_counters(answered=100)), _reading(12, digits__1=_counters(answered=130), cpu_s=3.0)
@@ -158,7 +158,7 @@ def test_recent_figures_are_averages_over_the_time():
     assert (recent["m"]["answered"], recent["m"]["waiting_rows"]) == (22.5, 2)
 
 
-def test_a_reading_joins_the_sources():
+def test_readings_join_the_sources():
     """Counters of a version, its calls by duration, and rows that wait for a model in all its versions."""
     calls = tuple(range(_BUCKETS))
     batches = (1,) * (len(ROWS_BOUNDS) + 1)

@@ -18,6 +18,9 @@ OWN_ID_KEY = "own_id"
 #: How long the requests of a call have waited for loads of their models, in milliseconds.
 LOAD_WAIT_KEY = "load_wait_ms"
 
+#: The annotation with the status of a call over HTTP.
+HTTP_STATUS_KEY = "http_status"
+
 _MAX_ID_CHARACTERS = 128
 
 _prefix = secrets.token_hex(4)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from inferd.call_context import HTTP_STATUS_KEY
 from inferd.http.messages import HttpBody
 from inferd.http.refusals import Refusal, too_large
 from inferd.http.status import Answer, Pairs, answer_of, error_answer, http_status
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 _OK = grpc.StatusCode.OK
 _RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
-
-#: The annotation with the status of HTTP, for the access log.
-STATUS_KEY = "http_status"
 
 
 class HttpCall(CallBase):
@@ -101,7 +99,7 @@ class HttpCall(CallBase):
         if end.claim.acquire(False):
             end.cause = cause
             code, details = cause
-            self.annotations[STATUS_KEY] = http_status(code)
+            self.annotations[HTTP_STATUS_KEY] = http_status(code)
             self._terminate()
             self._exchange.end(error_answer(code, details, ()), end.trailing)
 
@@ -167,7 +165,7 @@ class HttpCall(CallBase):
         if not end.claim.acquire(False):
             return False
         self.ended_at = time.monotonic()
-        self.annotations[STATUS_KEY] = answer.status
+        self.annotations[HTTP_STATUS_KEY] = answer.status
         end.notify(self, code, details)
         self._exchange.end(answer, end.trailing)
         loop = self._live.loop

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import grpc
 
-from inferd.call_context import REQUEST_ID_KEY, request_id_of, sanitized_id
+from inferd.call_context import HTTP_STATUS_KEY, REQUEST_ID_KEY, request_id_of, sanitized_id
 from inferd.observability import timing
 from inferd.observability.stream_results import StreamResult, listen_for_results
 from inferd.observability.timing import Stages
@@ -112,7 +112,7 @@ class SpanQueue:
             self._dropped += spans
 
 
-_COUNTS = ("requests", "messages_in", "messages_out")
+_COUNTS = ("requests", "messages_in", "messages_out", HTTP_STATUS_KEY)
 _MAX_TEXT = 256
 
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from inferd.call_context import BatchTiming
+from inferd.call_context import HTTP_STATUS_KEY, BatchTiming
 from inferd.observability.timing import LOAD
 from inferd.observability.tracing.interceptor import SpanRecord
 from inferd.plain_text import escaped
@@ -81,7 +81,8 @@ class SpanBuilder:
             attributes["inferd.batch.rows"] = batch.timing.rows
             links = (Link(batch.context),)
         if record.method:
-            attributes |= _rpc_attributes(record)
+            attributes |= _call_attributes(record)
+            attributes.pop(f"inferd.{HTTP_STATUS_KEY}", None)
         return ReadableSpan(
             name=escaped(record.method.removeprefix("/")) or "request",
             context=context,
@@ -148,15 +149,23 @@ def _batch_stages(timing: BatchTiming) -> Iterable[tuple[str, float, float]]:
     yield "run", timing.started_at + timing.stack_s, timing.run_s
 
 
-def _rpc_attributes(record: SpanRecord) -> _Attributes:
-    service, _, method = escaped(record.method.removeprefix("/")).rpartition("/")
+def _call_attributes(record: SpanRecord) -> _Attributes:
+    """Return what identifies a call by the conventions of OpenTelemetry for its protocol."""
+    verb, _, route = escaped(record.method).partition(" ")
+    if route:
+        attributes: _Attributes = {"http.request.method": verb, "http.route": route}
+        status = record.facts.get(HTTP_STATUS_KEY)
+        if isinstance(status, int):
+            attributes["http.response.status_code"] = status
+    else:
+        service, _, method = verb.removeprefix("/").rpartition("/")
+        attributes = {
+            "rpc.system": "grpc",
+            "rpc.service": service,
+            "rpc.method": method,
+            "rpc.grpc.status_code": grpc.StatusCode[record.status].value[0],
+        }
     address, _, port = record.peer.partition(":")[2].rpartition(":")
-    attributes: _Attributes = {
-        "rpc.system": "grpc",
-        "rpc.service": service,
-        "rpc.method": method,
-        "rpc.grpc.status_code": grpc.StatusCode[record.status].value[0],
-    }
     if address and port.isdecimal():
         attributes |= {"network.peer.address": address.strip("[]"), "network.peer.port": int(port)}
     return attributes

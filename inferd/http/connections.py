@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 from aiohttp import StreamReader, hdrs, web
 
 from inferd.http.errors import BodyError, ErrorAnswer, encoded, status_and_text
-from inferd.http.peer import auth_context_of
+from inferd.http.peer import auth_context_of, has_expired
 from inferd.http.progress import Progress
 from inferd.http.strictness import Refusal
 
@@ -85,9 +84,11 @@ class Connection(web.RequestHandler):
         "_holds",
         "_is_answered",
         "_lingering",
-        "_progress",
+        "_reading",
         "_received",
         "_registry",
+        "_wire",
+        "_writing",
         "began_at",
         "body",
         "handshake",
@@ -112,7 +113,9 @@ class Connection(web.RequestHandler):
         self._holds = False
         self._is_answered = False
         self._lingering: asyncio.Future[None] | None = None
-        self._progress = Progress()
+        self._reading, self._writing = Progress(), Progress()
+        #: The transport until the connection is lost; aiohttp forgets its own when it closes that, which may take time.
+        self._wire: asyncio.Transport | None = None
         #: Since when it is idle or, if it is busy or part of a head has come, when that began.
         self.began_at = loop.time()
         #: That of the request that is served.
@@ -126,18 +129,20 @@ class Connection(web.RequestHandler):
         encryption: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if encryption is not None:
             self._certificate = encryption.getpeercert(binary_form=True)
-            if self._certificate is not None and _has_expired(encryption):
+            if self._certificate is not None and has_expired(encryption):
                 # In a resumed session, it was presented earlier.
                 self._certificate = None
                 if encryption.context.verify_mode is ssl.CERT_REQUIRED:
                     transport.abort()  # type: ignore[attr-defined]  # of asyncio.Transport
         super().connection_made(transport)
+        self._wire = self.transport
         self._read_at_once(READ_BYTES)
         self._registry.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Cancel the request, if there is one."""
         super().connection_lost(exc)
+        self._wire = None
         self._registry.closed(self)
         self._end_lingering()
 
@@ -156,7 +161,7 @@ class Connection(web.RequestHandler):
             super().data_received(data)
         elif body is None:
             self._count_head(len(data))
-            super().data_received(data)
+            self._parse_head(data)
             if self._received > self._registry.limits.max_head_bytes:
                 # Once aiohttp has taken a complete head, which was in these bytes.
                 self._loop.call_soon(self._check_head)
@@ -171,7 +176,8 @@ class Connection(web.RequestHandler):
         self._read_at_once(_BODY_READ_BYTES)
         super().resume_reading(resume_parser)
 
-    # -- requests
+    def _parse_head(self, data: bytes) -> None:
+        super().data_received(data)
 
     def begin(self, body: StreamReader, refusal: Refusal | None) -> None:
         """Take note that the head of a request is complete; it is to be refused if there is a ``refusal``."""
@@ -180,7 +186,8 @@ class Connection(web.RequestHandler):
         self.began_at = self._loop.time()
         self._received = 0
         self._is_answered = False
-        self._progress.reset()
+        self._reading.reset()
+        self._writing.reset()
         self._registry.became_busy(self)
         self._note_malformed(body)
 
@@ -203,12 +210,12 @@ class Connection(web.RequestHandler):
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return what the client's certificate says of it, under the names that gRPC uses. Any thread."""
         if self._auth_context is None:
-            self._auth_context = {} if self._certificate is None else auth_context_of(self._certificate)
+            self._auth_context = auth_context_of(self._certificate)
         return self._auth_context
 
     @property
     def has_certificate(self) -> bool:
-        """Whether the client has presented a certificate, which was valid when the connection was opened."""
+        """Whether the client has presented a certificate that was valid at the start."""
         return self._certificate is not None
 
     def handle_error(
@@ -255,9 +262,15 @@ class Connection(web.RequestHandler):
 
     def check(self, now: float) -> None:
         """Enforce the limits of time; called every now and then."""
-        limits = self._registry.limits
+        limits, wire = self._registry.limits, self._wire
+        unsent = 0 if wire is None else wire.get_write_buffer_size()
+        if not unsent:
+            self._writing.reset()
+        elif self._writing.is_stalled(-unsent, now, limits.min_bytes_per_s, limits.stall_s):
+            self.hang_up()
+            return
         if self.body is not None:
-            self._check_request(self.body, now)
+            self._check_body(self.body, now)
         elif self._received and now - self.began_at > limits.header_timeout_s:
             self.close_with(408, "the head of the request did not arrive in time")
 
@@ -290,31 +303,25 @@ class Connection(web.RequestHandler):
 
     def hang_up(self) -> None:
         """Close the connection at once, whatever is in progress."""
-        transport = self.transport
         self.force_close()
-        if transport is not None:
-            transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
     def _end_lingering(self) -> None:
         if self._lingering is not None and not self._lingering.done():
             self._lingering.set_result(None)
 
-    def _check_request(self, body: StreamReader, now: float) -> None:
+    def _check_body(self, body: StreamReader, now: float) -> None:
         limits, transport = self._registry.limits, self.transport
-        if transport is None:
+        if transport is None or self._is_answered or body.is_eof() or body.exception() is not None:
             return
-        waiting = transport.get_write_buffer_size()
-        if waiting:
-            if self._progress.is_stalled(-waiting, now, limits.min_bytes_per_s, limits.stall_s):
-                self.hang_up()
-        elif not self._is_answered and not body.is_eof() and body.exception() is None:
-            late = now - self.began_at > limits.body_timeout_s
-            # A full buffer is not the client's fault.
-            slow = transport.is_reading() and self._progress.is_stalled(
-                self._received, now, limits.min_bytes_per_s, limits.stall_s
-            )
-            if late or slow:
-                body.set_exception(BodyError(408, "the body of the request did not arrive in time"))
+        late = now - self.began_at > limits.body_timeout_s
+        # A full buffer is not the client's fault.
+        slow = transport.is_reading() and self._reading.is_stalled(
+            self._received, now, limits.min_bytes_per_s, limits.stall_s
+        )
+        if late or slow:
+            body.set_exception(BodyError(408, "the body of the request did not arrive in time"))
 
     def _read_at_once(self, size: int) -> None:
         if self.transport is not None:
@@ -390,10 +397,3 @@ class _LastResponse(web.Response):
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002  (of the class)
         """Send the answer, and wait until the client can have read it."""
         await self._connection.send_last(self, head_only=self._head_only)
-
-
-def _has_expired(encryption: ssl.SSLObject) -> bool:
-    certificate = encryption.getpeercert()
-    if not certificate:
-        return False
-    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) <= time.time()

@@ -1,5 +1,7 @@
 """What the certificate of a client says of it, in the form in which gRPC tells it."""
 
+import ssl
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -15,8 +17,10 @@ _MAX_SPIFFE_ID = 2048
 _MAX_TRUST_DOMAIN = 255
 
 
-def auth_context_of(certificate: bytes) -> Mapping[str, Sequence[bytes]]:
-    """Return the authentication context of a connection whose client presented ``certificate`` (DER)."""
+def auth_context_of(certificate: bytes | None) -> Mapping[str, Sequence[bytes]]:
+    """Return the authentication context of a connection whose client presented ``certificate`` (DER), or none."""
+    if certificate is None:
+        return MappingProxyType({})
     parsed = x509.load_der_x509_certificate(certificate)
     context: dict[str, Sequence[bytes]] = {_CERTIFICATE: (parsed.public_bytes(Encoding.PEM),)}
     uris = tuple(uri.encode() for uri in _uris(parsed))
@@ -41,3 +45,11 @@ def _is_spiffe_id(uri: bytes) -> bool:
         return False
     domain, _, path = uri.removeprefix(b"spiffe://").partition(b"/")
     return len(domain) <= _MAX_TRUST_DOMAIN and bool(path)
+
+
+def has_expired(encryption: ssl.SSLObject) -> bool:
+    """Whether the client's certificate has expired since it was presented, in a session that has been resumed."""
+    certificate = encryption.getpeercert()
+    if not certificate:
+        return False
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) <= time.time()

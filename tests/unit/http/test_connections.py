@@ -1,0 +1,105 @@
+"""Limits of time of a connection, with a fake transport and clock."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from inferd.http.connections import Connection, ConnectionLimits
+from inferd.http.errors import plain_error
+from inferd.http.open_connections import OpenConnections
+from inferd.http.server import _AiohttpServer
+
+LIMITS = ConnectionLimits(stall_s=20.0, min_bytes_per_s=1000.0)
+GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+
+class FakeTransport(asyncio.Transport):
+    """Keeps what is written; ``unsent`` bytes of it have not been sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.unsent = 0
+        self.is_closed = False
+        self.is_aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def is_reading(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
+
+
+async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text="answer")
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+async def served(sent: bytes, transport: FakeTransport) -> Connection:
+    """Return a connection that has answered what was sent."""
+    server = _AiohttpServer(OpenConnections(LIMITS, plain_error), answer)
+    connection = server.protocol(None)
+    connection.connection_made(transport)
+    await asyncio.sleep(0)
+    connection.data_received(sent)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert transport.written.startswith(b"HTTP/1.1 200")
+    return connection
+
+
+@pytest.mark.parametrize("sent", [GET, LAST], ids=["kept", "to be closed"])
+def test_rest_of_an_answer_that_is_not_read(runner: asyncio.Runner, sent: bytes) -> None:
+    """The connection is closed at once, although the answer counts as written, and the transport as closed."""
+    transport = FakeTransport()
+    connection = runner.run(served(sent, transport))
+    transport.unsent = 10_000
+    for now in range(20):
+        connection.check(now)
+    assert not transport.is_aborted
+    connection.check(20)
+    assert transport.is_aborted
+
+
+def test_answer_that_is_read_slowly(runner: asyncio.Runner) -> None:
+    """At the rate that is allowed."""
+    transport = FakeTransport()
+    connection = runner.run(served(GET, transport))
+    for now in range(100):
+        transport.unsent = 150_000 - 1000 * now
+        connection.check(now)
+    assert not transport.is_aborted
+
+
+def test_time_of_the_handler_is_not_the_clients(runner: asyncio.Runner) -> None:
+    """What is unsent now did not wait before."""
+    transport = FakeTransport()
+    connection = runner.run(served(GET, transport))
+    transport.unsent = 10_000
+    connection.check(0)
+    transport.unsent = 0
+    connection.check(1)
+    transport.unsent = 20_000
+    connection.check(100)
+    assert not transport.is_aborted

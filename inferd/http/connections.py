@@ -341,7 +341,7 @@ class Connection(web.RequestHandler):
         if body.is_eof():
             # The client sends the next request before it has the answer.
             self._hold()
-        elif self._received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + READ_BYTES:
+        elif self._received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + _BODY_READ_BYTES:
             body.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
 
     def _note_malformed(self, body: StreamReader) -> None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
+from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDictProxy
 
 from inferd.http.messages import NotFound, Operation, Router
@@ -61,14 +62,61 @@ class Head:
     refusal: Refusal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """The head of a request, and what it said: clients send the same again and again."""
+
+    verb: str
+    raw_path: str
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    head: Head
+
+    def again(self, now: float) -> Head:
+        """Return the head of a request with the same head that came ``now``."""
+        head = self.head
+        return Head(
+            head.method,
+            head.operation,
+            head.path,
+            head.query,
+            head.metadata,
+            head.raw_peer,
+            now,
+            head.deadline - head.started_at + now,
+            head.length,
+            head.json_length,
+            head.refusal,
+        )
+
+
 def head_of(request: web.BaseRequest, router: Router, now: float) -> Head:
     """Read the head of ``request``, which came ``now``."""
-    headers = request.headers
-    path, _, query = request.raw_path.partition("?")
-    found = router.find(request.method, path)
+    return _head(request.method, request.raw_path, request.headers, request.protocol.peername, router, now)
+
+
+def head_of_message(
+    message: RawRequestMessage, known: object, peername: object, router: Router, now: float
+) -> KnownHead:
+    """Read the head of a ``message`` that came ``now``; what is ``known`` of the last one of the connection helps."""
+    if (
+        isinstance(known, KnownHead)
+        and known.raw_headers == message.raw_headers
+        and known.raw_path == message.path
+        and known.verb == message.method
+    ):
+        return known
+    head = _head(message.method, message.path, message.headers, peername, router, now)
+    return KnownHead(message.method, message.path, message.raw_headers, head)
+
+
+def _head(
+    verb: str, raw_path: str, headers: CIMultiDictProxy[str], peername: object, router: Router, now: float
+) -> Head:
+    path, _, query = raw_path.partition("?")
+    found = router.find(verb, path)
     # What was sent in bytes above 127 is nothing that inferd reads.
-    metadata = [(name.lower(), value) for name, value in headers.items()]
-    raw_peer = _peer(request.protocol.peername)
+    metadata = tuple((name.lower(), value) for name, value in headers.items())
+    raw_peer = _peer(peername)
     if isinstance(found, NotFound):
         refusal = not_found(found)
         return Head(_UNKNOWN, None, _NOTHING, _NOTHING, metadata, raw_peer, now, refusal=refusal)

@@ -86,6 +86,14 @@ class ExchangeResponse(web.StreamResponse):
         return b"".join(pieces)
 
 
+def encoded(answer: Answer, added: CheckedMetadata, *, is_last: bool) -> bytes:
+    """Return all of an answer of HTTP/1.1."""
+    close = b"Connection: close\r\n" if is_last else b""
+    return b"".join(
+        (answer.head, _date(int(time.time())), close, _lines(added) if added else b"", b"\r\n", answer.body)
+    )
+
+
 @lru_cache(maxsize=2)
 def _date(epoch_s: int) -> bytes:
     return f"Date: {formatdate(epoch_s, usegmt=True)}\r\n".encode()

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiohttp import StreamReader, hdrs, web
@@ -15,6 +16,7 @@ from aiohttp.http import RawRequestMessage
 
 from inferd.http.connections import READ_BYTES, Connection, ConnectionLimits
 from inferd.http.cors import CrossOrigin
+from inferd.http.direct import DirectConnection, ServeDirectly
 from inferd.http.errors import ErrorAnswer, plain_error
 from inferd.http.expectations import ExpectingRequest
 from inferd.http.listener import listen
@@ -28,6 +30,8 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 #: Pause if connections cannot be accepted, because there are no file descriptors left.
 _RETRY_S = 1.0
+#: Connections accepted in one step.
+_MOST_AT_ONCE = 16
 #: Limits of time are enforced at most this late.
 _MAX_CHECK_INTERVAL_S = 1.0
 #: TLS handshakes at a time; beyond that the oldest is ended.
@@ -43,7 +47,8 @@ log = logging.getLogger(__name__)
 class HttpServer:
     """Serves one port with an event loop in a thread, so slow clients cost no threads.
 
-    ``handler`` is called in that thread for each request that is well-formed; what cannot be parsed, or must not be
+    ``handler`` is called in that thread for each request that is well-formed, or ``direct`` for those that are simple;
+    what cannot be parsed, or must not be
     served, is answered here, in the form that ``error`` gives it. ``tls``, called for each connection, makes it HTTPS.
     Above ``limits.max_connections`` the connection that has waited longest for its client is closed. With ``pace``,
     created in the thread, connections are accepted, and what clients send is read, so that the thread stays within its
@@ -67,6 +72,7 @@ class HttpServer:
         error: ErrorAnswer = plain_error,
         cors: CrossOrigin | None = None,
         pace: Callable[[], Pace] | None = None,
+        direct: ServeDirectly | None = None,
     ) -> None:
         self._name = name
         self._host = host
@@ -75,6 +81,7 @@ class HttpServer:
         self._tls = tls
         self._cors = cors
         self._pace = pace
+        self._direct = direct
         self._connections = OpenConnections(limits or ConnectionLimits(), error)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -131,7 +138,7 @@ class HttpServer:
 
     async def _run(self, listener: socket.socket) -> None:
         assert self._stopping is not None, "started"
-        server = _AiohttpServer(self._connections, self._handle)
+        server = _AiohttpServer(self._connections, self._handle, self._direct)
         with listener:
             self._accepting = asyncio.create_task(self._accept(listener, server))
             checking = asyncio.create_task(self._check())
@@ -150,31 +157,32 @@ class HttpServer:
             while True:
                 if pace is not None:
                     await asyncio.sleep(pace.wait_s())
-                await self._accept_one(listener, server)
-                # Others may be waiting for this thread.
-                await asyncio.sleep(0)
+                # A cancellation loses no connection, as it could while one is accepted.
+                await _readable(listener)
+                try:
+                    self._accept_pending(listener, server, 1 if pace else _MOST_AT_ONCE)
+                except OSError:
+                    log.exception("connections cannot be taken in for now")
+                    await asyncio.sleep(_RETRY_S)
         finally:
             if self._connections.is_draining:
                 # Clients that the system has let in would be reset otherwise.
-                self._accept_pending(listener, server)
+                with suppress(OSError):
+                    self._accept_pending(listener, server, self._connections.limits.max_connections)
             listener.close()
 
-    async def _accept_one(self, listener: socket.socket, server: "_AiohttpServer") -> None:
-        try:
-            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-            self._take_in(connection, server)
-        except ConnectionError:
-            # Closed before it was accepted.
-            return
-        except OSError:
-            log.exception("connections cannot be taken in for now")
-            await asyncio.sleep(_RETRY_S)
-
-    def _accept_pending(self, listener: socket.socket, server: "_AiohttpServer") -> None:
-        with suppress(OSError):
-            while True:
+    def _accept_pending(self, listener: socket.socket, server: "_AiohttpServer", most: int) -> None:
+        """Accept the clients that wait, ``most`` at a time."""
+        for _ in range(most):
+            try:
                 connection, _ = listener.accept()
-                self._take_in(connection, server)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                # Closed before it was accepted.
+                continue
+            connection.setblocking(False)
+            self._take_in(connection, server)
 
     def _take_in(self, connection: socket.socket, server: "_AiohttpServer") -> None:
         connections = self._connections
@@ -242,12 +250,24 @@ class HttpServer:
         )
 
 
+async def _readable(listener: socket.socket) -> None:
+    """Wait until there are clients to accept."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(listener, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(listener)
+
+
 class _AiohttpServer(web.Server):
     """Makes a `Connection` of each accepted socket."""
 
-    def __init__(self, connections: OpenConnections, handler: Handler) -> None:
+    def __init__(self, connections: OpenConnections, handler: Handler, direct: ServeDirectly | None = None) -> None:
         super().__init__(handler, request_factory=self._begin_request, handler_cancellation=True)
         self._open = connections
+        self._make = Connection if direct is None else partial(DirectConnection, direct)
         self._in_loop = asyncio.get_running_loop()
         limits = connections.limits
         self._options = {
@@ -265,7 +285,7 @@ class _AiohttpServer(web.Server):
 
     def protocol(self, handshake: asyncio.Task[None] | None) -> Connection:
         """Return the protocol of a new connection, which ``handshake`` makes."""
-        return Connection(self._open, self, self._in_loop, handshake, **self._options)
+        return self._make(self._open, self, self._in_loop, handshake, **self._options)
 
     def _begin_request(
         self,

@@ -1,0 +1,116 @@
+"""Requests whose body has come with their head are served without aiohttp's coroutines, which cost more than inference.
+
+aiohttp starts a task for each request, and wakes it and the connection's own task by futures. A small request needs
+neither: all of it has been parsed, and its answer is written in one step.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiohttp import HttpVersion11, StreamReader, hdrs
+from aiohttp.http import RawRequestMessage
+
+from inferd.http.connections import Connection
+from inferd.http.strictness import refusal_of
+
+
+class InProgress(Protocol):
+    """A request that is served directly."""
+
+    def lost(self) -> None:
+        """End it, as the client is gone."""
+
+
+#: Begins to serve a request whose body is complete. Must not fail, and not answer before it has returned.
+ServeDirectly = Callable[["DirectConnection", RawRequestMessage, StreamReader], InProgress]
+
+
+class DirectConnection(Connection):
+    """A connection whose small requests are served directly, one at a time; the others as aiohttp does it.
+
+    While one is served, aiohttp's task for the connection stays asleep, as its future is put aside.
+    """
+
+    __slots__ = ("_aside", "_current", "_serve", "known_head")
+
+    def __init__(self, serve: ServeDirectly, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  (of the class)
+        super().__init__(*arguments, **options)
+        self._serve = serve
+        self._current: InProgress | None = None
+        self._aside: asyncio.Future[None] | None = None
+        #: What was read from the head of the last request, for those who know that the next one has the same.
+        self.known_head: object = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See the class; and end the request that is served directly."""
+        super().connection_lost(exc)
+        current, self._current = self._current, None
+        if current is not None:
+            current.lost()
+
+    def answer(self, data: bytes, *, is_last: bool) -> None:
+        """Write the answer to the request that is served directly; no effect if the client is gone."""
+        transport = self.transport
+        if self._current is None or transport is None:
+            return
+        self._current = None
+        transport.write(data)
+        waiter = self._waiter = self._aside
+        self.log_access()
+        if is_last or self._close:
+            self.force_close()
+            return
+        # As aiohttp does it after its own answers.
+        self._keepalive = True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        if self._messages and waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection is to be closed after the answer to the request that is served directly."""
+        return self._registry.is_draining or not self._registry.limits.keep_alive_s
+
+    def _parse_head(self, data: bytes) -> None:
+        """Parse what may complete a head, and serve the request directly if that can be done."""
+        waiter, self._waiter = self._waiter, None
+        super()._parse_head(data)
+        self._waiter = waiter
+        if waiter is None or waiter.done() or not self._messages:
+            return
+        if len(self._messages) == 1 and self._is_simple(*self._messages[0]):
+            self._serve_message(waiter)
+        else:
+            waiter.set_result(None)
+
+    def _is_simple(self, message: object, body: StreamReader) -> bool:
+        """Whether a request is complete, and well-formed, and nothing but its answer is to be sent."""
+        if type(message) is not RawRequestMessage or not body.is_eof() or body.exception() is not None:
+            return False
+        if self.writing_paused:
+            # The client does not read: aiohttp waits for it.
+            return False
+        headers = message.headers
+        if (
+            message.method != hdrs.METH_POST
+            or message.version != HttpVersion11
+            or message.should_close
+            or message.upgrade
+            or message.chunked
+            or hdrs.EXPECT in headers
+            or hdrs.UPGRADE in headers
+            or hdrs.ORIGIN in headers
+        ):
+            return False
+        return refusal_of(message, self.head_bytes, self._registry.limits.max_head_bytes) is None
+
+    def _serve_message(self, waiter: asyncio.Future[None]) -> None:
+        message, body = self._messages.popleft()
+        assert self._parser is not None, "it has parsed the message"
+        self._parser.message_consumed()
+        self._aside, self._waiter = waiter, None
+        self.begin(body, None)
+        self._current = self._serve(self, message, body)

@@ -4,8 +4,13 @@ Two models get requests at random times of a fixed rate, however late the answer
 version with the same weights. The latencies of requests that were open during a switch, from the call that loads the
 new version to the end of the old one, are compared with those of all others. That each answer is of a version that may
 serve is tested by tests/fault/test_version_switches.py.
+
+With ``--control``, a second measurement switches nothing: for about as long, another process of the lowest priority
+keeps a core busy. What that costs in latency is the share of the machine, not of the server.
 """
 
+import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,6 +45,9 @@ _STEADY_S = 4.0
 _SETTLE_S = 3.0
 _UNLOAD_POLL_S = 0.05
 _WATCH_S = 0.05
+#: Processor time of the other process that works in place of a switch.
+_CONTROL_S = 0.04
+_LOWEST_PRIORITY = 19
 #: The load ends when the last switch has.
 _MOST_S = 3600.0
 _READY_S = 60.0
@@ -70,6 +79,7 @@ class Outcome:
 
     model: str
     placement: str
+    control: bool
     requests_per_s: float
     requests: int
     switches: int
@@ -128,6 +138,33 @@ def _switch(client: Client, root: Path, number: int) -> list[Switch]:
     return done
 
 
+def _keep_busy(number: int) -> list[Switch]:
+    """Let another process work ``number`` times, as if it were switches."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_work_on_demand, args=(theirs,), daemon=True)
+    process.start()
+    done = []
+    for position in range(number):
+        began_at = time.monotonic()
+        ours.send(True)
+        ours.recv()
+        ended_at = time.monotonic()
+        done.append(Switch(model="", version=position, began_at=began_at, loaded_at=ended_at, ended_at=ended_at))
+        time.sleep(_PAUSE_S)
+    ours.send(False)
+    process.join()
+    return done
+
+
+def _work_on_demand(asked: Connection) -> None:
+    os.nice(_LOWEST_PRIORITY)
+    while asked.recv():
+        end = time.process_time() + _CONTROL_S
+        while time.process_time() < end:
+            pass
+        asked.send(True)
+
+
 def _wait_until_old_one_is_gone(client: Client, name: str) -> None:
     while True:
         states = [each.state for each in client.models() if each.name == name]
@@ -152,7 +189,9 @@ class _Seen:
     peak_bytes: int
 
 
-def _observe(address: str, root: Path, model: Model, rate: float, number: int, process: psutil.Process) -> _Seen:
+def _observe(
+    address: str, root: Path, model: Model, rate: float, number: int, process: psutil.Process, *, control: bool
+) -> _Seen:
     sizes: list[int] = []
     with Client(address) as client, TemporaryDirectory() as folder:
         client.wait_until_ready(timeout_s=_READY_S)
@@ -163,7 +202,7 @@ def _observe(address: str, root: Path, model: Model, rate: float, number: int, p
             stack.enter_context(_watch(process, sizes))
             time.sleep(_STEADY_S)
             start_bytes = process.memory_info().rss
-            switches = _switch(client, root, number)
+            switches = _keep_busy(number) if control else _switch(client, root, number)
             time.sleep(_STEADY_S)
         calls = [call for log in logs for call in _calls(log)]
     time.sleep(_SETTLE_S)
@@ -217,7 +256,7 @@ def _calls(log: Path) -> Iterator[Call]:
         yield Call(sent_at=int(intended_ns) / 1e9, took_s=int(latency_ns) / 1e9, outcome=outcome)
 
 
-def measure(model: Model, placement: Placement, rate: float, number: int) -> Outcome:
+def measure(model: Model, placement: Placement, rate: float, number: int, *, control: bool) -> Outcome:
     """Start a server, load it, and switch versions."""
     port = free_port()
     with TemporaryDirectory() as folder:
@@ -233,11 +272,11 @@ def measure(model: Model, placement: Placement, rate: float, number: int) -> Out
         environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": folder}
         with Server([*placement.server, *command], environment, Path(folder)) as server:
             process = server.tree()[0]
-            seen = _observe(f"127.0.0.1:{port}", repository.root, model, rate, number, process)
-    return _outcome(model, placement, rate, seen)
+            seen = _observe(f"127.0.0.1:{port}", repository.root, model, rate, number, process, control=control)
+    return _outcome(model, placement, rate, seen, control=control)
 
 
-def _outcome(model: Model, placement: Placement, rate: float, seen: _Seen) -> Outcome:
+def _outcome(model: Model, placement: Placement, rate: float, seen: _Seen, *, control: bool) -> Outcome:
     during: list[float] = []
     steady: list[float] = []
     for call in seen.calls:
@@ -247,6 +286,7 @@ def _outcome(model: Model, placement: Placement, rate: float, seen: _Seen) -> Ou
     return Outcome(
         model=model.name,
         placement=placement.value,
+        control=control,
         requests_per_s=rate,
         requests=len(seen.calls),
         switches=len(seen.switches),
@@ -265,12 +305,13 @@ def _outcome(model: Model, placement: Placement, rate: float, seen: _Seen) -> Ou
 
 def show(outcomes: Sequence[Outcome], console: Console) -> None:
     """Print a table."""
-    columns = ("model", "placement", "requests/s", "switches", "failed", "p50 ms", "p99 ms")
-    table = Table(*columns, "p99 while switching", "ratio", "load ms", "MiB: start", "end", "peak", "file")
+    columns = ("model", "placement", "while", "requests/s", "switches", "failed", "p50 ms", "p99 ms")
+    table = Table(*columns, "p99 meanwhile", "ratio", "load ms", "MiB: start", "end", "peak", "file")
     for one in outcomes:
         table.add_row(
             one.model,
             one.placement,
+            "another process works" if one.control else "switching",
             f"{one.requests_per_s:,.0f}",
             str(one.switches),
             str(one.failed),
@@ -290,12 +331,14 @@ def main() -> None:
     options.add_placement_and_rounds(parser, rounds=1)
     parser.add_argument("--rate", type=float, default=200.0, help="requests per second; default 200")
     parser.add_argument("--switches", type=int, default=50, help="default 50")
+    parser.add_argument("--control", action="store_true", help="also let another process work in place of the switches")
     chosen = parser.parse_args()
     outcomes = [
-        measure(model, placement, chosen.rate, chosen.switches)
+        measure(model, placement, chosen.rate, chosen.switches, control=control)
         for _ in range(chosen.rounds)
         for placement in options.placements(chosen)
         for model in options.models(chosen, _MODELS)
+        for control in ((False, True) if chosen.control else (False,))
     ]
     console = report.console()
     show(outcomes, console)

@@ -23,9 +23,15 @@ _SERIOUS = ("serious", "critical")
 class Browser:
     """One window of a width, in light or dark, at the page of the server at ``address``."""
 
-    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
+    def __init__(self, driver: webdriver.Chrome, address: str, width: int) -> None:
         self.driver = driver
         self._url = f"http://{address}/"
+        self._width = width
+        self._resize(900)
+
+    def _resize(self, height: int) -> None:
+        size = {"width": self._width, "height": height, "deviceScaleFactor": 1, "mobile": self._width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def open(self) -> None:
         """Load the page, and wait for what it shows first."""
@@ -108,7 +114,12 @@ class Browser:
 
     def picture(self, path: Path) -> None:
         """Save a picture of the whole page."""
-        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+        # In a window that is as high: what is outside of one may not be drawn.
+        height = self.driver.execute_script("scrollTo(0, 0); return document.documentElement.scrollHeight")
+        self._resize(height)
+        drawn = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        self.driver.execute_async_script(drawn)
+        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {})
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
@@ -122,10 +133,8 @@ def browsing(address: str, *, scheme: str = "light", width: int = 1280) -> Itera
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     try:
         driver.set_script_timeout(PATIENCE_S)
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         preference = {"name": "prefers-color-scheme", "value": scheme}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
-        yield Browser(driver, address)
+        yield Browser(driver, address, width)
     finally:
         driver.quit()

@@ -101,16 +101,20 @@ def test_pictures_can_be_painted(browser):
 
 def test_loads_and_unloads_a_model(browser):
     """Unloading is asked about first; each outcome is said to screen readers."""
-    button = "//details[.//h3[text()='spare']]//button[text()='{}']"
+
+    def press(text: str) -> None:
+        path = f"//details[.//h3[text()='spare']]//button[text()='{text}']"
+        browser.wait(lambda: browser.driver.find_elements(By.XPATH, path))
+        button = browser.driver.find_element(By.XPATH, path)
+        browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+
     browser.model("spare")
-    browser.driver.find_element(By.XPATH, button.format("Load")).click()
+    press("Load")
     browser.wait(lambda: "v1 ready" in browser.model("spare").text)
-    browser.wait(lambda: browser.driver.find_elements(By.XPATH, button.format("Unload")))
     for answer in ("no", "yes"):
         assert "v1 ready" in browser.model("spare").text
-        unload = browser.driver.find_element(By.XPATH, button.format("Unload"))
-        browser.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", unload)
-        unload.click()
+        press("Unload")
         assert browser.find("dialog").is_displayed()
         browser.click(f"dialog button[value={answer}]")
     browser.wait(lambda: "v1 ready" not in browser.model("spare").text)

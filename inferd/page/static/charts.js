@@ -47,12 +47,14 @@ const SERVER = [
   {
     title: "Processor",
     unit: "cores in use",
+    least: 0.1,
     format: number,
     lines: [{ name: "cores", column: "cores", color: 1 }],
   },
   {
     title: "Memory",
     unit: "of the process",
+    least: 2 ** 20,
     format: bytes,
     lines: [
       { name: "all", column: "resident_bytes", color: 1 },
@@ -126,14 +128,14 @@ class Chart {
   }
 
   #options() {
-    const { format, lines, top } = this.form;
+    const { format, lines, top, least = 1 } = this.form;
     const axis = {
       stroke: color("--soft"),
       grid: { stroke: color("--line"), width: 1 },
       ticks: { show: false },
       font: "12px system-ui, sans-serif",
     };
-    const range = (_, low, high) => [0, top ?? Math.max(1.1 * (high ?? 0), 1e-3)];
+    const range = (_, low, high) => [0, top ?? Math.max(1.1 * (high ?? 0), least)];
     return {
       width: Math.max(this.plot.clientWidth, 50),
       height: HEIGHT,

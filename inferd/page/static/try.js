@@ -37,12 +37,13 @@ export class TryForm {
     if (this.used === is) return;
     this.used = is;
     this.version = version;
-    this.result.replaceChildren();
     this.#load(0);
   }
 
   async #load(wanted) {
     this.send.disabled = true;
+    // An answer that is not to these inputs.
+    this.result.replaceChildren();
     this.fields = [];
     if (!this.version.inputs.length) {
       this.inputs.replaceChildren(element("p", { class: "soft" }, this.#whyNone()));

@@ -1,0 +1,128 @@
+"""The hand-over between two threads, step by step in one."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from inferd.http.hand_over import HandOver
+
+
+class FakePollLoop:
+    """Runs callbacks when the test says."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+        self.in_poll_thread = True
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def run(self) -> None:
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+
+
+class Waiter:
+    def __init__(self, log: list[str], name: str) -> None:
+        self._log = log
+        self._name = name
+
+    def wake(self) -> None:
+        self._log.append(self._name)
+
+
+def in_loop(test: Callable[[FakePollLoop, list[str], HandOver], Any]) -> None:
+    """Run ``test`` on an asyncio loop; it gets the log of what is refused, too."""
+
+    async def run() -> None:
+        loop, log = FakePollLoop(), list[str]()
+        await test(loop, log, HandOver(loop, lambda: log.append("refused")))  # type: ignore[arg-type]
+
+    asyncio.run(run())
+
+
+def test_one_round_goes_over_in_one_step() -> None:
+    """In order; one that fails does not hold the others up."""
+
+    async def run(loop: FakePollLoop, log: list[str], hand_over: HandOver) -> None:
+        hand_over.submit(lambda: log.append("a"))
+        hand_over.submit(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+        hand_over.submit(lambda: log.append("b"))
+        assert loop.soon == []
+        await asyncio.sleep(0)
+        assert len(loop.soon) == 1
+        loop.run()
+        assert log == ["a", "b"]
+
+    in_loop(run)
+
+
+def test_a_round_takes_a_bounded_amount() -> None:
+    """The rest is done in the next ones."""
+
+    async def run(loop: FakePollLoop, log: list[str], hand_over: HandOver) -> None:
+        for _ in range(100):
+            hand_over.submit(lambda: log.append("x"))
+        await asyncio.sleep(0)
+        loop.run()
+        assert len(log) == 64
+        loop.run()
+        assert len(log) == 100
+        assert loop.soon == []
+
+    in_loop(run)
+
+
+def test_late_work_goes_with_the_next() -> None:
+    """Before it, as it came first."""
+
+    async def run(loop: FakePollLoop, log: list[str], hand_over: HandOver) -> None:
+        hand_over.submit(lambda: log.append("first"))
+        await asyncio.sleep(0)
+        hand_over.submit_late(lambda: log.append("late"))
+        await asyncio.sleep(0)
+        assert len(loop.soon) == 1
+        hand_over.submit(lambda: log.append("next"))
+        await asyncio.sleep(0)
+        loop.run()
+        assert log == ["first", "late", "next"]
+
+    in_loop(run)
+
+
+def test_answers_of_a_round_come_together() -> None:
+    """The http thread is woken once, at the end of the round."""
+
+    async def run(loop: FakePollLoop, log: list[str], hand_over: HandOver) -> None:
+        hand_over.submit(lambda: None)
+        await asyncio.sleep(0)
+        loop.run()
+        hand_over.answered(Waiter(log, "a"))
+        hand_over.answered(Waiter(log, "b"))
+        assert len(loop.soon) == 1
+        loop.run()
+        loop.in_poll_thread = False
+        await asyncio.sleep(0)
+        hand_over.answered(Waiter(log, "c"))
+        assert log == ["a", "b"]
+        await asyncio.sleep(0)
+        assert log == ["a", "b", "c"]
+
+    in_loop(run)
+
+
+def test_closed_only_when_nothing_is_on_its_way() -> None:
+    """What comes later is refused on the http thread."""
+
+    async def run(loop: FakePollLoop, log: list[str], hand_over: HandOver) -> None:
+        hand_over.submit(lambda: log.append("done"))
+        await asyncio.sleep(0)
+        assert not hand_over.close()
+        loop.run()
+        assert hand_over.close()
+        hand_over.submit(lambda: log.append("never"))
+        await asyncio.sleep(0)
+        assert (loop.soon, log) == ([], ["done", "refused"])
+
+    in_loop(run)

@@ -1,0 +1,46 @@
+"""The answers of HTTP to calls that end with a status of gRPC."""
+
+import grpc
+import orjson
+import pytest
+
+from inferd.api.status import StatusTable
+from inferd.errors import InvalidInputError, OverloadedError
+from inferd.http.status import answer_of, error_answer
+
+
+def test_error_says_what_is_known() -> None:
+    """The field, the reason and the retry hint, in whole seconds rounded up in the header."""
+    error = OverloadedError("full", retry_after_s=1.2)
+    status = StatusTable().status_of(error)
+    answer = error_answer(status.code, status.message, status.trailers())
+    assert answer.status == 429
+    assert orjson.loads(answer.body) == {"error": "full", "reason": "QUEUE_FULL", "retry_after_ms": 1200}
+    assert b"Retry-After: 2\r\n" in answer.head
+    assert b"grpc" not in answer.head
+    assert error_answer(status.code, status.message, status.trailers()) is answer, "refusals are encoded once"
+
+
+def test_field() -> None:
+    """The path to what is wrong."""
+    error = InvalidInputError("wrong")
+    error.field = "inputs[0].shape"
+    status = StatusTable().status_of(error)
+    answer = error_answer(status.code, status.message, status.trailers())
+    assert answer.status == 400
+    assert orjson.loads(answer.body)["field"] == "inputs[0].shape"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("UNAVAILABLE", 503), ("DEADLINE_EXCEEDED", 504), ("NOT_FOUND", 404), ("INTERNAL", 500), ("CANCELLED", 499)],
+)
+def test_codes(code: str, status: int) -> None:
+    """As of the table."""
+    assert error_answer(grpc.StatusCode[code], "text", ()).status == status
+
+
+def test_headers_are_one_line_each() -> None:
+    """A header cannot begin another one."""
+    with pytest.raises(ValueError, match="one line"):
+        answer_of(200, b"", (("X-A", "1\r\nX-B: 2"),))

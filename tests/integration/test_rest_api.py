@@ -206,7 +206,10 @@ def test_load_and_unload(rest: Rest) -> None:
     assert (answer.status, answer.content) == (200, {})
     assert rest.get("/v2/models/never")["versions"] == ["1"]
     file = base64.b64encode(onnx_models.linear().SerializeToString()).decode()
-    parameters = {"config": json.dumps({"backend": "onnxruntime", "max_batch_size": 6}), "file:3/model.onnx": file}
+    # Long enough to be read apart from the rest.
+    other = base64.b64encode(bytes(100_000)).decode()
+    config = json.dumps({"backend": "onnxruntime", "max_batch_size": 6})
+    parameters = {"config": config, "file:3/other": other, "file:3/model.onnx": file}
     assert rest.ask("POST", load, {"parameters": parameters}).status == 200
     assert rest.get("/v2/models/never")["versions"] == ["3"]
     assert rest.get("/v2/models/never/config")["max_batch_size"] == 6
@@ -225,6 +228,13 @@ def test_load_and_unload(rest: Rest) -> None:
         ("models/x/load", {"parameters": {"a": "b"}}, 'parameters["a"]', "unrecognized load parameter 'a'."),
         ("models/x/load", {"parameters": {"config": 1}}, 'parameters["config"]', "expected string_param."),
         ("models/x/load", {"parameters": {"config": None}}, 'parameters["config"]', "got null"),
+        (
+            "models/x/load",
+            {"parameters": {"config": "x" * 99_999}},
+            'parameters["config"]',
+            "expected JSON, or a short",
+        ),
+        ("models/x/load", {"parameters": {"file:1/a": "x%" * 99_999}}, 'parameters["file:1/a"]', "file in base64: "),
         ("models/x/load", {"parameters": {"file:1/a": 2}}, 'parameters["file:1/a"]', "in base64, got a number"),
         ("models/x/load", {"parameters": {"file:1/a": "a=b"}}, 'parameters["file:1/a"]', "the file in base64: "),
         ("models/x/load", {"parameters": {"file:/a": "YQ=="}}, 'parameters["file:/a"]', "VERSION/NAME"),

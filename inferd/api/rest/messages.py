@@ -8,9 +8,7 @@ import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from inferd.api.rest.json_text import QUICK_BYTES
-from inferd.api.rest.json_text import read_object as read_quick_object
-from inferd.errors import InvalidInputError
+from inferd.api.rest.json_text import read_object
 from inferd.http.messages import HttpBody, HttpMessage
 
 #: Of every answer in JSON. Without a charset, as JSON has only one: some clients compare the whole text.
@@ -37,20 +35,9 @@ def as_json(message: Message) -> dict[str, Any]:
     return content
 
 
-def read_object(message: HttpMessage) -> dict[str, Any]:
-    """Return the JSON object in the body; one without a body is empty. Raises `InvalidInputError`."""
-    if not message.body:
-        return {}
-    if len(message.body) <= QUICK_BYTES:
-        return read_quick_object(memoryview(message.body))
-    # Of loads with files, whose callers are few and trusted: duplicate names are not worth another pass.
-    try:
-        content = orjson.loads(message.body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInputError(f"the body is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise InvalidInputError("the body: expected a JSON object, got another value")
-    return content
+def read_body(message: HttpMessage) -> dict[str, Any]:
+    """Return the JSON object in a short body; one without a body is empty. Raises `InvalidInputError`."""
+    return read_object(memoryview(message.body)) if message.body else {}
 
 
 def kind_of(value: object) -> str:

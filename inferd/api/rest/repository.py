@@ -15,7 +15,8 @@ from inferd.api.oip.repository import (
 )
 from inferd.api.repository import Command, RepositoryControl
 from inferd.api.rest import routes
-from inferd.api.rest.messages import json_answer, kind_of, read_object
+from inferd.api.rest.long_texts import LongTexts, read_with_long_texts
+from inferd.api.rest.messages import json_answer, kind_of, read_body
 from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpBody, HttpHandler, HttpMessage
 from inferd.models.manager import IndexEntry
@@ -38,7 +39,7 @@ def repository_handlers(control: RepositoryControl) -> dict[str, HttpHandler]:
 
 
 def _read_index(message: HttpMessage) -> bool:
-    ready = read_object(message).get("ready", False)
+    ready = read_body(message).get("ready", False)
     if not isinstance(ready, bool):
         raise InvalidInputError(f"ready: expected a boolean, got {kind_of(ready)}", field="ready")
     return only_ready(pb.RepositoryIndexRequest(ready=ready))
@@ -52,27 +53,31 @@ def _write_index(entries: list[IndexEntry]) -> HttpBody:
 
 
 def _read_load(message: HttpMessage) -> Command:
+    content, texts = read_with_long_texts(message.body) if message.body else ({}, LongTexts())
     parameters = {
-        name: _file(name, value) if name.startswith(_FILE) else _parameter(name, value)
-        for name, value in _parameters(message).items()
+        name: _file(name, value, texts.get(value)) if name.startswith(_FILE) else _parameter(name, value, texts)
+        for name, value in _parameters(content).items()
     }
     return load_command(pb.RepositoryModelLoadRequest(model_name=message.path["model"], parameters=parameters))
 
 
 def _read_unload(message: HttpMessage) -> Command:
-    parameters = {name: _parameter(name, value) for name, value in _parameters(message).items()}
+    texts = LongTexts()
+    parameters = {name: _parameter(name, value, texts) for name, value in _parameters(read_body(message)).items()}
     return unload_command(pb.RepositoryModelUnloadRequest(model_name=message.path["model"], parameters=parameters))
 
 
-def _parameters(message: HttpMessage) -> Mapping[str, Any]:
-    parameters = read_object(message).get("parameters", {})
+def _parameters(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    parameters = content.get("parameters", {})
     if not isinstance(parameters, dict):
         text = f"parameters: expected an object, got {kind_of(parameters)}"
         raise InvalidInputError(text, field="parameters")
     return parameters
 
 
-def _parameter(name: str, value: object) -> pb.ModelRepositoryParameter:
+def _parameter(name: str, value: object, texts: LongTexts) -> pb.ModelRepositoryParameter:
+    if texts.get(value) is not None:
+        raise _invalid(name, "JSON, or a short text", value)
     if isinstance(value, bool):
         return pb.ModelRepositoryParameter(bool_param=value)
     if isinstance(value, str):
@@ -82,16 +87,18 @@ def _parameter(name: str, value: object) -> pb.ModelRepositoryParameter:
     raise _invalid(name, "a string, a boolean or an integer of 64 bits", value)
 
 
-def _file(name: str, value: object) -> pb.ModelRepositoryParameter:
+def _file(name: str, value: object, text: memoryview | None) -> pb.ModelRepositoryParameter:
     if not isinstance(value, str):
         raise _invalid(name, "the file in base64", value)
+    if text is None:
+        text = memoryview(value.encode())
     try:
-        parts = (value[at : at + _BASE64_SLICE] for at in range(0, len(value), _BASE64_SLICE))
+        parts = (text[at : at + _BASE64_SLICE] for at in range(0, len(text), _BASE64_SLICE))
         content = b"".join(binascii.a2b_base64(part, strict_mode=True) for part in parts)
     except (binascii.Error, ValueError) as error:
         field = f'parameters["{name}"]'
-        text = f"{escaped(clipped(field))}: expected the file in base64: {error}"
-        raise InvalidInputError(text, field=field) from None
+        msg = f"{escaped(clipped(field))}: expected the file in base64: {error}"
+        raise InvalidInputError(msg, field=field) from None
     return pb.ModelRepositoryParameter(bytes_param=content)
 
 

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference import model_config_pb2 as config_pb
-from inferd.api.rest.messages import as_json, json_answer, kind_of, read_object
+from inferd.api.rest.messages import as_json, json_answer, kind_of, read_body
 from inferd.api.rest.schemas import message_schemas, reference
 from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpMessage
@@ -73,16 +73,15 @@ def test_schemas_are_of_what_is_written(message):
 
 def test_bodies():
     """An object, or nothing."""
-    assert read_object(HttpMessage(b"")) == {}
-    assert read_object(HttpMessage(b'{"a": [1]}')) == {"a": [1]}
+    assert read_body(HttpMessage(b"")) == {}
+    assert read_body(HttpMessage(b'{"a": [1]}')) == {"a": [1]}
 
 
-@pytest.mark.parametrize("size", [1, 100_000])
 @pytest.mark.parametrize("body", [b"[]", b"1", b"{", b'{"a": NaN}', b"\xff", b"[" * 5000])
-def test_malformed_bodies(body, size):
-    """Short and long ones."""
+def test_malformed_bodies(body):
+    """They are invalid requests."""
     with pytest.raises(InvalidInputError):
-        read_object(HttpMessage(body + b" " * size))
+        read_body(HttpMessage(body))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Long strings in JSON, such as files in base64: they are cut out of it, so that the rest is parsed in a short step.
+
+Parsing all at once would hold the interpreter lock for long, and would make as many objects as a caller likes.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from inferd.api.rest.json_text import QUICK_BYTES, read_object
+from inferd.errors import InvalidInputError
+
+#: Longer strings are cut out, unless they have escapes.
+_SHORT_BYTES = 4096
+
+#: Bytes that are searched in one step.
+_STEP = 1 << 20
+
+
+@dataclass(slots=True)
+class LongTexts:
+    """The strings that were cut out, in the body, by the mark that is in their place. Callers cannot guess a mark."""
+
+    _prefix: str = field(default_factory=lambda: f"long text {secrets.token_hex(8)} ")
+    _found: dict[str, memoryview] = field(default_factory=dict)
+
+    def add(self, text: memoryview) -> bytes:
+        """Return the mark for ``text``."""
+        mark = f"{self._prefix}{len(self._found)}"
+        self._found[mark] = text
+        return mark.encode()
+
+    def get(self, value: object) -> memoryview | None:
+        """Return the string that ``value`` stands for, if it is a mark."""
+        return self._found.get(value) if isinstance(value, str) else None
+
+
+def read_with_long_texts(body: bytes | bytearray) -> tuple[dict[str, Any], LongTexts]:
+    """Parse a JSON object with marks in place of its long strings. Raises `InvalidInputError`."""
+    view, texts = memoryview(body).toreadonly(), LongTexts()
+    if len(body) <= QUICK_BYTES:
+        return read_object(view), texts
+    kept, start, position = bytearray(), 0, 0
+    while (quote := _find_quote(body, position, start, len(kept))) is not None:
+        end = _end_of_string(body, quote + 1)
+        if end - quote > _SHORT_BYTES and body.find(b"\\", quote, min(end, quote + QUICK_BYTES)) < 0:
+            kept += view[start : quote + 1]
+            kept += texts.add(view[quote + 1 : end])
+            start = end
+        position = end + 1
+    kept += view[start:]
+    return read_object(bytes(kept)), texts
+
+
+def _find_quote(body: bytes | bytearray, position: int, start: int, kept: int) -> int | None:
+    """Return where the next string begins, None if there is none. What has been kept, and is yet to be, is bounded."""
+    most = start + QUICK_BYTES - kept
+    quote = body.find(b'"', position, most)
+    if quote >= 0:
+        return quote
+    if len(body) > most:
+        raise InvalidInputError(f"the body: expected at most {QUICK_BYTES} bytes beside files in base64")
+    return None
+
+
+def _end_of_string(body: bytes | bytearray, start: int) -> int:
+    """Return where the quote is that ends the string from ``start`` on; the end of the body if there is none."""
+    position = start
+    while position < len(body):
+        quote = body.find(b'"', position, position + _STEP)
+        if quote >= 0 and not _is_escaped(body, start, quote):
+            return quote
+        if quote >= 0 and quote - start > QUICK_BYTES:
+            raise InvalidInputError(f"the body: expected strings of at most {QUICK_BYTES} bytes, but for base64")
+        position = position + _STEP if quote < 0 else quote + 1
+    return len(body)
+
+
+def _is_escaped(body: bytes | bytearray, start: int, quote: int) -> bool:
+    """Whether an odd number of backslashes is before the quote; no more than a few are looked at."""
+    before = bytes(body[max(start, quote - 64) : quote])
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1

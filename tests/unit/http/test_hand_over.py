@@ -58,7 +58,7 @@ def test_one_round_goes_over_in_one_step() -> None:
     in_loop(run)
 
 
-def test_a_round_takes_a_bounded_amount() -> None:
+def test_bounds_work_of_one_round() -> None:
     """The rest is done in the next ones."""
 
     async def run(loop: FakePollLoop, log: list[str], hand_over: HandOver) -> None:

@@ -30,8 +30,6 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 #: Pause if connections cannot be accepted, because there are no file descriptors left.
 _RETRY_S = 1.0
-#: Connections accepted in one step.
-_MOST_AT_ONCE = 16
 #: Limits of time are enforced at most this late.
 _MAX_CHECK_INTERVAL_S = 1.0
 #: TLS handshakes at a time; beyond that the oldest is ended.
@@ -160,7 +158,7 @@ class HttpServer:
                 # A cancellation loses no connection, as it could while one is accepted.
                 await _readable(listener)
                 try:
-                    self._accept_pending(listener, server, 1 if pace else _MOST_AT_ONCE)
+                    self._accept_pending(listener, server, 1)
                 except OSError:
                     log.exception("connections cannot be taken in for now")
                     await asyncio.sleep(_RETRY_S)
@@ -190,6 +188,8 @@ class HttpServer:
             connection.close()
             return
         task = asyncio.create_task(self._connect(connection, server))
+        # Only one that was cancelled before it began counts as cancelled.
+        task.add_done_callback(lambda task: connection.close() if task.cancelled() else None)
         connections.begin_handshake(task, asyncio.get_running_loop().time(), _MAX_HANDSHAKES)
 
     async def _connect(self, connection: socket.socket, server: "_AiohttpServer") -> None:
@@ -253,10 +253,10 @@ class HttpServer:
 async def _readable(listener: socket.socket) -> None:
     """Wait until there are clients to accept."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(listener, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(listener, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(listener)
 

@@ -257,6 +257,30 @@ def test_request_during_drain_is_answered(serve: Serve) -> None:
     assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
+def test_drain_serves_clients_that_the_system_has_let_in(serve: Serve) -> None:
+    """They have not been accepted yet, and do not know that."""
+    arrived, go = threading.Event(), threading.Event()
+
+    async def blocking(request: web.BaseRequest) -> web.Response:
+        arrived.set()
+        go.wait()
+        return web.Response(text="answer")
+
+    server = serve(blocking)
+    with connect(server.port) as first:
+        first.sendall(GET)
+        arrived.wait()
+        # The thread of the server can accept nothing now.
+        with connect(server.port) as second:
+            second.sendall(GET)
+            server.drain()
+            go.set()
+            for each in (first, second):
+                (answer,) = answers(until_closed(each))
+                assert answer.body == b"answer"
+    assert server.wait_drained(30.0)
+
+
 def test_drain_without_connections(serve: Serve) -> None:
     """Takes no time."""
     server = serve()

@@ -1,12 +1,15 @@
 """Malformed and hostile requests over real sockets: the right status, and never a second meaning for what follows."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
 
+from inferd import demo
 from inferd.http.server import HttpServer
 from tests.raw_http import answers, connect, until_closed
+from tests.server import serving
 
 #: What must never be taken for a request.
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -226,3 +229,33 @@ def test_split_anywhere(port: int, echo: Echo, sent: bytes) -> None:
                 pass
             answers(until_closed(connection))
     assert all(path != "/smuggled" for path, _ in echo.seen)
+
+
+@pytest.fixture(scope="module")
+def inference_port() -> Iterator[int]:
+    with serving(demo.repository()) as server:
+        assert server.rest is not None, "HTTP is on"
+        yield int(server.rest.rpartition(":")[2])
+
+
+@pytest.mark.parametrize(("sent", "status"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_inference(inference_port: int, sent: bytes, status: int) -> None:
+    """The same of a whole server, in JSON."""
+    sent = sent.replace(b"POST /x ", b"POST /v2/models/digits/infer ")
+    with connect(inference_port) as connection:
+        connection.sendall(sent + AFTER)
+        (answer,) = answers(until_closed(connection))
+    assert answer.status == status
+    assert answer.headers["content-type"].startswith("application/json")
+    assert json.loads(answer.body)["error"]
+
+
+@pytest.mark.parametrize("sent", WELL_FORMED.values(), ids=WELL_FORMED)
+def test_well_formed_inference(inference_port: int, sent: bytes) -> None:
+    """Each answer is that to its request: 404 to what comes last, unless the connection was closed before."""
+    sent = sent.replace(b"POST /x ", b"POST /v2/models/digits/infer ")
+    with connect(inference_port) as connection:
+        connection.sendall(sent + AFTER)
+        first, *more = answers(until_closed(connection))
+    assert first.status in {400, 404, 405}
+    assert [answer.status for answer in more] == ([] if first.headers.get("connection") == "close" else [404])

@@ -268,6 +268,10 @@ class ModelView:
         """Whether no rules apply to the caller."""
         return self._permissions is None
 
+    def may_call(self, kind: MethodKind) -> bool:
+        """Return whether the caller may call methods of ``kind`` for any model."""
+        return self._permissions is None or self._permissions.may_call(kind)
+
     def all(self) -> list[ModelVersion]:
         """Return every visible version, in the order of `ModelRegistry.all`. Raises `QuotaExceededError`."""
         self.charge()

@@ -148,6 +148,7 @@ class StatusPage:
                 "ready": self._is_ready(),
                 "principal": view.principal,
                 "control": self._control.value,
+                "may_control": view.may_call(MethodKind.ADMIN),
                 "interval_s": INTERVAL_S,
                 "kept_s": KEPT_S,
             },

@@ -21,7 +21,9 @@ export function answerOf({ content, headers }, elapsedMs, labels) {
 }
 
 function sentenceOf({ name, shape: sizes, data }) {
-  return data.length === 1 ? `${name} is ${text(data[0])}.` : `${name}: ${plural(data.length, "value")}, ${shape(sizes)}.`;
+  return data.length === 1
+    ? `${name} is ${text(data[0])}.`
+    : `${name}: ${plural(data.length, "value")}, ${shape(sizes)}.`;
 }
 
 function outputNode(output, labels) {
@@ -37,10 +39,16 @@ function outputNode(output, labels) {
 function valuesNode({ data, datatype, shape: sizes }, labels) {
   if (data.length === 1) return element("p", { class: "single" }, labels[data[0]] ?? text(data[0]));
   const isRow = sizes.at(-1) === data.length && data.length <= MOST_BARS;
-  if (isRow && /^(FP|BF)/.test(datatype) && data.every((value) => value !== null && value >= 0)) return bars(data, labels);
+  if (isRow && /^(FP|BF)/.test(datatype) && data.every((value) => value !== null && value >= 0))
+    return bars(data, labels);
   const shown = data.slice(0, MOST_VALUES).map(text).join(", ");
   const left = data.length - MOST_VALUES;
-  return element("p", { class: "values" }, shown, left > 0 ? element("span", { class: "soft" }, ` … ${number(left)} more`) : null);
+  return element(
+    "p",
+    { class: "values" },
+    shown,
+    left > 0 ? element("span", { class: "soft" }, ` … ${number(left)} more`) : null,
+  );
 }
 
 /** Scores of classes, as bars beside their numbers. */
@@ -60,7 +68,8 @@ function bars(values, labels) {
   return element("ol", { class: "bars" }, ...rows);
 }
 
-const text = (value) => (typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : String(value));
+const text = (value) =>
+  typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(6))) : String(value);
 
 /** Shows how long the stages took in the server, and what came on top of them. */
 function timingNode(header, elapsedMs) {

@@ -80,7 +80,8 @@ class Page {
   }
 
   async #findUnloaded() {
-    if (this.status?.server.control !== "explicit") return;
+    const { control, may_control: mayControl } = this.status.server;
+    if (control !== "explicit" || !mayControl) return;
     await this.models.findUnloaded();
     // The server is asked for all models again, among which they belong.
     this.digest = "";

@@ -35,7 +35,11 @@ export class Models {
     this.cards = new Map();
     this.never = [];
     const columns = ["model", "versions", "batching", ...FIGURES.map(([name]) => name)];
-    this.head = element("div", { class: "columns", "aria-hidden": "true" }, ...columns.map((name) => element("span", {}, name)));
+    this.head = element(
+      "div",
+      { class: "columns", "aria-hidden": "true" },
+      ...columns.map((name) => element("span", {}, name)),
+    );
     this.none = element("p", { class: "soft" }, "There are no models that you may see.");
     byId("filter").addEventListener("input", () => this.#filter());
   }
@@ -59,7 +63,15 @@ export class Models {
     const known = new Set(models.map((model) => model.name));
     return this.never
       .filter((name) => !known.has(name))
-      .map((name) => ({ name, versions: [], labels: {}, weights: {}, shadow: null, may_infer: false, may_control: true }));
+      .map((name) => ({
+        name,
+        versions: [],
+        labels: {},
+        weights: {},
+        shadow: null,
+        may_infer: false,
+        may_control: true,
+      }));
   }
 
   #place(models, server) {
@@ -75,7 +87,9 @@ export class Models {
       this.cards.set(model.name, card);
       card.update(model, server);
     }
-    this.parent.replaceChildren(...(models.length ? [this.head, ...models.map((model) => this.cards.get(model.name).node)] : [this.none]));
+    this.parent.replaceChildren(
+      ...(models.length ? [this.head, ...models.map((model) => this.cards.get(model.name).node)] : [this.none]),
+    );
     byId("filter-label").hidden = models.length < MANY;
     this.#filter();
   }
@@ -108,7 +122,9 @@ class Card {
         element("h3", { class: "name" }, name),
         this.state,
         this.verdict,
-        ...this.figures.map(([value, title]) => element("span", { class: "figure" }, value, element("small", {}, ` ${title}`))),
+        ...this.figures.map(([value, title]) =>
+          element("span", { class: "figure" }, value, element("small", {}, ` ${title}`)),
+        ),
       ),
       this.body,
     );
@@ -123,7 +139,10 @@ class Card {
     if (was === this.#key(model, server)) return;
     const states = model.versions.map((each) => pill(KINDS[each.state] ?? "", `v${each.version} ${words(each.state)}`));
     this.state.replaceChildren(...(states.length ? states : [pill("", "not loaded")]));
-    const chosen = model.versions.find((each) => each.version === this.chosen) ?? model.versions.find((each) => each.is_ready) ?? model.versions[0];
+    const chosen =
+      model.versions.find((each) => each.version === this.chosen) ??
+      model.versions.find((each) => each.is_ready) ??
+      model.versions[0];
     this.chosen = chosen?.version;
     setText(this.verdict, chosen?.verdict ? `batching ${PROOFS[chosen.verdict] ?? chosen.verdict}` : "");
     this.#show();
@@ -141,7 +160,8 @@ class Card {
     if (!this.model) return;
     const before = new Map(this.model.versions.map((each) => [each.version, each.state]));
     for (const each of model.versions) {
-      if (before.get(each.version) !== each.state) announce(`${model.name} version ${each.version} is ${words(each.state)}.`);
+      if (before.get(each.version) !== each.state)
+        announce(`${model.name} version ${each.version} is ${words(each.state)}.`);
     }
   }
 
@@ -159,7 +179,9 @@ class Card {
     if (!this.node.open) return;
     const { versions } = this.model;
     const version = versions.find((each) => each.version === this.chosen);
-    const options = versions.map((each) => element("option", { value: each.version }, `${each.version} (${words(each.state)})`));
+    const options = versions.map((each) =>
+      element("option", { value: each.version }, `${each.version} (${words(each.state)})`),
+    );
     this.chooser.replaceChildren(...options);
     this.chooser.value = this.chosen ?? "";
     this.choice.hidden = versions.length < 2;
@@ -185,25 +207,55 @@ class Card {
       version.verdict ? ["Batching", batching(version)] : null,
       version.memory_bytes ? ["Memory", memory.join(", ")] : null,
       version.load_s ? ["Loaded in", milliseconds(1000 * version.load_s)] : null,
-      version.providers.length ? ["Runs on", version.providers.map((name) => name.replace("ExecutionProvider", "")).join(", ")] : null,
+      version.providers.length
+        ? ["Runs on", version.providers.map((name) => name.replace("ExecutionProvider", "")).join(", ")]
+        : null,
       weight === undefined ? null : ["Weight", number(weight)],
       this.model.shadow === version.version ? ["Shadow", "gets copies of requests"] : null,
     ];
-    return element("dl", { class: "facts" }, ...facts.filter(Boolean).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+    return element(
+      "dl",
+      { class: "facts" },
+      ...facts.filter(Boolean).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]),
+    );
   }
 
   #tensors({ inputs, outputs }) {
     if (!inputs.length) return null;
-    const row = (kind) => (spec) => [kind, element("span", { class: "name" }, spec.name), spec.datatype, shape(spec.shape, spec.batch_axis) + (spec.optional ? " optional" : "")];
+    const row = (kind) => (spec) => [
+      kind,
+      element("span", { class: "name" }, spec.name),
+      spec.datatype,
+      shape(spec.shape, spec.batch_axis) + (spec.optional ? " optional" : ""),
+    ];
     const rows = [...inputs.map(row("in")), ...outputs.map(row("out"))];
-    return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Inputs and outputs of ${this.name}` }, table(["", "name", "type", "shape"], rows, "Inputs and outputs"));
+    return element(
+      "div",
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": `Inputs and outputs of ${this.name}` },
+      table(["", "name", "type", "shape"], rows, "Inputs and outputs"),
+    );
   }
 
   #labels(version) {
     const labels = Object.keys(this.model.labels).filter((label) => this.model.labels[label] === version.version);
     if (!this.model.may_control) return labels.length ? element("p", {}, "Labels: ", labels.join(", ")) : null;
-    const remove = (label) => element("button", { type: "button", "aria-label": `Remove label ${label}`, click: () => this.#do(`Label ${label} removed.`, () => api.label(this.name, label, null)) }, "×");
-    const input = element("input", { "aria-label": `New label of version ${version.version}`, placeholder: "stable", required: true, maxlength: 128, spellcheck: "false" });
+    const remove = (label) =>
+      element(
+        "button",
+        {
+          type: "button",
+          "aria-label": `Remove label ${label}`,
+          click: () => this.#do(`Label ${label} removed.`, () => api.label(this.name, label, null)),
+        },
+        "×",
+      );
+    const input = element("input", {
+      "aria-label": `New label of version ${version.version}`,
+      placeholder: "stable",
+      required: true,
+      maxlength: 128,
+      spellcheck: "false",
+    });
     const submit = (event) => {
       event.preventDefault();
       const label = input.value.trim();
@@ -225,9 +277,18 @@ class Card {
     const onDemand = this.model.versions.some((each) => each.on_demand);
     if (!this.model.may_control || !(explicit || onDemand)) return this.problem;
     const isLoaded = this.model.versions.some((each) => each.is_ready);
-    const load = element("button", { type: "button", click: () => this.#do(`${this.name} is loaded.`, () => api.load(this.name)) }, isLoaded ? "Load again" : "Load");
+    const load = element(
+      "button",
+      { type: "button", click: () => this.#do(`${this.name} is loaded.`, () => api.load(this.name)) },
+      isLoaded ? "Load again" : "Load",
+    );
     const unload = element("button", { type: "button", click: () => this.#unload() }, "Unload");
-    return element("div", {}, element("div", { class: "row" }, load, explicit && isLoaded ? unload : null), this.problem);
+    return element(
+      "div",
+      {},
+      element("div", { class: "row" }, load, explicit && isLoaded ? unload : null),
+      this.problem,
+    );
   }
 
   async #unload() {

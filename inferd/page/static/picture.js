@@ -14,7 +14,9 @@ export function pictureOf(tensor, batchAxis) {
   if (!["FP32", "FP16", "BF16", "FP64", "UINT8"].includes(tensor.datatype)) return null;
   const sizes = tensor.shape.filter((_, axis) => axis !== batchAxis);
   const form = formOf(sizes, tensor.data);
-  return form && form.height * form.width <= MOST_PIXELS && tensor.data.length >= form.height * form.width * form.channels
+  return form &&
+    form.height * form.width <= MOST_PIXELS &&
+    tensor.data.length >= form.height * form.width * form.channels
     ? form
     : null;
 }
@@ -115,7 +117,13 @@ export class Picture {
 
   /** Paints a pixel, and those beside it more lightly, as a pen does. */
   #dot(x, y) {
-    for (const [dx, dy, strength] of [[0, 0, 1], [1, 0, 0.4], [-1, 0, 0.4], [0, 1, 0.4], [0, -1, 0.4]]) {
+    for (const [dx, dy, strength] of [
+      [0, 0, 1],
+      [1, 0, 0.4],
+      [-1, 0, 0.4],
+      [0, 1, 0.4],
+      [0, -1, 0.4],
+    ]) {
       const [column, row] = [x + dx, y + dy];
       if (column < 0 || row < 0 || column >= this.form.width || row >= this.form.height) continue;
       const index = row * this.form.width + column;

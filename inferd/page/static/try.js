@@ -79,7 +79,9 @@ export class TryForm {
 
   #choices({ recorded, number: chosen }) {
     this.choice.hidden = recorded < 2;
-    const options = Array.from({ length: recorded }, (_, index) => element("option", { value: index }, `${index + 1} of ${recorded}`));
+    const options = Array.from({ length: recorded }, (_, index) =>
+      element("option", { value: index }, `${index + 1} of ${recorded}`),
+    );
     this.chooser.replaceChildren(...options);
     this.chooser.value = String(chosen);
   }
@@ -149,7 +151,11 @@ class Field {
 
   #editor() {
     const rows = Math.min(6, Math.max(1, Math.ceil(this.given.data.length / 16)));
-    return element("textarea", { rows, spellcheck: "false", input: () => this.#edited() }, JSON.stringify(this.given.data));
+    return element(
+      "textarea",
+      { rows, spellcheck: "false", input: () => this.#edited() },
+      JSON.stringify(this.given.data),
+    );
   }
 
   #pictureNode() {

@@ -129,7 +129,7 @@ def test_status_describes_models_and_server(bench):
     """Names come as they are: the page only ever shows them as text."""
     status = bench.status()
     assert status["server"]["ready"] is True
-    assert status["server"]["control"] == "explicit"
+    assert (status["server"]["control"], status["server"]["may_control"]) == ("explicit", True)
     by_name = {model["name"]: model for model in status["models"]}
     assert list(by_name) == sorted(["cold", "digits", HOSTILE])
     digits = by_name["digits"]
@@ -176,6 +176,7 @@ def test_callers_see_models_and_numbers_that_rules_allow():
     status = bench.status()
     assert [model["name"] for model in status["models"]] == ["digits"]
     assert (status["models"][0]["may_infer"], status["models"][0]["may_control"]) == (False, False)
+    assert status["server"]["may_control"] is False
     assert (status["history"]["answered"], status["recent"]) == ([0], {})
     for operation in (routes.HISTORY, routes.EXAMPLE):
         refused = bench.call(operation, path={"model": HOSTILE})

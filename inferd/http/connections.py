@@ -157,7 +157,7 @@ class Connection(web.RequestHandler):
             return
         body = self.body
         if not data:
-            # aiohttp goes on with what it has.
+            # aiohttp parses what it still has.
             super().data_received(data)
         elif body is None:
             self._count_head(len(data))

@@ -109,6 +109,7 @@ class DirectConnection(Connection):
 
     def _serve_message(self, waiter: asyncio.Future[None]) -> None:
         message, body = self._messages.popleft()
+        assert isinstance(message, RawRequestMessage), "simple"
         assert self._parser is not None, "it has parsed the message"
         self._parser.message_consumed()
         self._aside, self._waiter = waiter, None

@@ -126,6 +126,6 @@ class OpenConnections:
             connection.force_close()
 
     def note_drained(self) -> None:
-        """Tell whoever waits for the drain if there are no connections any more, nor any to accept."""
+        """Set ``drained`` in a drain if there are no connections any more, nor any to accept."""
         if self.is_draining and not self.count:
             self.drained.set()

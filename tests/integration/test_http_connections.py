@@ -288,7 +288,7 @@ def test_drain_without_connections(serve: Serve) -> None:
     assert server.wait_drained(30.0)
 
 
-def test_a_client_cannot_fill_the_memory_with_requests(serve: Serve) -> None:
+def test_bounds_requests_sent_ahead(serve: Serve) -> None:
     """What it sends while one is served stays in the system, so that it has to wait."""
     held = Held()
     server = serve(held)

@@ -1,4 +1,4 @@
-"""What a client certificate says over HTTP is what gRPC tells of it."""
+"""What a client certificate says over HTTP is what gRPC reports of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ KEYS = ("x509_pem_cert", "peer_uri", "peer_spiffe_id")
 
 
 class Told:
-    """A gRPC server, which keeps what it is told of its callers."""
+    """A gRPC server, which keeps what is reported of its callers."""
 
     def __init__(self, authority: Authority) -> None:
         self.contexts: list[Mapping[str, Sequence[bytes]]] = []
@@ -29,7 +29,7 @@ class Told:
         self._server.start()
 
     def of(self, pair: Pair) -> dict[str, list[bytes]]:
-        """Return what gRPC tells of a client with ``pair``."""
+        """Return what gRPC reports of a client with ``pair``."""
         credentials = grpc.ssl_channel_credentials(self._authority.pem, pair.key, pair.certificate)
         with grpc.secure_channel(f"localhost:{self._port}", credentials) as channel:
             channel.unary_unary("/a/B")(b"", timeout=PATIENCE_S)

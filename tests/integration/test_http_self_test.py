@@ -11,12 +11,12 @@ def _not_tested_yet() -> None:
     self_test.check_aiohttp.cache_clear()
 
 
-def test_the_installed_version_passes() -> None:
+def test_installed_version_passes() -> None:
     """Otherwise no server would start."""
     self_test.check_aiohttp()
 
 
-def test_a_parser_that_reports_no_malformed_bodies_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detects_a_parser_that_hides_malformed_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request would wait for its body until its time is over."""
     monkeypatch.setattr(self_test, "_TIMEOUT_S", 0.2)
     monkeypatch.setattr(Connection, "_note_malformed", lambda self, body: None)

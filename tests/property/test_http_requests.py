@@ -108,7 +108,7 @@ def exchanged(port: int, sent: bytes, lengths: list[int]) -> list[RawAnswer]:
 
 @given(st.sampled_from(FRAMED), st.lists(headers, max_size=3), st.integers(0, 3), cuts)
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_body_is_never_a_request(
+def test_body_is_never_a_request(
     port: int, seen: Seen, framed: tuple[bytes, bytes], more: list[bytes], at: int, lengths: list[int]
 ) -> None:
     """Whatever else the headers say of it: it is a body, or the request is refused."""

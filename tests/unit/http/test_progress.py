@@ -27,7 +27,7 @@ def test_stalls_later() -> None:
 
 
 def test_reset() -> None:
-    """Another request starts anew."""
+    """Another request starts again."""
     progress = Progress()
     assert not progress.is_stalled(100, 0.0, 10.0, 5.0)
     progress.reset()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.process import Placement, Result, run_load
 
-#: The duration of perf_analyzer's three windows.
-SECONDS = 5
+#: Nearly the duration of perf_analyzer's three windows.
+SECONDS = 4
 
 
 def measure(

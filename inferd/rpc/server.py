@@ -123,7 +123,6 @@ class Server(grpc.Server):
         )
         #: Takes calls of other protocols.
         self.entrance = Entrance(self._live, chain, max_inflight_unary)
-        self._self_call = SelfCall(self._core, queue, self.poll_loop)
         self._shutdown = Shutdown(self._core, queue, self._acceptor, self._live)
         #: Ends the threads of a part within some seconds, when the poll thread has ended.
         self._end_threads: list[Callable[[float], object]] = [blocking.stop, self._upkeep.stop]
@@ -196,8 +195,6 @@ class Server(grpc.Server):
 
     def add_source(self, source: CallSource) -> None:
         """Take calls from ``source`` as well, through `entrance`; before the start."""
-        if not self._shutdown.sources:
-            self._shutdown.sources.append(self._self_call)
         self._shutdown.sources.append(source)
 
     def limit_memory(self, budget_bytes: int, meter: MemoryMeter) -> None:
@@ -247,17 +244,15 @@ class Server(grpc.Server):
     def _launch(self, *, accept: bool) -> None:
         self._is_launched = True
         _running.add(self)
-        calls_itself = accept and bool(self._shutdown.sources)
         self._acceptor.register()
-        if calls_itself:
-            self._self_call.prepare()
+        self_call = self._shutdown.prepare_self_call() if accept else None
         self._core.start()
         if accept:
             self._acceptor.start()
         self._lag.start()
         self._thread.start()
-        if calls_itself:
-            self._self_call.make()
+        if self_call is not None:
+            self_call.make()
 
     def _run(self) -> None:
         self.poll_loop.run()
@@ -284,6 +279,15 @@ class Shutdown:
         self.sources: list[CallSource] = []
         self.begun = threading.Event()
         self._core_is_done = False
+
+    def prepare_self_call(self) -> SelfCall | None:
+        """Return the call that the server makes to itself, if there are other protocols; before the core starts."""
+        if not self.sources:
+            return None
+        self_call = SelfCall(self._server, self._queue, self._live.loop)
+        self_call.prepare()
+        self.sources.append(self_call)
+        return self_call
 
     def begin(self, cancel_at: float) -> None:
         """Send GOAWAY; cancel open calls at ``cancel_at``. If called again, cancel at the earlier of both times."""

@@ -35,7 +35,10 @@ class Rest:
         length = int(answer_headers.get(JSON_LENGTH, len(answer)))
         rest, arrays = memoryview(answer)[length:], {}
         for output in json.loads(answer[:length])["outputs"]:
-            dtype, size = dtypes.BY_NAME[output["datatype"]].numpy, output.get("parameters", {}).get("binary_data_size")
+            dtype, size = (
+                dtypes.BY_NAME[output["datatype"]].numpy,
+                (output.get("parameters") or {}).get("binary_data_size"),
+            )
             if size is None:
                 arrays[output["name"]] = np.array(output["data"], dtype)
             else:

@@ -12,13 +12,19 @@ SECONDS = 4
 
 
 def measure(
-    url: str, body: bytes, headers: Mapping[str, str], concurrency: int, placement: Placement, folder: Path
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    concurrency: int,
+    placement: Placement,
+    folder: Path,
+    seconds: int = SECONDS,
 ) -> Result:
-    """Keep ``concurrency`` connections busy for the duration."""
+    """Keep ``concurrency`` connections busy for so many seconds."""
     path = folder / "body"
     path.write_bytes(body)
     script = Path(__file__).with_name("post.lua")
-    command = ["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "--timeout", "30s", "-s", str(script), url]
+    command = ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), url]
     lines = "".join(f"{name}: {value}\n" for name, value in headers.items())
     environment = {**os.environ, "BENCH_BODY": str(path), "BENCH_HEADERS": lines}
     output = run_load(command, placement, environment)

@@ -18,7 +18,7 @@ _EXPOSED = ", ".join(
         "WWW-Authenticate",
         "X-Request-Id",
         "Inferd-Timing",
-        "Endpoint-Load-Metrics",
+        "Endpoint-Load-Metrics-Bin",
     )
 )
 _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})

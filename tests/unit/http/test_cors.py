@@ -5,6 +5,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from inferd.http.cors import CrossOrigin
+from inferd.observability.trailers import ID_METADATA, LOAD_METADATA, TIMING_METADATA
 
 APP = "https://app.example"
 
@@ -57,7 +58,8 @@ def test_page_may_read_the_answer() -> None:
     assert from_handler
     assert response.headers["Access-Control-Allow-Origin"] == APP
     assert response.headers["Access-Control-Allow-Credentials"] == "true"
-    assert "Inference-Header-Content-Length" in response.headers["Access-Control-Expose-Headers"]
+    exposed = response.headers["Access-Control-Expose-Headers"].lower().split(", ")
+    assert {"inference-header-content-length", "retry-after", ID_METADATA, TIMING_METADATA, LOAD_METADATA} <= {*exposed}
     assert response.headers["Vary"] == "Origin"
 
 

@@ -75,7 +75,7 @@ class Application:
         skipped: Sequence[str] = (),
         remote: RemoteRepositories | None = None,
         lowered: Sequence[LoweredSetting] = (),
-        http_connections: int = MOST_CONNECTIONS,
+        metrics_connections: int = MOST_CONNECTIONS,
     ) -> None:
         """Build a server. ``settings`` are within the machine's limits; `start` logs what was ``lowered`` for that.
 
@@ -110,7 +110,7 @@ class Application:
         self._page = build_status_page(
             settings, registry, self._models, self._telemetry, self._server, statuses, self._readiness.is_ready
         )
-        self._monitoring = self._build_monitoring(http_connections)
+        self._monitoring = self._build_monitoring(metrics_connections)
         self._http: HttpInference | None = None
         self._grpc_port = 0
 

@@ -60,7 +60,7 @@ class FittedSettings:
 
     settings: Settings
     lowered: tuple[LoweredSetting, ...]
-    http_connections: int
+    metrics_connections: int
 
 
 def detect_machine() -> Machine:
@@ -103,7 +103,7 @@ def fit_settings(settings: Settings, machine: Machine, models: int) -> FittedSet
         remaining = machine.threads - _OWN_THREADS - _OWN_THREADS_PER_CORE * machine.cores
         for setting, value, maximum in _thread_limits(settings, machine.cores, remaining, max(models, 1)):
             limit(setting, value, maximum, reason)
-    return FittedSettings(settings=_with(settings, lowered), lowered=tuple(lowered), http_connections=monitoring)
+    return FittedSettings(settings=_with(settings, lowered), lowered=tuple(lowered), metrics_connections=monitoring)
 
 
 def _connection_limits(server: ServerSettings, maximum: int) -> Iterator[tuple[str, int, int]]:

@@ -181,7 +181,7 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
         skipped=skipped,
         remote=remote,
         lowered=fitted.lowered,
-        http_connections=fitted.http_connections,
+        metrics_connections=fitted.metrics_connections,
     )
     return app, partial(example_commands, settings.security, is_demo=is_demo)
 

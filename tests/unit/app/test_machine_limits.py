@@ -25,7 +25,7 @@ def test_large_machine_keeps_the_defaults() -> None:
     """Nothing is lowered, and the settings are the same object."""
     settings = Settings()
     fitted = fit_settings(settings, _LARGE, 10)
-    assert (fitted.lowered, fitted.http_connections) == ((), 2500)
+    assert (fitted.lowered, fitted.metrics_connections) == ((), 2500)
     assert fitted.settings is settings
 
 
@@ -35,7 +35,7 @@ def test_connections_leave_descriptors_for_the_rest(descriptors: int) -> None:
     machine = replace(_LARGE, descriptors=descriptors)
     fitted = fit_settings(Settings(), machine, 1)
     server = fitted.settings.server
-    connections = [server.connections.max_open, server.http.max_connections, fitted.http_connections]
+    connections = [server.connections.max_open, server.http.max_connections, fitted.metrics_connections]
     assert min(connections) >= 1
     if descriptors > 100:
         assert sum(connections) + 20 + 48 <= descriptors

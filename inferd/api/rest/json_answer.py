@@ -12,8 +12,8 @@ from inferd.errors import InvalidInputError
 #: Elements written in one step, which holds the interpreter lock for about a millisecond.
 _STEP = 16 * 1024
 
-#: The only FP32 number whose shortest digits another one gets when they are read as a double that is rounded again. (Of
-#: all decimals of up to 8 digits, none else of those that come so close to the middle of two FP32 numbers is written.)
+#: The only FP32 number whose shortest digits another one gets when they are read as a double that is rounded again, as
+#: most readers of JSON do (all positive finite ones were tried): 7.038531e-26.
 _TWICE_ROUNDED = np.float32(float.fromhex("0x1.5c87fap-84"))
 
 

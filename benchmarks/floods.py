@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -213,7 +214,7 @@ def _server(folder: Path) -> Iterator[int]:
         digits = MODELS["digits"]
         headers, body = http_wires.request_of(digits.rows()[0], binary=True)
         headers |= _authorization("caller")
-        server.wait_ready(lambda: http_wires.ask(port + 1, http_wires.path_of(digits), body, headers) and None)
+        server.wait_ready(partial(http_wires.await_answer, port + 1, http_wires.path_of(digits), body, headers))
         yield port
 
 

@@ -110,6 +110,11 @@ def answer_bytes(model: Model) -> int:
     return len(json.dumps(head, separators=(",", ":"))) + size
 
 
+def await_answer(port: int, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+    """Post as `ask`, for a server that may not be ready."""
+    ask(port, path, body, headers)
+
+
 def ask(port: int, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
     """Post to a local server, return headers and body of the answer. Raises `RuntimeError` for any status but 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
@@ -122,4 +127,4 @@ def ask(port: int, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[
     if response.status != http.client.OK:
         msg = f"HTTP {response.status}: {answer[:500]!r}"
         raise RuntimeError(msg)
-    return response.headers, answer
+    return dict(response.headers.items()), answer

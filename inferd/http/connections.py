@@ -356,6 +356,7 @@ class Connection(web.RequestHandler):
 
     def _become_idle(self) -> None:
         self.body = self.refusal = None
+        self._received = 0
         self.began_at = self._loop.time()
         self._read_at_once(READ_BYTES)
         self._registry.became_idle(self)

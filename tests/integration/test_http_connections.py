@@ -79,6 +79,15 @@ def test_keeps_connections(serve: Serve) -> None:
     assert [answer.body for answer in found] == [*(b"%03d" % n for n in range(100)), b""]
 
 
+def test_old_connections(serve: Serve) -> None:
+    """The next answer says that it is the last one."""
+    server = serve(max_age_s=1e-9)
+    with connect(server.port) as connection:
+        connection.sendall(HEAD + b"Content-Length: 1\r\n\r\na")
+        (answer,) = answers(until_closed(connection))
+    assert (answer.body, answer.headers["connection"]) == (b"a", "close")
+
+
 def test_http_1_0(serve: Serve) -> None:
     """Closes unless the client asks not to."""
     server = serve()
@@ -135,6 +144,32 @@ def test_idle_connections_end(serve: Serve) -> None:
         connection.sendall(GET)
         assert read_answer(connection).status == 200
         assert until_closed(connection) == b""
+
+
+LONG = HEAD + b"Content-Length: 300000\r\n\r\n" + bytes(300_000)
+
+
+def test_idle_after_a_long_body(serve: Serve) -> None:
+    """What its last request had is no part of the head of the next, which might never come."""
+    server = serve(header_timeout_s=0.1, keep_alive_s=0.4)
+    with connect(server.port) as connection:
+        connection.sendall(LONG)
+        assert [answer.status for answer in answers(until_closed(connection))] == [200]
+
+
+def test_head_in_pieces_after_a_long_body(serve: Serve) -> None:
+    """It is no longer than what it has itself."""
+    server = serve()
+    with connect(server.port) as connection, connect(server.port) as other:
+        connection.sendall(LONG)
+        assert read_answer(connection).status == 200
+        connection.sendall(GET[:10])
+        for _ in range(2):
+            # The server reads all connections by turns.
+            other.sendall(GET)
+            assert read_answer(other).status == 200
+        connection.sendall(GET[10:])
+        assert read_answer(connection).status == 200
 
 
 def test_no_keep_alive(serve: Serve) -> None:

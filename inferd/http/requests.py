@@ -1,6 +1,7 @@
 """What the head of a request says: its operation, and what is wrong with it."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from multidict import CIMultiDictProxy
 
 from inferd.http.messages import NotFound, Operation, Router
 from inferd.http.refusals import Refusal, invalid_header, not_found, too_large, unknown_encoding
+from inferd.plain_text import clipped, escaped
 from inferd.rpc.core import Metadata
 from inferd.rpc.corks import written_peer
 
@@ -24,20 +26,21 @@ JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _MAX_TIMEOUT_MS = 24 * 3600 * 1000
 #: No length has more digits; more would take long to read.
 _MAX_DIGITS = 18
-_MAX_QUOTED = 80
 #: Fields of the part of an address after the question mark.
 _MAX_QUERY_FIELDS = 64
 
 #: The name of what is not found, in metrics and logs.
 _UNKNOWN = "unknown"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+#: What an address begins with that is not just a path; clients of proxies send it.
+_ORIGIN = re.compile(r"\Ahttps?://[^/?#]*(?=/)", re.IGNORECASE)
 
 
 class _InvalidHeaderError(Exception):
     """A header has a value that it must not have."""
 
     def __init__(self, name: str, expected: str, got: str) -> None:
-        super().__init__(name, f'header {name}: expected {expected}, got "{got[:_MAX_QUOTED]}"')
+        super().__init__(name, f'header {name}: expected {expected}, got "{_quoted(got)}"')
         self.refusal = invalid_header(*self.args)
 
 
@@ -112,7 +115,7 @@ def head_of_message(
 def _head(
     verb: str, raw_path: str, headers: CIMultiDictProxy[str], peername: object, router: Router, now: float
 ) -> Head:
-    path, _, query = raw_path.partition("?")
+    path, _, query = _ORIGIN.sub("", raw_path, count=1).partition("?")
     found = router.find(verb, path)
     # What was sent in bytes above 127 is nothing that inferd reads.
     metadata = tuple((name.lower(), value) for name, value in headers.items())
@@ -152,9 +155,9 @@ def _read_headers(head: Head, headers: CIMultiDictProxy[str]) -> None:
         head.deadline = head.started_at + timeout_ms / 1000
     if JSON_LENGTH_HEADER in headers:
         head.json_length = _integer(headers, JSON_LENGTH_HEADER, 0, None)
-    encoding = headers.get(hdrs.CONTENT_ENCODING, "identity")
+    encoding = ", ".join(headers.getall(hdrs.CONTENT_ENCODING, ("identity",)))
     if encoding.lower() != "identity":
-        head.refusal = unknown_encoding("none", encoding[:_MAX_QUOTED])
+        head.refusal = unknown_encoding("none", _quoted(encoding))
 
 
 def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int | None) -> int:
@@ -170,6 +173,11 @@ def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int | 
     if value < least or (most is not None and value > most):
         raise _InvalidHeaderError(name, expected, text)
     return value
+
+
+def _quoted(text: str) -> str:
+    """Return the value of a header, which may have bytes that are no text, for an answer."""
+    return escaped(clipped(text))
 
 
 @lru_cache(maxsize=1024)

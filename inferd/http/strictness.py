@@ -13,6 +13,8 @@ from aiohttp.http import RawRequestMessage
 _HOST = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _CONTINUE = "100-continue"
+#: The parser takes the largest number of 64 bits for no body, and Python refuses to read thousands of digits.
+_MAX_LENGTH_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ def _refusal_of_headers(message: RawRequestMessage) -> Refusal | None:
     headers = message.headers
     if _HOST.fullmatch(headers.get(hdrs.HOST, "")) is None:
         return Refusal(400, "expected a host name or an address in the header Host")
+    if len(headers.get(hdrs.CONTENT_LENGTH, "")) > _MAX_LENGTH_DIGITS:
+        return Refusal(400, f"expected at most {_MAX_LENGTH_DIGITS} digits in the header Content-Length")
     coding = headers.get(hdrs.TRANSFER_ENCODING)
     if coding is not None:
         if not message.chunked or message.version == HttpVersion10:

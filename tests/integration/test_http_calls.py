@@ -190,7 +190,22 @@ def test_connection_serves_many_requests(shared: Running) -> None:
             "INVALID_ARGUMENT",
             {"field": "Inference-Header-Content-Length"},
         ),
+        (
+            "/held",
+            {"X_Request_Timeout_Ms": "\xb2"},
+            400,
+            "INVALID_ARGUMENT",
+            {"error": 'header x-request-timeout-ms: expected a number from 1 to 86400000, got "\\udcb2"'},
+        ),
         ("/held", {"Content_Encoding": "br"}, 415, "INVALID_ARGUMENT", {"field": "Content-Encoding"}),
+        (
+            "/held",
+            {"Content_Encoding": "\xff" * 90},
+            415,
+            "INVALID_ARGUMENT",
+            {"error": 'expected none as Content-Encoding, got "' + r"\udcff" * 80 + '…"'},
+        ),
+        ("/held", {"CONTENT_ENCODING": "identity", "Content_Encoding": "gzip"}, 415, "INVALID_ARGUMENT", {}),
         ("/held", {"X_Reject": "1"}, 401, "UNAUTHENTICATED", {"error": "who"}),
         ("/broken", {}, 413, "RESOURCE_EXHAUSTED", {"reason": "MESSAGE_TOO_LARGE"}),
         ("/held", {"X_Small": "1"}, 413, "RESOURCE_EXHAUSTED", {"reason": "MESSAGE_TOO_LARGE"}),
@@ -209,6 +224,20 @@ def test_refused(
     connection.request("GET", "/held")
     assert answer(connection)[1]["allow"] == "POST"
     assert shared.ends.next() == (grpc.StatusCode.UNIMPLEMENTED, 405)
+
+
+@pytest.mark.parametrize("origin", ["http://other:1", "HTTPS://a"])
+def test_addresses_with_an_origin(shared: Running, origin: str) -> None:
+    """Are those of their path."""
+    connection = shared.connect()
+    connection.putrequest("POST", f"{origin}/held?a=1", skip_host=True)
+    connection.putheader("Host", "a")
+    connection.endheaders()
+    call, message = shared.next()
+    assert (call.method, message.query) == (METHOD, {"a": "1"})
+    call.reply(HttpBody(b"{}", JSON))
+    assert answer(connection)[0] == 200
+    assert shared.ends.next()[1] == 200
 
 
 def test_handler_that_fails(shared: Running) -> None:

@@ -52,6 +52,8 @@ MALFORMED = {
     "CL empty": (POST + b"Content-Length:\r\n\r\n" + SMUGGLED, 400),
     "CL not a number": (POST + b"Content-Length: many\r\n\r\n" + SMUGGLED, 400),
     "CL over 64 bits": (POST + b"Content-Length: 18446744073709551617\r\n\r\n" + SMUGGLED, 400),
+    "CL of 64 bits": (POST + b"Content-Length: 18446744073709551615\r\n\r\n" + SMUGGLED, 400),
+    "CL of thousands of zeros": (POST + b"Content-Length: " + b"0" * 5000 + b"4\r\n\r\nabcd" + SMUGGLED, 400),
     "CL of a hundred digits": (POST + b"Content-Length: " + b"9" * 100 + b"\r\n\r\n" + SMUGGLED, 400),
     "CL in other digits": (POST + "Content-Length: ٤\r\n\r\nabcd".encode(), 400),
     "CL with a space before the colon": (POST + b"Content-Length : 4\r\n\r\nabcd", 400),

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class MethodKind(StrEnum):
-    """What a rule allows; HEALTH and REFLECTION need no rule, and PAGE not even a credential."""
+    """What a rule allows; HEALTH, REFLECTION and NOTHING need no rule, and PAGE not even a credential."""
 
     INFER = "infer"
     METADATA = "metadata"
@@ -15,6 +15,7 @@ class MethodKind(StrEnum):
     HEALTH = "health"
     REFLECTION = "reflection"
     PAGE = "page"
+    NOTHING = "nothing"
 
 
 _OWN = "/inferd.v1.InferenceService"
@@ -94,6 +95,8 @@ _KINDS = {
         "GET /",
         "GET /page/files/{file}",
     ),
+    # Requests of HTTP that no operation serves: whoever has a credential is told so.
+    MethodKind.NOTHING: ("unknown",),
 }
 
 _KIND_OF = {method: kind for kind, methods in _KINDS.items() for method in methods}

@@ -80,8 +80,8 @@ class Permissions:
         """``grants`` are in the order of their rules."""
         self._grants = tuple(grants)
         granted = {kind for grant in grants for kind in grant.rule.methods}
-        # Every authenticated caller may check health and ask for reflection.
-        self._kinds = frozenset({*granted, MethodKind.HEALTH, MethodKind.REFLECTION})
+        # Every authenticated caller may check health, ask for reflection, and hear that a path does not exist.
+        self._kinds = frozenset({*granted, MethodKind.HEALTH, MethodKind.REFLECTION, MethodKind.NOTHING})
         # Called several times for each request: a hit in this cache takes no Python call.
         self._grants_of = lru_cache(_CACHED_MODELS)(partial(_grants_for_model, self._grants))
 

@@ -21,13 +21,15 @@ OTHER_METADATA = ("GET", "/v2/models/secret-model")
 INDEX = ("POST", "/v2/repository/index")
 LOAD = ("POST", "/v2/repository/models/digits/load")
 LIVE = ("GET", "/v2/health/live")
+NOWHERE = ("GET", "/v1/models")
+WRONG_VERB = ("GET", "/v2/models/digits/infer")
 
 #: By name of the caller, what it gets. 400: allowed, but the body is no request.
 RULES = {
     "alice": {INFER: 400, OTHER_INFER: 404, METADATA: 200, OTHER_METADATA: 404, LOAD: 403},
     "bob": {INFER: 403, METADATA: 200, OTHER_METADATA: 200, LOAD: 403},
     "operator": {INFER: 400, OTHER_INFER: 400, METADATA: 200, INDEX: 200, LOAD: 200},
-    "somebody": {INFER: 403, METADATA: 403, INDEX: 403, LIVE: 200},
+    "somebody": {INFER: 403, METADATA: 403, INDEX: 403, LIVE: 200, NOWHERE: 404, WRONG_VERB: 405},
 }
 
 
@@ -83,8 +85,8 @@ def test_rules_with_web_tokens(secured: Secured, issuer: Issuer) -> None:
     ],
 )
 def test_invalid_credentials(secured: Secured, headers: dict[str, str], text: str) -> None:
-    """401 with the challenge, before the model is looked at; health stays open."""
-    for operation in (INFER, METADATA, ("GET", "/v2/models/none")):
+    """401 with the challenge, before the model or the path is looked at; health stays open."""
+    for operation in (INFER, METADATA, ("GET", "/v2/models/none"), NOWHERE, WRONG_VERB):
         status, answered, body = ask(secured, operation, headers)
         assert (status, answered["www-authenticate"], body["error"]) == (401, "Bearer", text)
     assert ask(secured, LIVE, headers)[0] == 200

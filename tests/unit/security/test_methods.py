@@ -34,8 +34,9 @@ def test_every_served_method_is_listed() -> None:
 
 
 def test_every_operation_of_http_is_listed() -> None:
-    """As for RPCs; their names begin with a verb."""
-    assert {*PATHS, *page_routes.OPERATIONS} == {method for method in KNOWN_METHODS if not method.startswith("/")}
+    """As for RPCs; their names begin with a verb. Requests that no operation serves have a name too."""
+    operations = {*PATHS, *page_routes.OPERATIONS, "unknown"}
+    assert operations == {method for method in KNOWN_METHODS if not method.startswith("/")}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,7 @@ def test_streaming_methods_are_those_of_the_descriptors() -> None:
         ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind.REFLECTION),
         ("/grpc.channelz.v1.Channelz/GetServers", MethodKind.ADMIN),
         ("/other.Service/Method", MethodKind.ADMIN),
+        ("unknown", MethodKind.NOTHING),
     ],
 )
 def test_kinds(method: str, kind: MethodKind) -> None:

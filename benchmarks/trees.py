@@ -20,7 +20,8 @@ from benchmarks.rounds import Outcome, Plan, Sample, measure
 from benchmarks.servers import CONTENDERS, Contender, launch_tree
 from benchmarks.wires import OpenInferenceByGrpcload
 
-_NEW, _OLD = "inferd", "inferd-old"
+#: The contenders of a pair.
+NEW, OLD = "inferd", "inferd-old"
 _ROUNDS = 9
 _IN_FLIGHT = 64
 _SECONDS = 10.0
@@ -54,8 +55,8 @@ def pairs(samples: Sequence[Sample]) -> list[Pair]:
             placement=placement,
             concurrency=concurrency,
             round=number,
-            old_cpu_us=by_server[_OLD].server_cpu_us,
-            new_cpu_us=by_server[_NEW].server_cpu_us,
+            old_cpu_us=by_server[OLD].server_cpu_us,
+            new_cpu_us=by_server[NEW].server_cpu_us,
         )
         for (model, placement, concurrency, number), by_server in found.items()
         if len(by_server) == 2
@@ -87,9 +88,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=_SECONDS, help=f"of load in a round; default {_SECONDS:g}")
     chosen = parser.parse_args()
     wire = OpenInferenceByGrpcload(seconds=chosen.seconds)
-    needs = CONTENDERS[_NEW].needs
-    old = Contender(name=_OLD, wire=wire, launch=partial(launch_tree, chosen.old.resolve()), needs=needs)
-    new = Contender(name=_NEW, wire=wire, launch=CONTENDERS[_NEW].launch, needs=needs)
+    needs = CONTENDERS[NEW].needs
+    old = Contender(name=OLD, wire=wire, launch=partial(launch_tree, chosen.old.resolve()), needs=needs)
+    new = Contender(name=NEW, wire=wire, launch=CONTENDERS[NEW].launch, needs=needs)
     plan = Plan(
         contenders=[old, new],
         models=options.models(chosen, ["small"]),

@@ -34,21 +34,16 @@ class HttpInference:
         assert settings.http_port is not None, "HTTP is on"
         self._host = host
         self._calls = HttpCalls(server, OperationRouter(operations, ABSENT))
-        limits = ConnectionLimits(
-            max_connections=settings.http.max_connections,
-            keep_alive_s=settings.http.keep_alive_s,
-            header_timeout_s=settings.http.header_timeout_s,
-            body_timeout_s=settings.message_timeout_s,
-        )
         self._server = HttpServer(
             "inferd-http",
             host,
             settings.http_port,
             self._calls.handle,
             tls=tls,
-            limits=limits,
+            limits=connection_limits(settings),
             error=_json_error,
             cors=CrossOrigin(settings.http.cors_origins),
+            direct=self._calls.serve_directly,
         )
 
     def start(self) -> None:
@@ -72,6 +67,17 @@ class HttpInference:
     def stop(self) -> None:
         """Close what is left, when the gRPC server has stopped."""
         self._server.stop()
+
+
+def connection_limits(settings: ServerSettings) -> ConnectionLimits:
+    """Return the limits that ``settings`` give connections."""
+    return ConnectionLimits(
+        max_connections=settings.http.max_connections,
+        keep_alive_s=settings.http.keep_alive_s,
+        max_age_s=settings.connections.max_age_s,
+        header_timeout_s=settings.http.header_timeout_s,
+        body_timeout_s=settings.message_timeout_s,
+    )
 
 
 def _json_error(status: int, text: str) -> web.Response:

@@ -19,7 +19,7 @@ _MAX_SOCKET_NAME_BYTES = 107
 
 
 class ConnectionSettings(Section):
-    """Connections of the gRPC port: their number, lifetime and keepalive."""
+    """Connections of the gRPC port: their number, lifetime and keepalive; max_age_s is for HTTP too."""
 
     max_open: int = Field(default=4096, ge=1, le=1_000_000)
     """Maximum number of open connections, those still in the handshake included; further ones are closed at once."""
@@ -30,7 +30,7 @@ class ConnectionSettings(Section):
 moment may fail with UNAVAILABLE. 0 disables it."""
     max_age_s: float = Field(default=0.0, ge=0.0, le=1_000_000.0)
     """Ask clients to reconnect after this time, with a random variation of 10 %, so that load balancers can spread \
-connections and certificates are verified again. 0 disables it."""
+connections and certificates are verified again; HTTP connections are closed after their next answer. 0 disables it."""
     max_age_grace_s: float = Field(default=300.0, ge=0.1, le=1_000_000.0)
     """Time that calls, streams included, may continue after max_age_s before they are cancelled."""
     keepalive_s: float = Field(default=120.0, ge=1.0, le=1_000_000.0)

@@ -1,17 +1,17 @@
 """One connection of a client: aiohttp's HTTP/1.1 protocol, with the limits that it lacks."""
 
 import asyncio
+import math
+import random
 import ssl
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import StreamReader, hdrs, web
 
 from inferd.http.errors import BodyError, ErrorAnswer, encoded, status_and_text
-from inferd.http.peer import auth_context_of, has_expired
+from inferd.http.peer import Peer
 from inferd.http.progress import Progress
-from inferd.http.strictness import Refusal
 
 #: Bytes beyond the body that its encoding in chunks may take, in addition to once more the size of the body.
 _MAX_CHUNK_OVERHEAD_BYTES = 16 * 1024
@@ -27,6 +27,9 @@ _MAX_SKIPPED_BYTES = 1024 * 1024
 #: Time to read the last answer over TLS.
 _TLS_LINGER_S = 0.25
 
+#: Part of the age by which connections vary, so that they do not end together.
+_JITTER = 0.1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConnectionLimits:
@@ -34,11 +37,13 @@ class ConnectionLimits:
 
     ``keep_alive_s`` is the time between two requests, ``header_timeout_s`` that for the head of one, and for the TLS
     handshake. ``body_timeout_s`` is the time for a body, which must also arrive at ``min_bytes_per_s``, measured over
-    ``stall_s``; an answer must be read as fast. ``linger_s`` is how long a client may take to notice an error.
+    ``stall_s``; an answer must be read as fast. ``linger_s`` is how long a client may take to notice an error. A
+    connection ends after about ``max_age_s``, unless that is 0.
     """
 
     max_connections: int = 4096
     keep_alive_s: float = 75.0
+    max_age_s: float = 0.0
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     min_bytes_per_s: float = 1024.0
@@ -72,15 +77,13 @@ class Registry(Protocol):
 
 
 class Connection(web.RequestHandler):
-    """One connection. In the thread of its loop only, except ``auth_context``.
+    """One connection. In the thread of its loop only, but for the ``auth_context`` of its ``peer``.
 
     It is *idle* until the head of a request is complete, and *busy* until its answer is written and its body has been
     read. While a request is served, at most one read of what comes behind it is taken in.
     """
 
     __slots__ = (
-        "_auth_context",
-        "_certificate",
         "_holds",
         "_is_answered",
         "_lingering",
@@ -91,8 +94,9 @@ class Connection(web.RequestHandler):
         "_writing",
         "began_at",
         "body",
+        "ends_at",
         "handshake",
-        "refusal",
+        "peer",
     )
 
     def __init__(
@@ -106,8 +110,7 @@ class Connection(web.RequestHandler):
         super().__init__(server, loop=loop, **options)
         self.handshake = handshake
         self._registry = registry
-        self._certificate: bytes | None = None
-        self._auth_context: Mapping[str, Sequence[bytes]] | None = None
+        self.peer = Peer(None)
         #: Bytes of the head or, if there is one, of the body.
         self._received = 0
         self._holds = False
@@ -120,7 +123,9 @@ class Connection(web.RequestHandler):
         self.began_at = loop.time()
         #: That of the request that is served.
         self.body: StreamReader | None = None
-        self.refusal: Refusal | None = None
+        max_age_s = registry.limits.max_age_s * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
+        #: When it is to be closed, once it has no request.
+        self.ends_at = self.began_at + max_age_s if max_age_s else math.inf
 
     # -- events of the transport
 
@@ -128,12 +133,10 @@ class Connection(web.RequestHandler):
         """Begin to serve a connection, whose TLS handshake is complete."""
         encryption: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if encryption is not None:
-            self._certificate = encryption.getpeercert(binary_form=True)
-            if self._certificate is not None and has_expired(encryption):
-                # In a resumed session, it was presented earlier.
-                self._certificate = None
-                if encryption.context.verify_mode is ssl.CERT_REQUIRED:
-                    transport.abort()  # type: ignore[attr-defined]  # of asyncio.Transport
+            self.peer = Peer(encryption)
+            self.ends_at = min(self.ends_at, self._loop.time() + self.peer.valid_for_s)
+            if self.peer.valid_for_s <= 0 and encryption.context.verify_mode is ssl.CERT_REQUIRED:
+                transport.abort()  # type: ignore[attr-defined]  # of asyncio.Transport
         super().connection_made(transport)
         self._wire = self.transport
         self._read_at_once(READ_BYTES)
@@ -179,10 +182,9 @@ class Connection(web.RequestHandler):
     def _parse_head(self, data: bytes) -> None:
         super().data_received(data)
 
-    def begin(self, body: StreamReader, refusal: Refusal | None) -> None:
-        """Take note that the head of a request is complete; it is to be refused if there is a ``refusal``."""
+    def begin(self, body: StreamReader) -> None:
+        """Take note that the head of a request is complete."""
         self.body = body
-        self.refusal = refusal
         self.began_at = self._loop.time()
         self._received = 0
         self._is_answered = False
@@ -207,16 +209,11 @@ class Connection(web.RequestHandler):
         """What has been received since the last request, the head of this one included."""
         return self._received
 
-    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """Return what the client's certificate says of it, under the names that gRPC uses. Any thread."""
-        if self._auth_context is None:
-            self._auth_context = auth_context_of(self._certificate)
-        return self._auth_context
-
     @property
-    def has_certificate(self) -> bool:
-        """Whether the client has presented a certificate that was valid at the start."""
-        return self._certificate is not None
+    def is_ending(self) -> bool:
+        """Whether it is to be closed after the next answer, whatever the request: in a drain, or for its age."""
+        registry = self._registry
+        return registry.is_draining or not registry.limits.keep_alive_s or self._loop.time() >= self.ends_at
 
     def handle_error(
         self,
@@ -355,7 +352,7 @@ class Connection(web.RequestHandler):
             self.transport.pause_reading()
 
     def _become_idle(self) -> None:
-        self.body = self.refusal = None
+        self.body = None
         self._received = 0
         self.began_at = self._loop.time()
         self._read_at_once(READ_BYTES)

@@ -69,11 +69,6 @@ class DirectConnection(Connection):
         if self._messages and waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    @property
-    def is_last(self) -> bool:
-        """Whether the connection is to be closed after the answer to the request that is served directly."""
-        return self._registry.is_draining or not self._registry.limits.keep_alive_s
-
     def _parse_head(self, data: bytes) -> None:
         """Parse what may complete a head, and serve the request directly if that can be done."""
         waiter, self._waiter = self._waiter, None
@@ -113,5 +108,5 @@ class DirectConnection(Connection):
         assert self._parser is not None, "it has parsed the message"
         self._parser.message_consumed()
         self._aside, self._waiter = waiter, None
-        self.begin(body, None)
+        self.begin(body)
         self._current = self._serve(self, message, body)

@@ -35,7 +35,7 @@ class DirectExchange(Exchange):
         answer = self.answer
         assert answer is not None, "its body is complete"
         connection = self._direct
-        is_last = connection.is_last
+        is_last = connection.is_ending
         connection.answer(encoded(answer, self.added, is_last=is_last), is_last=is_last)
         self._end()
         self._hand_over.submit_late(self.release)

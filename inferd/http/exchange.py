@@ -101,7 +101,7 @@ class Exchange:
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return the properties of the authenticated peer."""
-        return self._connection.auth_context()
+        return self._connection.peer.auth_context()
 
     def end(self, answer: Answer, added: CheckedMetadata) -> None:
         """Send ``answer``; called once."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from inferd.http.connections import Connection, ConnectionLimits
 from inferd.http.errors import ErrorAnswer
 
-#: Connections that are idle for this long are closed in a drain.
-_DRAIN_IDLE_S = 1.0
+#: Connections that are to end are closed when they have been idle for this long: a request may be on its way.
+_LAST_IDLE_S = 1.0
 
 
 class OpenConnections:
@@ -71,8 +71,7 @@ class OpenConnections:
         """Enforce the limits of time."""
         for connection in self.all():
             connection.check(now)
-        if self.is_draining:
-            self._close_idle(now)
+        self._close_idle(now)
 
     def drain(self, now: float) -> None:
         """Close idle connections from now on."""
@@ -122,7 +121,8 @@ class OpenConnections:
         return (each for each in self._busy if each.body is not None and not each.body.is_eof())
 
     def _close_idle(self, now: float) -> None:
-        for connection in [each for each in (*self._new, *self._idle) if now - each.began_at >= _DRAIN_IDLE_S]:
+        idle = (each for each in (*self._new, *self._idle) if now - each.began_at >= _LAST_IDLE_S)
+        for connection in [each for each in idle if self.is_draining or now >= each.ends_at]:
             connection.force_close()
 
     def note_drained(self) -> None:

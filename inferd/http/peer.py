@@ -1,5 +1,6 @@
-"""What the certificate of a client says of it, in the form in which gRPC tells it."""
+"""Who the client of a connection is: what its certificate says of it, in the form in which gRPC tells it."""
 
+import math
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,33 @@ _SPIFFE_ID = "peer_spiffe_id"
 
 _MAX_SPIFFE_ID = 2048
 _MAX_TRUST_DOMAIN = 255
+
+
+class Peer:
+    """The client of one connection; ``encryption`` is that of its TLS, if it has any.
+
+    A certificate that has expired counts as none: one of a session that is resumed was verified earlier.
+    """
+
+    __slots__ = ("_auth_context", "_certificate", "valid_for_s")
+
+    def __init__(self, encryption: ssl.SSLObject | None) -> None:
+        #: How long the certificate is still valid; infinite without one.
+        self.valid_for_s = math.inf if encryption is None else _valid_for_s(encryption)
+        valid = encryption is not None and self.valid_for_s > 0
+        self._certificate = encryption.getpeercert(binary_form=True) if encryption is not None and valid else None
+        self._auth_context: Mapping[str, Sequence[bytes]] | None = None
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether the client has presented a certificate that was valid at the start."""
+        return self._certificate is not None
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the authentication context of gRPC. Any thread."""
+        if self._auth_context is None:
+            self._auth_context = auth_context_of(self._certificate)
+        return self._auth_context
 
 
 def auth_context_of(certificate: bytes | None) -> Mapping[str, Sequence[bytes]]:
@@ -47,9 +75,8 @@ def _is_spiffe_id(uri: bytes) -> bool:
     return len(domain) <= _MAX_TRUST_DOMAIN and bool(path)
 
 
-def has_expired(encryption: ssl.SSLObject) -> bool:
-    """Whether the client's certificate has expired since it was presented, in a session that has been resumed."""
+def _valid_for_s(encryption: ssl.SSLObject) -> float:
     certificate = encryption.getpeercert()
     if not certificate:
-        return False
-    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) <= time.time()
+        return math.inf
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()

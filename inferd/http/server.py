@@ -22,7 +22,7 @@ from inferd.http.expectations import ExpectingRequest
 from inferd.http.listener import listen
 from inferd.http.open_connections import OpenConnections
 from inferd.http.pace import Pace
-from inferd.http.strictness import refusal_of
+from inferd.http.strictness import Refusal, refusal_of
 
 #: Answers a request. Cancelled when the client is gone. What it raises is answered with 500, a `BodyError` with its
 #: own status.
@@ -46,11 +46,10 @@ class HttpServer:
     """Serves one port with an event loop in a thread, so slow clients cost no threads.
 
     ``handler`` is called in that thread for each request that is well-formed, or ``direct`` for those that are simple;
-    what cannot be parsed, or must not be
-    served, is answered here, in the form that ``error`` gives it. ``tls``, called for each connection, makes it HTTPS.
-    Above ``limits.max_connections`` the connection that has waited longest for its client is closed. With ``pace``,
-    created in the thread, connections are accepted, and what clients send is read, so that the thread stays within its
-    share of a core, and each connection serves one request.
+    what cannot be parsed, or must not be served, is answered here, in the form that ``error`` gives it. ``tls``, called
+    for each connection, makes it HTTPS. Above ``limits.max_connections`` the connection that has waited longest for its
+    client is closed. With ``pace``, created in the thread, connections are accepted, and what clients send is read, so
+    that the thread stays within its share of a core, and each connection serves one request.
 
     Bodies are not decompressed. Reading one raises `BodyError` or aiohttp's RequestPayloadError when it cannot be read
     to its end. ``Expect: 100-continue`` is answered when the handler begins to read the body.
@@ -227,8 +226,8 @@ class HttpServer:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, Connection), "made by _AiohttpServer"
-        if connection.refusal is not None:
-            return connection.closing_answer(connection.refusal.status, connection.refusal.text)
+        if isinstance(request, _RefusedRequest):
+            return connection.closing_answer(request.refusal.status, request.refusal.text)
         cors = self._cors
         response = (None if cors is None else cors.refuse(request)) or await self._handler(request)
         if cors is not None:
@@ -241,13 +240,7 @@ class HttpServer:
 
     def _is_last(self, connection: Connection, request: web.BaseRequest) -> bool:
         """Whether the connection is to be closed after the answer to ``request``."""
-        connections = self._connections
-        return (
-            connections.is_draining
-            or self._pace is not None
-            or not connections.limits.keep_alive_s
-            or connection.must_close(request)
-        )
+        return self._pace is not None or connection.is_ending or connection.must_close(request)
 
 
 async def _readable(listener: socket.socket) -> None:
@@ -259,6 +252,12 @@ async def _readable(listener: socket.socket) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(listener)
+
+
+class _RefusedRequest(web.BaseRequest):
+    """A request that must not be served."""
+
+    refusal: Refusal
 
 
 class _AiohttpServer(web.Server):
@@ -298,7 +297,10 @@ class _AiohttpServer(web.Server):
         """Make a request; aiohttp calls this for each."""
         assert isinstance(protocol, Connection), "made here"
         refusal = refusal_of(message, protocol.head_bytes, self._open.limits.max_head_bytes)
-        make = ExpectingRequest if refusal is None and hdrs.EXPECT in message.headers else web.BaseRequest
-        request = make(message, payload, protocol, writer, task, self._in_loop)
-        protocol.begin(payload, refusal)
-        return request
+        protocol.begin(payload)
+        if refusal is not None:
+            refused = _RefusedRequest(message, payload, protocol, writer, task, self._in_loop)
+            refused.refusal = refusal
+            return refused
+        make = ExpectingRequest if hdrs.EXPECT in message.headers else web.BaseRequest
+        return make(message, payload, protocol, writer, task, self._in_loop)

@@ -132,4 +132,4 @@ def _is_trusted(request: web.BaseRequest) -> bool:
     context = connection.ssl_context
     if context is None or context.verify_mode is ssl.CERT_NONE:
         return True
-    return isinstance(connection, Connection) and connection.has_certificate
+    return isinstance(connection, Connection) and connection.peer.has_certificate

@@ -29,7 +29,7 @@ async def peer(request: web.BaseRequest) -> web.Response:
     """Answer with the SPIFFE ID of the client."""
     connection = request.protocol
     assert isinstance(connection, Connection)
-    (spiffe_id,) = connection.auth_context().get("peer_spiffe_id", (b"none",))
+    (spiffe_id,) = connection.peer.auth_context().get("peer_spiffe_id", (b"none",))
     return web.Response(body=spiffe_id)
 
 

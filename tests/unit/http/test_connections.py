@@ -1,7 +1,10 @@
 """Limits of time of a connection, with a fake transport and clock."""
 
 import asyncio
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,8 +23,8 @@ LAST = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 class FakeTransport(asyncio.Transport):
     """Keeps what is written; ``unsent`` bytes of it have not been sent."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, extra: Mapping[str, object] | None = None) -> None:
+        super().__init__(extra)
         self.written = b""
         self.unsent = 0
         self.is_closed = False
@@ -56,9 +59,9 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-async def served(sent: bytes, transport: FakeTransport) -> Connection:
+async def served(sent: bytes, transport: FakeTransport, connections: OpenConnections | None = None) -> Connection:
     """Return a connection that has answered what was sent."""
-    server = _AiohttpServer(OpenConnections(LIMITS, plain_error), answer)
+    server = _AiohttpServer(connections or OpenConnections(LIMITS, plain_error), answer)
     connection = server.protocol(None)
     connection.connection_made(transport)
     await asyncio.sleep(0)
@@ -103,3 +106,39 @@ def test_time_of_the_handler_is_not_the_clients(runner: asyncio.Runner) -> None:
     transport.unsent = 20_000
     connection.check(100)
     assert not transport.is_aborted
+
+
+class FakeEncryption:
+    """TLS with a client certificate that is valid for another hour."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def getpeercert(self, binary_form: bool = False) -> bytes | dict[str, str]:
+        expiry = datetime.now(UTC) + timedelta(hours=1)
+        return b"DER" if binary_form else {"notAfter": f"{expiry:%b %d %H:%M:%S %Y} GMT"}
+
+
+@pytest.mark.parametrize(
+    ("transport", "limits"),
+    [
+        (FakeTransport(), replace(LIMITS, max_age_s=3600.0)),
+        (FakeTransport({"ssl_object": FakeEncryption()}), LIMITS),
+    ],
+    ids=["age", "certificate"],
+)
+def test_end_of_a_connection(runner: asyncio.Runner, transport: FakeTransport, limits: ConnectionLimits) -> None:
+    """At its age, or when its client's certificate expires: an idle one is closed, another after its next answer."""
+
+    async def run() -> None:
+        connections = OpenConnections(limits, plain_error)
+        connection = await served(GET, transport, connections)
+        now = connection.began_at
+        connections.check(now + 3000)
+        assert not transport.is_closed
+        connection.began_at = now + 4000
+        connections.check(now + 4000.5)
+        assert not transport.is_closed, "a request may be on its way"
+        connections.check(now + 4001)
+        assert transport.is_closed
+
+    runner.run(run())

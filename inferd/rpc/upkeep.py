@@ -92,8 +92,8 @@ class MemoryUse:
         """Measure; the baseline follows a process that shrinks."""
         was_steady = self.meter.is_steady()
         self.resident = self.meter.resident()
-        if was_steady and self.meter.is_steady():
-            self.baseline = min(self.baseline, self.resident)
+        if was_steady and self.resident < self.baseline and self.meter.is_steady():
+            self.baseline = self.resident
 
     def keep_idle_memory(self) -> None:
         """Move the baseline up to memory that is held while there are no calls."""
@@ -135,10 +135,10 @@ class GivingBack:
         grown = use.resident - self._left
         if grown >= _WORTH_GIVING_BACK:
             self._quiet_s = _QUIET_S
-        if use.is_above(4) and grown >= use.budget_bytes // 8:
+        if grown >= use.budget_bytes // 8 and use.is_above(4):
             return True
         quiet_s = now - max(self._busy_at, self.started_at)
-        return use.taken_bytes >= _WORTH_GIVING_BACK and quiet_s >= self._quiet_s
+        return quiet_s >= self._quiet_s and use.taken_bytes >= _WORTH_GIVING_BACK
 
     def start(self, now: float, done: Callable[[], None]) -> None:
         """Return freed memory, and then call ``done`` on the poll thread."""

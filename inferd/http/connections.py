@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import StreamReader, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from inferd.http.errors import BodyError, ErrorAnswer, encoded, status_and_text
 from inferd.http.peer import Peer
@@ -84,9 +85,11 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
+        "_before",
         "_holds",
         "_is_answered",
         "_lingering",
+        "_may_hold_part",
         "_reading",
         "_received",
         "_registry",
@@ -113,6 +116,9 @@ class Connection(web.RequestHandler):
         self.peer = Peer(None)
         #: Bytes of the head or, if there is one, of the body.
         self._received = 0
+        #: Bytes of reads before these, which ended the last request and may have part of the next head.
+        self._before = 0
+        self._may_hold_part = False
         self._holds = False
         self._is_answered = False
         self._lingering: asyncio.Future[None] | None = None
@@ -186,7 +192,8 @@ class Connection(web.RequestHandler):
         """Take note that the head of a request is complete."""
         self.body = body
         self.began_at = self._loop.time()
-        self._received = 0
+        self._before, self._received = self._received, 0
+        self._may_hold_part = True
         self._is_answered = False
         self._reading.reset()
         self._writing.reset()
@@ -206,8 +213,8 @@ class Connection(web.RequestHandler):
 
     @property
     def head_bytes(self) -> int:
-        """What has been received since the last request, the head of this one included."""
-        return self._received
+        """What the head of this request has at most."""
+        return self._before + self._received
 
     @property
     def is_ending(self) -> bool:
@@ -268,7 +275,7 @@ class Connection(web.RequestHandler):
             return
         if self.body is not None:
             self._check_body(self.body, now)
-        elif self._received and now - self.began_at > limits.header_timeout_s:
+        elif now - self.began_at > limits.header_timeout_s and (self._received or self._holds_part()):
             self.close_with(408, "the head of the request did not arrive in time")
 
     def close_with(self, status: int, text: str) -> None:
@@ -333,12 +340,28 @@ class Connection(web.RequestHandler):
         if self.body is None and self._received > self._registry.limits.max_head_bytes:
             self.close_with(431, "the head of the request is too large")
 
+    def _holds_part(self) -> bool:
+        """Whether part of a head came with the end of the last request.
+
+        The parser tells only if that head is ended, after which it is of no use any more, and what it says is dropped.
+        """
+        if not self._may_hold_part or self._parser is None or self._messages:
+            return False
+        self._may_hold_part = False
+        try:
+            return bool(self._parser.feed_data(b"\r\n\r\n")[0])
+        except HttpProcessingError:
+            return True
+
     def _count_body(self, body: StreamReader, size: int) -> None:
         self._received += size
         if body.is_eof():
             # The client sends the next request before it has the answer.
+            self._before += size
             self._hold()
-        elif self._received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + _BODY_READ_BYTES:
+            return
+        self._before = size
+        if self._received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + _BODY_READ_BYTES:
             body.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
 
     def _note_malformed(self, body: StreamReader) -> None:

@@ -143,7 +143,14 @@ class Application:
             return None
         page = switched_off() if self._page is None else self._page.operations()
         operations = [*self._services.operations(server.max_message_bytes), *page]
-        return HttpInference(server, server.http_host, self._server, operations, self._transport.http_context)
+        return HttpInference(
+            server,
+            server.http_host,
+            self._server,
+            operations,
+            self._transport.http_context,
+            authenticates=self._settings.security.authenticates,
+        )
 
     def start(self) -> None:
         """Bind all ports and answer on them; health reports NOT_SERVING for now.

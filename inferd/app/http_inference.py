@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import orjson
 from aiohttp import web
 
+from inferd.addresses import is_loopback
 from inferd.api.rest.routes import ABSENT
 from inferd.config.server import ServerSettings
 from inferd.http.connections import ConnectionLimits
@@ -18,7 +19,7 @@ from inferd.rpc import Server
 
 
 class HttpInference:
-    """Serves ``operations``, each with the template of its path, on ``host``.
+    """Serves ``operations``, each with the template of its path, on ``host``; ``authenticates``: to callers it knows.
 
     The main thread calls each method once, in the order of their definition; `start` before that of the gRPC server.
     """
@@ -30,10 +31,13 @@ class HttpInference:
         server: Server,
         operations: Iterable[tuple[str, Operation]],
         tls: Callable[[], ssl.SSLContext] | None,
+        *,
+        authenticates: bool,
     ) -> None:
         assert settings.http_port is not None, "HTTP is on"
         self._host = host
         self._calls = HttpCalls(server, OperationRouter(operations, ABSENT))
+        is_private = is_loopback(host) and tls is None and not authenticates
         self._server = HttpServer(
             "inferd-http",
             host,
@@ -42,7 +46,7 @@ class HttpInference:
             tls=tls,
             limits=connection_limits(settings),
             error=_json_error,
-            cors=CrossOrigin(settings.http.cors_origins),
+            cors=CrossOrigin(settings.http.cors_origins, is_private=is_private, error=_json_error),
             direct=self._calls.serve_directly,
         )
 

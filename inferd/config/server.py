@@ -58,7 +58,7 @@ usually 60 s. 0 closes each connection after its answer."""
     """Time allowed for the TLS handshake, and for the first line and headers of a request once it has begun."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of other websites whose scripts may call this server, such as https://app.example.com; * is every one, \
-without credentials of the browser. None by default."""
+without credentials of the browser. Also the origins of proxies that reach the server on loopback. None by default."""
     status_page: bool = True
     """Serve the status page at /."""
 

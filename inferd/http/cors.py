@@ -1,8 +1,12 @@
 """Requests from web pages of other origins (CORS)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from ipaddress import ip_address
 
 from aiohttp import hdrs, web
+
+from inferd.http.errors import ErrorAnswer, plain_error
 
 #: Stands for every origin.
 ANY_ORIGIN = "*"
@@ -31,24 +35,37 @@ class CrossOrigin:
 
     Preflight requests are answered without authentication, as the standard has it. Other pages may not call operations
     that change something: a browser sends some such requests without asking, and only hides the answer.
+
+    With ``is_private``, only this machine can connect, and needs no credential. Then requests of browsers must not be
+    for a name that others may own: when a browser has loaded their page, they could point the name at this machine,
+    which makes that page the server's own ("DNS rebinding"). Names of ``origins`` are allowed, for proxies.
     """
 
-    def __init__(self, origins: Collection[str]) -> None:
+    def __init__(self, origins: Collection[str], *, is_private: bool = False, error: ErrorAnswer = plain_error) -> None:
         self._any = ANY_ORIGIN in origins
         self._origins = frozenset(origins)
+        self._hosts = frozenset(origin.partition("://")[2] for origin in origins)
+        self._is_private = is_private
+        self._error = error
 
     def refuse(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """Return the answer to a preflight request, or to one that the page may not send; None for all others."""
         headers = request.headers
         origin = headers.get(hdrs.ORIGIN)
+        if origin is None and request.method not in _SAFE_METHODS:
+            # Browsers name the origin then.
+            return None
+        if self._is_private and not self._any and self._is_foreign(headers.get(hdrs.HOST, "")):
+            text = "expected an address or localhost in the header Host, or one of server.http.cors_origins"
+            return self._error(403, text)
         if origin is None:
             return None
         is_allowed = self._any or origin in self._origins
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in headers and self._origins:
-            return _preflight(request) if is_allowed else _forbidden()
-        if is_allowed or request.method in _SAFE_METHODS or headers.get("Sec-Fetch-Site") not in _FOREIGN:
+            return _preflight(request) if is_allowed else self._forbid()
+        if is_allowed or request.method in _SAFE_METHODS or _is_own_page(origin, headers):
             return None
-        return _forbidden()
+        return self._forbid()
 
     def allow(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Add the headers that let the page read ``response``."""
@@ -67,6 +84,12 @@ class CrossOrigin:
             headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
             headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED
 
+    def _is_foreign(self, host: str) -> bool:
+        return host not in self._hosts and _is_public_name(host)
+
+    def _forbid(self) -> web.Response:
+        return self._error(403, "pages of this origin may not call this: see server.http.cors_origins")
+
 
 def _preflight(request: web.BaseRequest) -> web.Response:
     headers = {
@@ -80,5 +103,23 @@ def _preflight(request: web.BaseRequest) -> web.Response:
     return web.Response(status=204, headers=headers)
 
 
-def _forbidden() -> web.Response:
-    return web.Response(status=403, text="pages of this origin may not call this: see server.http.cors_origins\n")
+def _is_own_page(origin: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request of a browser comes from a page of this server."""
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site not in _FOREIGN
+    # Without TLS, browsers send it to their own machine only.
+    return origin.partition("://")[2] == headers.get(hdrs.HOST)
+
+
+@lru_cache(maxsize=256)
+def _is_public_name(host: str) -> bool:
+    """Whether ``host``, which may have a port, is a name that anyone could have, so no address and no local name."""
+    name = host.partition(":")[0].rstrip(".").lower()
+    if "." not in name or name.endswith(".localhost"):
+        return False
+    try:
+        ip_address(name)
+    except ValueError:
+        return True
+    return False

@@ -339,3 +339,17 @@ def test_metrics_and_log_tell_operations_apart(rest: Rest, server: ServerProcess
     assert "nope" not in metrics
     line = next(line for line in server.events("access") if line["method"] == "POST /v2/models/{model}/infer")
     assert line["http_status"] == 200
+
+
+def test_pages_of_other_websites(rest: Rest) -> None:
+    """They change nothing, and cannot pass for the server's own by giving their name the address of this machine."""
+    unload = "/v2/repository/models/linear/unload"
+    for headers in (
+        {"Origin": "https://evil.example", "Content-Type": "text/plain"},
+        {"Origin": "http://evil.example", "Host": "evil.example", "Sec-Fetch-Site": "same-origin"},
+    ):
+        answer = rest.ask("POST", unload, {}, headers)
+        assert (answer.status, list(answer.content)) == (403, ["error"])
+    for path in ("/", "/v2/models", "/page/status"):
+        assert rest.ask("GET", path, headers={"Host": "evil.example"}).status == 403
+    assert rest.get("/v2/models")["models"]

@@ -99,3 +99,38 @@ def test_other_pages_change_nothing(site: str) -> None:
 def test_own_page() -> None:
     """The status page may call everything, behind proxies too."""
     assert asked(CrossOrigin([]), Origin="https://inferd.example", Sec_Fetch_Site="same-origin")[1]
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "is_own"),
+    [
+        ("http://inferd.example:8000", "inferd.example:8000", True),
+        ("http://inferd.example", "inferd.example", True),
+        ("http://evil.example", "inferd.example:8000", False),
+        ("http://inferd.example:9000", "inferd.example:8000", False),
+        ("null", "inferd.example:8000", False),
+    ],
+)
+def test_pages_without_sec_fetch_site(origin: str, host: str, is_own: bool) -> None:
+    """Browsers send it over TLS and to their own machine only; so another page is known by its origin."""
+    assert asked(CrossOrigin([]), Origin=origin, Host=host)[1] is is_own
+    assert asked(CrossOrigin([APP]), Origin=APP, Host=host)[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed"),
+    [
+        *((host, True) for host in ("127.0.0.1:8000", "[::1]:8000", "localhost", "a.localhost:8000", "inferd", "")),
+        ("app.example", True),
+        *((host, False) for host in ("evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example.", "a.b")),
+    ],
+)
+def test_names_of_a_private_server(host: str, is_allowed: bool) -> None:
+    """A page whose name was pointed at this machine would be the server's own, so that it could read everything."""
+    private = CrossOrigin([APP], is_private=True)
+    own = {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin", "Host": host}
+    assert asked(private, "GET", Host=host)[1] is is_allowed
+    assert asked(private, "POST", **own)[1] is is_allowed
+    assert asked(private, "POST", Host=host)[1], "no browser"
+    assert asked(CrossOrigin([APP]), "GET", Host=host)[1]
+    assert asked(CrossOrigin(["*"], is_private=True), "GET", Host=host)[1]

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
 
 from inferd.call_context import HTTP_STATUS_KEY
-from inferd.http.messages import HttpBody
-from inferd.http.refusals import Refusal, too_large
+from inferd.http.messages import HttpBody, HttpMessage
+from inferd.http.refusals import Refusal, compressed, not_inflatable, too_large
 from inferd.http.status import Answer, Pairs, answer_of, error_answer, http_status
 from inferd.rpc.call import INTERNAL_ERROR, CallBase
 from inferd.rpc.call_ends import CANCELLED_HERE, STOPPED, Cause
 from inferd.rpc.core import EncodedMetadata, Metadata, SentMetadata, encoded_metadata
+from inferd.rpc.inflating import InflateError
 from inferd.rpc.live_calls import SMALL_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -60,28 +62,58 @@ class HttpCall(CallBase):
         if not self._entrance.admit(self):
             return
         exchange = self._exchange
-        if exchange.head.refusal is not None:
-            self.refuse(exchange.head.refusal)
+        head = exchange.head
+        refusal = head.refusal
+        if refusal is None and head.encoding and self._live.inflater is None:
+            refusal = compressed(head.encoding)
+        if refusal is not None:
+            self.refuse(refusal)
             return
         self._is_served = True
         self._live.inflight_unary += 1
         if exchange.message is not None:
             self.serve()
-        elif self._fits(exchange.head.length or 0):
+        elif self._fits(head.length or 0):
             exchange.read_body()
 
     def serve(self) -> None:
         """Give the message of the exchange to the handler, unless the call has ended."""
         exchange, live = self._exchange, self._live
-        message, operation = exchange.message, exchange.head.operation
+        message = exchange.message
         assert message is not None, "read"
-        assert operation is not None, "found"
         if self not in live.calls or self.end.claim.locked():
             return
         live.calls[self] = size = len(message.body)
         live.held_bytes += size
         if self._max_bytes is not None and not self._fits(size):
             return
+        if exchange.head.encoding:
+            assert live.inflater is not None, "checked"
+            live.inflater.inflate(message.body, self._inflated, exchange.head.encoding)
+        else:
+            self._handle(message)
+
+    def _inflated(self, outcome: bytes | InflateError) -> None:
+        exchange, live = self._exchange, self._live
+        message, operation = exchange.message, exchange.head.operation
+        assert message is not None, "read"
+        assert operation is not None, "found"
+        if self not in live.calls or self.end.claim.locked():
+            return
+        if isinstance(outcome, InflateError):
+            self.refuse(not_inflatable(str(outcome)))
+            return
+        size = len(outcome)
+        if size > operation.max_body_bytes:
+            self.refuse(too_large(operation.max_body_bytes, size))
+        elif self._fits(size):
+            live.hold(self, size)
+            exchange.message = replace(message, body=outcome)
+            self._handle(exchange.message)
+
+    def _handle(self, message: HttpMessage) -> None:
+        operation = self._exchange.head.operation
+        assert operation is not None, "found"
         try:
             operation.handler(self, message)
         except Exception:  # noqa: BLE001  the caller gets a status, but not the cause

@@ -44,11 +44,26 @@ def too_large(limit: int, size: int | None) -> Refusal:
     return Refusal(status=413, code=code, reason="MESSAGE_TOO_LARGE", text=text)
 
 
-def unknown_encoding(known: str, encoding: str) -> Refusal:
-    """Refuse a compressed body."""
-    text = f'expected {known} as Content-Encoding, got "{encoding}"'
+def unknown_encoding(encoding: str) -> Refusal:
+    """Refuse a body in an encoding that is never accepted."""
+    text = f'expected none, gzip or deflate as Content-Encoding, got "{encoding}"'
+    return _encoding_refused(415, "UNKNOWN_ENCODING", text)
+
+
+def compressed(encoding: str) -> Refusal:
+    """Refuse a compressed body, because the server accepts none."""
+    text = f'expected no Content-Encoding, got "{encoding}", which needs the setting server.compressed_requests'
+    return _encoding_refused(415, "UNKNOWN_ENCODING", text)
+
+
+def not_inflatable(expected: str) -> Refusal:
+    """Refuse a body that is not compressed as it says, or inflates to more than it may."""
+    return _encoding_refused(400, "COMPRESSED_MESSAGE", f"expected {expected}")
+
+
+def _encoding_refused(status: int, reason: str, text: str) -> Refusal:
     code = grpc.StatusCode.INVALID_ARGUMENT
-    return Refusal(status=415, code=code, reason="UNKNOWN_ENCODING", text=text, field="Content-Encoding")
+    return Refusal(status=status, code=code, reason=reason, text=text, field="Content-Encoding")
 
 
 def invalid_header(field: str, text: str) -> Refusal:

@@ -17,6 +17,7 @@ from inferd.http.refusals import Refusal, invalid_header, not_found, too_large, 
 from inferd.plain_text import clipped, escaped
 from inferd.rpc.core import Metadata
 from inferd.rpc.corks import written_peer
+from inferd.rpc.inflating import WINDOWS
 
 #: The time that the caller waits for the answer, in milliseconds.
 TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -62,6 +63,8 @@ class Head:
     deadline: float = math.inf
     length: int | None = 0
     json_length: int | None = None
+    #: How the body is compressed, one of the server's algorithms; empty if it is not.
+    encoding: str = ""
     refusal: Refusal | None = None
 
 
@@ -88,6 +91,7 @@ class KnownHead:
             head.deadline - head.started_at + now,
             head.length,
             head.json_length,
+            head.encoding,
             head.refusal,
         )
 
@@ -156,8 +160,10 @@ def _read_headers(head: Head, headers: CIMultiDictProxy[str]) -> None:
     if JSON_LENGTH_HEADER in headers:
         head.json_length = _integer(headers, JSON_LENGTH_HEADER, 0, None)
     encoding = ", ".join(headers.getall(hdrs.CONTENT_ENCODING, ("identity",)))
-    if encoding.lower() != "identity":
-        head.refusal = unknown_encoding("none", _quoted(encoding))
+    if encoding.lower() in WINDOWS:
+        head.encoding = encoding.lower()
+    elif encoding.lower() != "identity":
+        head.refusal = unknown_encoding(_quoted(encoding))
 
 
 def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int | None) -> int:

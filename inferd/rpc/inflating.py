@@ -19,8 +19,8 @@ _SMALL_BYTES = 64 * 1024
 #: Maximum ratio of inflated to compressed size; text and sparse numbers reach about 20.
 _MAX_RATIO = 100
 
-#: zlib's window size for data with a gzip header.
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+#: The algorithms by their names in HTTP, with zlib's window sizes for their headers.
+WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class InflateError(Exception):
@@ -42,27 +42,32 @@ class Inflater:
         """End the thread. Returns False if it is still working after the timeout."""
         return self._pool.stop(timeout_s)
 
-    def inflate(self, message: bytes, done: Callable[[bytes | InflateError], None]) -> None:
-        """Call ``done`` with the inflated ``message`` or an error: at once, or later on the poll thread."""
-        decompressor = zlib.decompressobj(_GZIP_WINDOW)
+    def inflate(
+        self, message: bytes | bytearray, done: Callable[[bytes | InflateError], None], algorithm: str = "gzip"
+    ) -> None:
+        """Call ``done`` with the inflated ``message`` or an error: at once, or later on the poll thread.
+
+        ``algorithm`` is one of `WINDOWS`.
+        """
+        decompressor = zlib.decompressobj(WINDOWS[algorithm])
         try:
             begin = decompressor.decompress(message, _SMALL_BYTES)
         except zlib.error:
-            done(InflateError("a message compressed with gzip"))
+            done(InflateError(f"a message compressed with {algorithm}"))
             return
         if decompressor.eof or len(begin) < _SMALL_BYTES:
-            done(_whole(decompressor, begin))
+            done(_whole(decompressor, begin, algorithm))
             return
         most = min(self._max_message_bytes, max(_MAX_RATIO * len(message), _SMALL_BYTES))
 
         def inflate_rest() -> None:
-            outcome = _rest(decompressor, begin, most)
+            outcome = _rest(decompressor, begin, most, algorithm)
             self._call_soon(lambda: done(outcome))
 
         self._pool.submit(inflate_rest)
 
 
-def _rest(decompressor: "zlib._Decompress", begin: bytes, most: int) -> bytes | InflateError:
+def _rest(decompressor: "zlib._Decompress", begin: bytes, most: int, algorithm: str) -> bytes | InflateError:
     """Inflate the rest, to at most ``most`` bytes with ``begin``; releases the interpreter lock."""
     if len(begin) > most:
         return _too_large(most)
@@ -70,13 +75,13 @@ def _rest(decompressor: "zlib._Decompress", begin: bytes, most: int) -> bytes | 
         # One byte above the limit detects messages that are too large; 0 would mean no limit.
         inflated = begin + decompressor.decompress(decompressor.unconsumed_tail, most - len(begin) + 1)
     except zlib.error:
-        return InflateError("a message compressed with gzip")
-    return _too_large(most) if len(inflated) > most else _whole(decompressor, inflated)
+        return InflateError(f"a message compressed with {algorithm}")
+    return _too_large(most) if len(inflated) > most else _whole(decompressor, inflated, algorithm)
 
 
-def _whole(decompressor: "zlib._Decompress", inflated: bytes) -> bytes | InflateError:
+def _whole(decompressor: "zlib._Decompress", inflated: bytes, algorithm: str) -> bytes | InflateError:
     if not decompressor.eof or decompressor.unused_data:
-        return InflateError("exactly one whole member of gzip")
+        return InflateError(f"exactly one whole member of {algorithm}")
     return inflated
 
 

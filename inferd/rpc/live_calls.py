@@ -61,6 +61,8 @@ class LiveCalls:
         #: Rejected calls by reason.
         self.rejected = dict.fromkeys(REASONS, 0)
         self._status_of = status_of
+        #: None if compressed messages are rejected.
+        self.inflater = inflater
         #: The check of ordinary calls' messages, None if there is nothing to check; and of those that must be small.
         self.check = None if inflater is None else MessageCheck(self, inflater, max_bytes=None)
         self.small_check = MessageCheck(self, inflater, max_bytes=SMALL_MESSAGE_BYTES)

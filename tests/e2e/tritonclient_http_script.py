@@ -135,6 +135,14 @@ async def check_errors(client):
         assert said in error.message(), error
     error = await _error_of(client.register_system_shared_memory("a", "/a", 8))
     assert "inferd has no shared memory" in error.message()
+    for algorithm in ("gzip", "deflate"):
+        call = client.infer("linear", [_input("x", x, "FP32")], request_compression_algorithm=algorithm)
+        error = await _error_of(call)
+        assert (error.status(), "server.compressed_requests" in error.message()) == ("415", True), error
+    shared = triton.InferInput("x", [1, 3], "FP32")
+    shared.set_shared_memory("region", 12)
+    error = await _error_of(client.infer("linear", [shared]))
+    assert 'parameter "shared_memory_region" is not supported' in error.message(), error
     error = await _error_of(client.load_model("linear"))
     assert "explicit model load / unload is not allowed" in error.message()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inferd.api.oip.parameters import Parameters, parameter_path, type_name
+from inferd.api.oip.parameters import Parameters, parameter_path, reject_shared_memory, type_name
 from inferd.api.rest.json_text import QUICK_BYTES, end_of_object, read_object
 from inferd.api.rest.long_arrays import Array, cut_long_arrays
 from inferd.api.wire_scanner import MAX_DIMENSIONS, MAX_PARAMETERS, MAX_TENSORS, Bounds
@@ -181,6 +181,7 @@ def _place_binary_data(inputs: Sequence[RestInput], json_length: int | None, bod
         size = tensor.parameters.get(_SIZE)
         if size is None:
             if tensor.data is None:
+                reject_shared_memory("input", index, tensor.name, tensor.parameters)
                 text = f'input "{tensor.name}": expected data, or binary data and the parameter {_SIZE}, got neither'
                 raise InvalidInputError(text, field=f"inputs[{index}].data")
             continue

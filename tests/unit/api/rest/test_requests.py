@@ -159,6 +159,11 @@ def test_form_of_answers(parameters, outputs, expected):
             f"expected at most {MAX_PARAMETERS}, got {MAX_PARAMETERS + 1}",
         ),
         (
+            _changed(parameters={"shared_memory_region": "r"}, data=None),
+            'inputs[0].parameters["shared_memory_region"]',
+            'parameter "shared_memory_region" is not supported',
+        ),
+        (
             _changed(parameters={"shared_memory_region": "r"}),
             'inputs[0].parameters["shared_memory_region"]',
             'parameter "shared_memory_region" is not supported',

@@ -6,17 +6,23 @@ neither: all of it has been parsed, and its answer is written in one step.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from aiohttp import HttpVersion11, StreamReader, hdrs
 from aiohttp.http import RawRequestMessage
 
 from inferd.http.connections import Connection
+from inferd.http.messages import Parts
+from inferd.http.responses import send_parts
 from inferd.http.strictness import refusal_of
 
 
 class InProgress(Protocol):
     """A request that is served directly."""
+
+    def written(self) -> None:
+        """Forget it, as its answer is written."""
 
     def lost(self) -> None:
         """End it, as the client is gone."""
@@ -32,12 +38,15 @@ class DirectConnection(Connection):
     While one is served, aiohttp's task for the connection stays asleep, as its future is put aside.
     """
 
-    __slots__ = ("_aside", "_current", "_serve", "known_head")
+    __slots__ = ("_aside", "_current", "_sending", "_serve", "_simple", "known_head")
 
     def __init__(self, serve: ServeDirectly, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  (of the class)
         super().__init__(*arguments, **options)
         self._serve = serve
         self._current: InProgress | None = None
+        #: The last head that was found to be simple; most clients send the same again.
+        self._simple: RawRequestMessage | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._aside: asyncio.Future[None] | None = None
         #: What was read from the head of the last request, for those who know that the next one has the same.
         self.known_head: object = None
@@ -49,13 +58,29 @@ class DirectConnection(Connection):
         if current is not None:
             current.lost()
 
-    def answer(self, data: bytes, *, is_last: bool) -> None:
+    def answer(self, data: bytes, rest: Parts = (), *, is_last: bool) -> None:
         """Write the answer to the request that is served directly; no effect if the client is gone."""
         transport = self.transport
         if self._current is None or transport is None:
             return
-        self._current = None
         transport.write(data)
+        if rest:
+            self._sending = self._loop.create_task(self._send(rest, is_last=is_last))
+        else:
+            self._answered(is_last=is_last)
+
+    async def _send(self, rest: Parts, *, is_last: bool) -> None:
+        # Those that are gone have lost their request, too.
+        with suppress(ConnectionError):
+            await send_parts(self, rest)
+            self._answered(is_last=is_last)
+
+    def _answered(self, *, is_last: bool) -> None:
+        """Take note that all of the answer is written."""
+        current, self._current = self._current, None
+        if current is None:
+            return
+        current.written()
         waiter = self._waiter = self._aside
         self.log_access()
         if is_last or self._close:
@@ -88,6 +113,21 @@ class DirectConnection(Connection):
         if self.writing_paused:
             # The client does not read: aiohttp waits for it.
             return False
+        last = self._simple
+        if (
+            last is not None
+            and message.raw_headers == last.raw_headers
+            and message.path == last.path
+            and message.method == last.method
+            and message.version == last.version
+        ):
+            return True
+        if not self._has_simple_head(message):
+            return False
+        self._simple = message
+        return True
+
+    def _has_simple_head(self, message: RawRequestMessage) -> bool:
         headers = message.headers
         if (
             message.method != hdrs.METH_POST

@@ -177,7 +177,7 @@ class HttpCall(CallBase):
         assert isinstance(message, HttpBody), "handlers of HTTP answer with it"
         if trailing_metadata:
             self.add_trailing_metadata(trailing_metadata)
-        return self._finish(_OK, "", answer_of(message.status, message, message.headers))
+        return self._finish(_OK, "", answer_of(message.status, message, message.headers, message.rest))
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""

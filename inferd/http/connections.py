@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from aiohttp import StreamReader, hdrs, web
+from aiohttp import ClientConnectionError, StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from inferd.http.errors import BodyError, ErrorAnswer, encoded, status_and_text
@@ -100,6 +100,7 @@ class Connection(web.RequestHandler):
         "ends_at",
         "handshake",
         "peer",
+        "written_bytes",
     )
 
     def __init__(
@@ -123,6 +124,8 @@ class Connection(web.RequestHandler):
         self._is_answered = False
         self._lingering: asyncio.Future[None] | None = None
         self._reading, self._writing = Progress(), Progress()
+        #: Those of answers that are written bit by bit.
+        self.written_bytes = 0
         #: The transport until the connection is lost; aiohttp forgets its own when it closes that, which may take time.
         self._wire: asyncio.Transport | None = None
         #: Since when it is idle or, if it is busy or part of a head has come, when that began.
@@ -184,6 +187,13 @@ class Connection(web.RequestHandler):
         """Go on, as a body has been read that was larger than what may wait."""
         self._read_at_once(_BODY_READ_BYTES)
         super().resume_reading(resume_parser)
+
+    async def drain(self) -> None:
+        """Wait until the client has read most of what was written. Raises ConnectionError if it is gone."""
+        try:
+            await self._drain_helper()
+        except ClientConnectionError as error:
+            raise ConnectionResetError("the client is gone") from error
 
     def _parse_head(self, data: bytes) -> None:
         super().data_received(data)
@@ -270,7 +280,7 @@ class Connection(web.RequestHandler):
         unsent = 0 if wire is None else wire.get_write_buffer_size()
         if not unsent:
             self._writing.reset()
-        elif self._writing.is_stalled(-unsent, now, limits.min_bytes_per_s, limits.stall_s):
+        elif self._writing.is_stalled(self.written_bytes - unsent, now, limits.min_bytes_per_s, limits.stall_s):
             self.hang_up()
             return
         if self.body is not None:

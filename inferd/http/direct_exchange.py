@@ -36,7 +36,10 @@ class DirectExchange(Exchange):
         assert answer is not None, "its body is complete"
         connection = self._direct
         is_last = connection.is_ending
-        connection.answer(encoded(answer, self.added, is_last=is_last), is_last=is_last)
+        connection.answer(encoded(answer, self.added, is_last=is_last), answer.rest, is_last=is_last)
+
+    def written(self) -> None:
+        """See `InProgress.written`."""
         self._end()
         self._hand_over.submit_late(self.release)
 

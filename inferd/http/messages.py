@@ -7,6 +7,9 @@ from typing import Protocol, Self
 
 from inferd.rpc import UnaryCall
 
+#: Parts of the body of an answer.
+Parts = tuple[bytes | memoryview, ...]
+
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -29,16 +32,23 @@ class HttpMessage:
 
 
 class HttpBody(bytes):
-    """The body of an answer with its status and headers, Content-Type among them; what handlers pass to `reply`."""
+    """The body of an answer with its status and headers, Content-Type among them; what handlers pass to `reply`.
+
+    A large one is in parts: ``rest`` follows these bytes. It is not copied, so what it views must not change any more.
+    """
 
     headers: tuple[tuple[str, str], ...]
     status: int
+    rest: Parts
 
-    def __new__(cls, content: bytes, headers: tuple[tuple[str, str], ...] = (), status: int = 200) -> Self:
-        """Return ``content`` with its status and headers."""
+    def __new__(
+        cls, content: bytes, headers: tuple[tuple[str, str], ...] = (), status: int = 200, rest: Parts = ()
+    ) -> Self:
+        """Return ``content``, and the ``rest`` behind it, with its status and headers."""
         body = super().__new__(cls, content)
         body.headers = headers
         body.status = status
+        body.rest = rest
         return body
 
 

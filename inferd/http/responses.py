@@ -11,12 +11,16 @@ from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from inferd.http.connections import Connection
 from inferd.http.exchange import Exchange
+from inferd.http.messages import Parts
 from inferd.http.status import Answer
 from inferd.rpc.core import CheckedMetadata
 
 #: Larger bodies are not copied to go out with their head in one packet.
 _MAX_JOINED_BYTES = 128 * 1024
+#: What is given to the transport at a time.
+_SLICE_BYTES = 256 * 1024
 
 
 class ExchangeResponse(web.StreamResponse):
@@ -56,16 +60,19 @@ class ExchangeResponse(web.StreamResponse):
             transport = request.transport
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client is gone")
-            head, body = self._head(request), self._answer.body
+            head, body, rest = self._head(request), self._answer.body, self._answer.rest
             if request.method == HTTPMethod.HEAD:
                 transport.write(head)
             elif len(body) <= _MAX_JOINED_BYTES:
                 transport.write(head + body)
             else:
                 transport.write(head)
-                transport.write(body)
+                rest = (body, *rest)
             request.writer.output_size += len(head)
-            if request.protocol.writing_paused:
+            if rest and request.method != HTTPMethod.HEAD:
+                assert isinstance(request.protocol, Connection), "made by HttpServer"
+                await send_parts(request.protocol, rest)
+            elif request.protocol.writing_paused:
                 await request.writer.drain()
         finally:
             self._eof_sent = True
@@ -86,8 +93,26 @@ class ExchangeResponse(web.StreamResponse):
         return b"".join(pieces)
 
 
+async def send_parts(connection: Connection, parts: Parts) -> None:
+    """Write ``parts`` as the client reads them. Raises ConnectionError if it is gone.
+
+    In slices, because the transport copies what it cannot send at once.
+    """
+    for part in parts:
+        view = memoryview(part)
+        for start in range(0, len(view), _SLICE_BYTES):
+            transport = connection.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            written = view[start : start + _SLICE_BYTES]
+            transport.write(written)
+            connection.written_bytes += len(written)
+            if connection.writing_paused:
+                await connection.drain()
+
+
 def encoded(answer: Answer, added: CheckedMetadata, *, is_last: bool) -> bytes:
-    """Return all of an answer of HTTP/1.1."""
+    """Return an answer of HTTP/1.1, but for its ``rest``."""
     close = b"Connection: close\r\n" if is_last else b""
     return b"".join(
         (answer.head, _date(int(time.time())), close, _lines(added) if added else b"", b"\r\n", answer.body)

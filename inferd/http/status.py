@@ -11,6 +11,8 @@ import orjson
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
+from inferd.http.messages import Parts
+
 Code = grpc.StatusCode
 
 #: What nginx made the custom for callers that are gone; only the log ever sees it.
@@ -46,16 +48,21 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer but for the headers that differ by connection, by time and by request. ``head`` ends with a line."""
+    """An answer but for the headers that differ by connection, by time and by request. ``head`` ends with a line.
+
+    ``rest`` follows ``body``, see `HttpBody`.
+    """
 
     status: int
     head: bytes
     body: bytes
+    rest: Parts = ()
 
 
-def answer_of(status: int, body: bytes, headers: Sequence[tuple[str, str]]) -> Answer:
-    """Return an answer with ``body``. Raises ValueError for headers that are no text of Latin-1 in one line."""
-    return Answer(status, _head(status, len(body), tuple(headers)), body)
+def answer_of(status: int, body: bytes, headers: Sequence[tuple[str, str]], rest: Parts = ()) -> Answer:
+    """Return an answer with ``body`` and ``rest``. Raises ValueError for headers that are not one line of Latin-1."""
+    length = len(body) + sum(map(len, rest)) if rest else len(body)
+    return Answer(status, _head(status, length, tuple(headers)), body, rest)
 
 
 @lru_cache(maxsize=1024)

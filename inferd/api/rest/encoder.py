@@ -1,6 +1,6 @@
 """Answers to inference requests, in JSON, binary, or both."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,13 @@ from inferd.http.messages import HttpBody
 
 _Buffer = bytes | memoryview
 _JSON_HEADERS = (("Content-Type", "application/json"),)
+
+#: Larger bodies stay in parts, as to join them would hold the interpreter lock for long.
+_MAX_JOINED_BYTES = 128 * 1024
+#: Smaller parts of a large body are joined.
+_MIN_PART_BYTES = 64 * 1024
+#: How much more memory than its own an output may keep until the client has read it, such as that of its batch.
+_MAX_KEPT = 2
 
 
 def encode(response: Response) -> HttpBody:
@@ -39,13 +46,40 @@ def encode(response: Response) -> HttpBody:
         if form.as_lists and name not in form.raw:
             parts += (b',"data":[', *data_of(name, array), b"]}")
         else:
-            raw = tensors.to_bytes(array)
+            raw = _raw(array)
             parts.append(b',"parameters":{"binary_data_size":%d}}' % len(raw))
             binary.append(raw)
     parts.append(b"]}" if outputs else b',"outputs":[]}')
-    if not binary:
-        return HttpBody(b"".join(parts), _JSON_HEADERS)
-    return HttpBody(b"".join(parts + binary), _binary_headers(sum(map(len, parts))))
+    json_length = sum(map(len, parts))
+    headers = _binary_headers(json_length) if binary else _JSON_HEADERS
+    if json_length + sum(map(len, binary)) <= _MAX_JOINED_BYTES:
+        return HttpBody(b"".join(parts + binary), headers)
+    return HttpBody(b"", headers, rest=tuple(_large(parts + binary)))
+
+
+def _raw(array: NDArray[np.generic]) -> _Buffer:
+    """Return the elements of ``array`` without a copy, unless that would keep much more than these in memory."""
+    raw = tensors.to_bytes(array)
+    if isinstance(raw, memoryview) and isinstance(array.base, np.ndarray) and array.base.nbytes > _MAX_KEPT * len(raw):
+        return bytes(raw)
+    return raw
+
+
+def _large(parts: list[_Buffer]) -> Iterator[_Buffer]:
+    """Yield ``parts`` with the small ones joined."""
+    small: list[_Buffer] = []
+    small_bytes = 0
+    for part in parts:
+        if small and (len(part) >= _MIN_PART_BYTES or small_bytes >= _MIN_PART_BYTES):
+            yield b"".join(small)
+            small, small_bytes = [], 0
+        if len(part) >= _MIN_PART_BYTES:
+            yield part
+        else:
+            small.append(part)
+            small_bytes += len(part)
+    if small:
+        yield b"".join(small)
 
 
 @lru_cache(maxsize=256)

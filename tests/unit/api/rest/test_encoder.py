@@ -105,3 +105,27 @@ def test_digits_survive_being_read_as_a_double(sign):
     read = orjson.loads(bytes(body))["outputs"][0]["data"]
     assert np.float32(read[0]) == number
     assert body.endswith(b"7.038530691851209e-26,0.1]}]}")
+
+
+@pytest.mark.parametrize("form", [RAW, LISTS])
+def test_large_answer_is_in_parts(form):
+    """Its bytes are those of a small one; an output of its own memory is not copied."""
+    outputs = {name: np.full((300, 300), 7, np.int32) for name in ("y", "z")}
+    body, headers = _encode(form, {**outputs, "t": T})
+    whole = b"".join((body, *body.rest))
+    length = int(headers.get("Inference-Header-Content-Length", len(whole)))
+    described = orjson.loads(whole[:length])["outputs"]
+    assert [output["name"] for output in described] == ["y", "z", "t"]
+    if form is LISTS:
+        assert described[1]["data"] == [7] * 90_000
+    else:
+        assert whole[length:].startswith(outputs["y"].tobytes() + outputs["z"].tobytes() + b"\2\0\0\0\xc3\xa9")
+        views = [part for part in body.rest if isinstance(part, memoryview)]
+        assert all(np.shares_memory(view, array) for view, array in zip(views, outputs.values(), strict=True))
+
+
+def test_row_of_a_batch_does_not_keep_the_others():
+    """A slow client would hold their memory."""
+    batch = np.zeros((64, 100_000), np.float32)
+    body, _ = _encode(RAW, {"y": batch[3:4]})
+    assert not any(np.shares_memory(np.frombuffer(part, np.uint8), batch) for part in body.rest)

@@ -1,0 +1,100 @@
+"""Large answers are written in parts, as their clients read them."""
+
+import socket
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from inferd.http.messages import HttpBody
+from tests.integration.test_http_calls import MIB, Running, running
+from tests.load import eventually
+from tests.patience import PATIENCE_S
+
+HEADERS = (("Content-Type", "application/octet-stream"),)
+REQUEST = b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+#: Requests that are served directly, and by aiohttp's tasks.
+BOTH = pytest.mark.parametrize("request_", [REQUEST, REQUEST.replace(b"Host", b"Origin: http://a\r\nHost")])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with running() as made:
+        yield made
+
+
+def ask(server: Running, request: bytes) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", server.http.port), timeout=PATIENCE_S)
+    client.sendall(request)
+    return client
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """Return the body of an answer."""
+    received = bytearray()
+    while b"\r\n\r\n" not in received:
+        received += client.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    while len(body) < length:
+        body += client.recv(1024 * 1024)
+    return bytes(body)
+
+
+@BOTH
+def test_parts_in_their_order(server: Running, request_: bytes) -> None:
+    """As one body; the connection is used again."""
+    array = np.arange(5 * MIB, dtype=np.uint32)
+    with ask(server, request_) as client:
+        for _ in range(2):
+            server.next()[0].reply(HttpBody(b"first", HEADERS, rest=(b"second", array.view(np.uint8).data, b"last")))
+            assert read_answer(client) == b"firstsecond" + array.tobytes() + b"last"
+            client.sendall(request_)
+        server.next()[0].reply(HttpBody(b"small", HEADERS))
+        assert read_answer(client) == b"small"
+
+
+@BOTH
+def test_client_that_does_not_read(server: Running, request_: bytes) -> None:
+    """Hardly any of the answer waits in the server's buffers; the rest comes as the client reads."""
+    part = bytes(range(256)) * 4096
+    with ask(server, request_) as client:
+        server.next()[0].reply(HttpBody(b"", HEADERS, rest=(part,) * 32))
+        (connection,) = server.http._connections.all()
+        eventually(lambda: connection.writing_paused, "the system takes no more")
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() < MIB
+        assert server.server.live_calls == 1
+        assert read_answer(client) == part * 32
+    server.wait_idle()
+
+
+@BOTH
+def test_client_that_leaves(server: Running, request_: bytes) -> None:
+    """Nothing is kept of its call."""
+    with ask(server, request_) as client:
+        server.next()[0].reply(HttpBody(b"", HEADERS, rest=(bytes(32 * MIB),)))
+        client.recv(10)
+    server.wait_idle()
+    eventually(lambda: not server.http.open_connections, "the connection is closed")
+
+
+def test_slow_reader_makes_progress(server: Running) -> None:
+    """What it has read counts, although about as much waits for it at any time."""
+    with ask(server, REQUEST) as client:
+        server.next()[0].reply(HttpBody(b"", HEADERS, rest=(bytes(32 * MIB),)))
+        (connection,) = server.http._connections.all()
+        eventually(lambda: connection.writing_paused, "the system takes no more")
+        written = connection.written_bytes
+        for now in (0.0, 15.0):
+            connection.check(now)
+        left = 24 * MIB
+        while left:
+            left -= len(client.recv(min(left, MIB)))
+        eventually(lambda: connection.writing_paused and connection.written_bytes > written, "more is written")
+        for now in (30.0, 45.0):
+            connection.check(now)
+        left = 8 * MIB - 1024
+        while left:
+            left -= len(client.recv(min(left, MIB)))
+    server.wait_idle()

@@ -213,6 +213,7 @@ class Application:
             file_reload_failures=self._security.failures,
             quota_rejections=self._security.quota_rejections,
             jwks_age_s=self._security.jwks_age_s,
+            http_refused=lambda: {} if self._http is None else self._http.refused(),
             remote=None if self._models.remote is None else self._models.remote.read,
         )
 

@@ -1,7 +1,7 @@
 """Inference over HTTP: the server on ``server.http_port``, whose requests become calls beside those of gRPC."""
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 from aiohttp import web
@@ -9,9 +9,9 @@ from aiohttp import web
 from inferd.addresses import is_loopback
 from inferd.api.rest.routes import ABSENT
 from inferd.config.server import ServerSettings
-from inferd.http.connections import ConnectionLimits
 from inferd.http.cors import CrossOrigin
 from inferd.http.handling import HttpCalls
+from inferd.http.limits import ConnectionLimits
 from inferd.http.messages import Operation
 from inferd.http.router import OperationRouter
 from inferd.http.server import HttpServer
@@ -58,6 +58,10 @@ class HttpInference:
     def address(self) -> str:
         """The address, with the actual port."""
         return f"{self._host}:{self._server.port}"
+
+    def refused(self) -> Mapping[int, int]:
+        """Return the numbers of requests that were refused before they were calls, by status. Any thread."""
+        return self._server.refused
 
     def drain(self) -> None:
         """Accept no more connections, and close each after its answer."""

@@ -4,13 +4,13 @@ import asyncio
 import math
 import random
 import ssl
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import ClientConnectionError, StreamReader, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from inferd.http.errors import BodyError, ErrorAnswer, encoded, status_and_text
+from inferd.http.errors import BodyError, LastResponse, encoded, status_and_text
+from inferd.http.limits import ConnectionLimits
 from inferd.http.peer import Peer
 from inferd.http.progress import Progress
 
@@ -32,37 +32,14 @@ _TLS_LINGER_S = 0.25
 _JITTER = 0.1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConnectionLimits:
-    """What one connection may take, in bytes and seconds.
-
-    ``keep_alive_s`` is the time between two requests, ``header_timeout_s`` that for the head of one, and for the TLS
-    handshake. ``body_timeout_s`` is the time for a body, which must also arrive at ``min_bytes_per_s``, measured over
-    ``stall_s``; an answer must be read as fast. ``linger_s`` is how long a client may take to notice an error. A
-    connection ends after about ``max_age_s``, unless that is 0.
-    """
-
-    max_connections: int = 4096
-    keep_alive_s: float = 75.0
-    max_age_s: float = 0.0
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 60.0
-    min_bytes_per_s: float = 1024.0
-    stall_s: float = 20.0
-    linger_s: float = 2.0
-    max_head_bytes: int = 16 * 1024
-    max_line_bytes: int = 8190
-    max_headers: int = 128
-    #: Reads of what a client sends are at least this far apart; 0: as fast as it sends.
-    gather_s: float = 0.0
-
-
 class Registry(Protocol):
     """What connections tell the server that they belong to."""
 
     limits: ConnectionLimits
-    error: ErrorAnswer
     is_draining: bool
+
+    def refuse(self, status: int, text: str) -> web.Response:
+        """Count what is refused before it is a request for the handler, and return the answer."""
 
     def opened(self, connection: "Connection") -> None:
         """Count a connection, which is idle."""
@@ -253,7 +230,7 @@ class Connection(web.RequestHandler):
 
     def closing_answer(self, status: int, text: str) -> web.Response:
         """Return an answer after which the connection is closed, once the client has had time to read it."""
-        answer = _LastResponse(self, self._registry.error(status, text))
+        answer = LastResponse(self.send_last, self._registry.refuse(status, text))
         answer.force_close()
         return answer
 
@@ -290,7 +267,7 @@ class Connection(web.RequestHandler):
 
     def close_with(self, status: int, text: str) -> None:
         """Answer with an error although there is no complete request, and close the connection."""
-        self.send_last(self._registry.error(status, text)).add_done_callback(lambda _: self.hang_up())
+        self.send_last(self._registry.refuse(status, text)).add_done_callback(lambda _: self.hang_up())
 
     def send_last(self, answer: web.Response, *, head_only: bool = False) -> asyncio.Future[None]:
         """Send ``answer``, and drop what the client still sends: to close at once could lose it. Done when it may end.
@@ -411,20 +388,3 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self._holds = False
             super().resume_reading(resume_parser=False)
-
-
-class _LastResponse(web.Response):
-    """An answer after which the connection is closed."""
-
-    def __init__(self, connection: Connection, answer: web.Response) -> None:
-        super().__init__(body=answer.body, status=answer.status, headers=answer.headers)
-        self._connection = connection
-        self._head_only = False
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Take note of what is answered."""
-        self._head_only = request.method == hdrs.METH_HEAD
-
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002  (of the class)
-        """Send the answer, and wait until the client can have read it."""
-        await self._connection.send_last(self, head_only=self._head_only)

@@ -1,10 +1,10 @@
 """Answers to what is not well-formed HTTP, or may not be served."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
 
 #: Makes the answer to a request that was refused, or that failed, from its status and a text for the caller.
@@ -52,3 +52,20 @@ def encoded(answer: web.Response, *, head_only: bool = False) -> bytes:
     lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in (*answer.headers.items(), *added.items())]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if head_only else body)
+
+
+class LastResponse(web.Response):
+    """An answer after which the connection is closed; ``send`` sends it."""
+
+    def __init__(self, send: Callable[..., Awaitable[None]], answer: web.Response) -> None:
+        super().__init__(body=answer.body, status=answer.status, headers=answer.headers)
+        self._send = send
+        self._head_only = False
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Take note of what is answered."""
+        self._head_only = request.method == hdrs.METH_HEAD
+
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002  (of the class)
+        """Send the answer, and wait until the client can have read it."""
+        await self._send(self, head_only=self._head_only)

@@ -1,26 +1,38 @@
 """All open connections of a server: which to close when there are too many, when it is time, and in a drain."""
 
 import asyncio
+import logging
 import math
 import threading
 from collections.abc import Iterator
 
-from inferd.http.connections import Connection, ConnectionLimits
+from aiohttp import web
+
+from inferd.http.connections import Connection
 from inferd.http.errors import ErrorAnswer
+from inferd.http.limits import ConnectionLimits
 
 #: Connections that are to end are closed when they have been idle for this long: a request may be on its way.
 _LAST_IDLE_S = 1.0
 
 
+#: Statuses with which requests are refused that are not well-formed, too slow, or not for this server.
+REFUSAL_STATUSES = (400, 408, 414, 417, 431, 500, 501, 505)
+
+_log = logging.getLogger(__name__)
+
+
 class OpenConnections:
     """The connections of one server, idle and busy ones in the order in which they became so.
 
-    In the thread of the loop only, except ``count`` and ``drained``.
+    In the thread of the loop only, except ``count``, ``drained`` and ``refused``.
     """
 
     def __init__(self, limits: ConnectionLimits, error: ErrorAnswer) -> None:
         self.limits = limits
-        self.error = error
+        self._error = error
+        #: What was refused before it was a request for the handler, by status.
+        self.refused = dict.fromkeys(REFUSAL_STATUSES, 0)
         self.is_draining = False
         #: Set when the last connection has been closed in a drain.
         self.drained = threading.Event()
@@ -81,6 +93,13 @@ class OpenConnections:
         self._close_idle(now)
 
     # -- called by connections
+
+    def refuse(self, status: int, text: str) -> web.Response:
+        """Count what is refused before it is a request for the handler, and return the answer."""
+        if status in self.refused:
+            self.refused[status] += 1
+        _log.debug("refused a request", extra={"http_status": status, "error": text})
+        return self._error(status, text)
 
     def opened(self, connection: Connection) -> None:
         """Count a connection, whose handshake is complete, and which is idle."""

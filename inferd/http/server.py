@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -14,11 +14,12 @@ from aiohttp import StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from inferd.http.connections import READ_BYTES, Connection, ConnectionLimits
+from inferd.http.connections import READ_BYTES, Connection
 from inferd.http.cors import CrossOrigin
 from inferd.http.direct import DirectConnection, ServeDirectly
 from inferd.http.errors import ErrorAnswer, plain_error
 from inferd.http.expectations import ExpectingRequest
+from inferd.http.limits import ConnectionLimits
 from inferd.http.listener import listen
 from inferd.http.open_connections import OpenConnections
 from inferd.http.pace import Pace
@@ -94,6 +95,11 @@ class HttpServer:
     def open_connections(self) -> int:
         """Number of open connections, those in the TLS handshake included."""
         return self._connections.count
+
+    @property
+    def refused(self) -> Mapping[int, int]:
+        """Numbers of requests that were refused before they reached the handler, by status."""
+        return dict(self._connections.refused)
 
     def start(self) -> None:
         """Listen and serve, or raise `BindError`."""

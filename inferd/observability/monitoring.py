@@ -10,7 +10,8 @@ from urllib.parse import parse_qs
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from inferd.http.connections import Connection, ConnectionLimits
+from inferd.http.connections import Connection
+from inferd.http.limits import ConnectionLimits
 from inferd.http.pace import Pace
 from inferd.http.server import HttpServer
 from inferd.observability.metrics.exposition import render, requested_format

@@ -13,7 +13,7 @@ import yaml
 
 from inferd.api.rest.routes import PATHS
 from inferd.config.settings import Settings
-from inferd.http.connections import ConnectionLimits
+from inferd.http.limits import ConnectionLimits
 from tests.patience import PATIENCE_S
 from tests.server import BIN, ROOT, serving
 

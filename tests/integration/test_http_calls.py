@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from inferd.api.status import StatusTable
-from inferd.http.connections import ConnectionLimits
 from inferd.http.handling import HttpCalls
+from inferd.http.limits import ConnectionLimits
 from inferd.http.messages import HttpBody, HttpMessage, Operation
 from inferd.http.router import OperationRouter
 from inferd.http.server import HttpServer

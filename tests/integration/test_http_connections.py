@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from inferd.http.connections import ConnectionLimits
+from inferd.http.limits import ConnectionLimits
 from inferd.http.server import Handler, HttpServer
 from tests.load import eventually
+from tests.patience import PATIENCE_S
 from tests.raw_http import RawAnswer, answers, connect, read_answer, until_closed
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -125,16 +127,19 @@ def test_expectation_is_met_when_the_body_is_read(serve: Serve) -> None:
         (b"GET /x HTTP/1.1\r\nHost", [408]),
         (HEAD + b"Content-Length: 5\r\n\r\nabcd", [408]),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", [408]),
-        (GET + b"GET /x HTTP/1.1\r\nHo", [200]),
+        (GET + b"GET /x HTTP/1.1\r\nHo", [200, 408]),
+        (b"nonsense\r\n\r\n", [400]),
     ],
 )
 def test_incomplete_requests_end(serve: Serve, sent: bytes, statuses: list[int]) -> None:
-    """With the status that says so, if there was a part of a request."""
-    server = serve(header_timeout_s=0.1, body_timeout_s=0.1, keep_alive_s=0.3, linger_s=0.1)
+    """With the status that says so, if there was a part of a request; these are counted."""
+    keep_alive_s = PATIENCE_S if sent else 0.3
+    server = serve(header_timeout_s=0.1, body_timeout_s=0.1, keep_alive_s=keep_alive_s, linger_s=0.1)
     with connect(server.port) as connection:
         connection.sendall(sent)
         assert [answer.status for answer in answers(until_closed(connection))] == statuses
     eventually(lambda: server.open_connections == 0, "its place is free")
+    assert {status: count for status, count in server.refused.items() if count} == Counter({*statuses} - {200})
 
 
 def test_idle_connections_end(serve: Serve) -> None:

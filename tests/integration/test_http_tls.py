@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from inferd.config.security import TlsSettings
-from inferd.http.connections import Connection, ConnectionLimits
+from inferd.http.connections import Connection
+from inferd.http.limits import ConnectionLimits
 from inferd.http.server import HttpServer
 from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair

@@ -8,7 +8,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inferd.http.connections import ConnectionLimits
+from inferd.http.limits import ConnectionLimits
 from inferd.http.server import HttpServer
 from tests.raw_http import RawAnswer, answers, connect, until_closed
 

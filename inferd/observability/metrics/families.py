@@ -100,6 +100,8 @@ class MetricSources:
     """By the limit that was exceeded."""
     jwks_age_s: Callable[[], float | None]
     """Time since the keys of the issuer were fetched; None if they do not come from a URL."""
+    http_refused: Callable[[], Mapping[int, int]]
+    """By status; empty without HTTP."""
     remote: Callable[[], RemoteCount] | None = None
     """Of models in remote storage, if there are any."""
 
@@ -204,6 +206,16 @@ def usage_families(usage: ServerUsage) -> Iterator[Metric]:
     for reason, count in usage.rejected.items():
         rejected.add_metric((reason,), count)
     yield rejected
+
+
+def http_families(refused: Mapping[int, int]) -> Iterator[Metric]:
+    """What came over HTTP and was no call."""
+    family = CounterMetricFamily(
+        "inferd_http_refused", "Requests over HTTP refused before they were calls", labels=("status",)
+    )
+    for status, count in refused.items():
+        family.add_metric((str(status),), count)
+    yield family
 
 
 def _stages(models: Mapping[ModelLabels, ModelCounts]) -> Metric:

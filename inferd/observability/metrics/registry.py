@@ -16,6 +16,7 @@ from inferd.observability.metrics.families import (
     certificate_families,
     file_families,
     gpu_families,
+    http_families,
     load_families,
     model_families,
     request_families,
@@ -133,6 +134,7 @@ def _of_sources(sources: MetricSources, samples: Collection[ModelSample]) -> Ite
     yield from certificate_families(sources.certificate_expiry(), sources.certificate_lifetimes_s())
     yield from file_families(sources.file_reload_failures())
     yield from caller_families(sources.quota_rejections(), sources.jwks_age_s())
+    yield from http_families(sources.http_refused())
     if sources.remote is not None:
         yield from remote_families(sources.remote())
     yield GaugeMetricFamily("inferd_inflight_requests", "Open RPCs", value=sources.inflight_requests())

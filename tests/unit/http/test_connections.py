@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from inferd.http.connections import Connection, ConnectionLimits
+from inferd.http.connections import Connection
 from inferd.http.errors import plain_error
+from inferd.http.limits import ConnectionLimits
 from inferd.http.open_connections import OpenConnections
 from inferd.http.server import _AiohttpServer
 

@@ -87,6 +87,7 @@ def sources(*models: ModelSample) -> MetricSources:
         spans_dropped=lambda: 7,
         quota_rejections=lambda: {"requests_per_s": 2, "rows_per_s": 0},
         jwks_age_s=lambda: 12.5,
+        http_refused=lambda: {400: 2, 408: 0},
         remote=lambda: RemoteCount(
             downloaded_bytes=1000,
             pending_bytes=20,

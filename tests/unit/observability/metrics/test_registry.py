@@ -30,7 +30,7 @@ NAMES = {
     *("inferd_model_instances_under_load", "inferd_instance_changes_total"),
     *("inferd_runs_terminated_total", "inferd_stuck_threads"),
     *("inferd_message_bytes", "inferd_request_memory_bytes", "inferd_request_memory_limit_bytes"),
-    "inferd_calls_refused_total",
+    *("inferd_calls_refused_total", "inferd_http_refused_total"),
     *("inferd_remote_downloaded_bytes_total", "inferd_remote_pending_bytes", "inferd_remote_cache_bytes"),
     *("inferd_remote_files_total", "inferd_remote_listings_total"),
     *("inferd_model_memory_bytes", "inferd_gpu_utilization_ratio", "inferd_gpu_memory_used_bytes"),

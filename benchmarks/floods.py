@@ -1,9 +1,9 @@
 """A flood over one protocol, and another caller of another model over the other one.
 
 The caller has a token of its own and asks `digits` at random or even times, a fraction of what the server can do. The
-flood is a closed loop that takes all that the server gives. The server has one core; both loads have the other, where
-the caller goes first. The caller's latencies beside the flood are compared with those alone, and with those beside the
-same flood over the caller's own protocol.
+flood is a closed loop that takes all that the server gives. The server has one core, or all with ``--unpinned``; both
+loads have one, where the caller goes first. The caller's latencies beside the flood are compared with those alone, and
+with those beside the same flood over the caller's own protocol.
 """
 
 import http.client
@@ -197,7 +197,7 @@ def _sample(flood: str, flood_by: str, caller_by: str, port: int) -> Sample:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[int]:
+def _server(folder: Path, placement: Placement) -> Iterator[int]:
     """Serve both models with tokens; yields the port of gRPC, and HTTP is on the next."""
     models = folder / "models"
     models.mkdir()
@@ -211,7 +211,7 @@ def _server(folder: Path) -> Iterator[int]:
     command = [str(models) if each == str(MODELS["small"].folder) else each for each in launch.command]
     command += ["--set", f"security.tokens_file={folder}/tokens.yaml"]
     command += ["--set", f"security.policy_file={folder}/policy.yaml"]
-    with Server([*Placement.PINNED.server, *command], launch.environment, folder) as server:
+    with Server([*placement.server, *command], launch.environment, folder) as server:
         digits = MODELS["digits"]
         headers, body = http_wires.request_of(digits.rows()[0], binary=True)
         headers |= _authorization("caller")
@@ -222,14 +222,16 @@ def _server(folder: Path) -> Iterator[int]:
 def main() -> None:
     """Measure, print, and write the results."""
     parser = options.parser(__doc__, "floods")
+    parser.add_argument("--unpinned", action="store_true", help="the server may use all cores")
     chosen = parser.parse_args()
+    placement = Placement.UNPINNED if chosen.unpinned else Placement.PINNED
     console, samples = report.console(), list[Sample]()
-    # Before the flood, at the load's core.
-    os.sched_setaffinity(0, {Placement.PINNED.load_core or 0})
-    os.nice(-10)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        with _server(folder) as port:
+        with _server(folder, placement) as port:
+            # Only now, as the server would inherit it.
+            os.sched_setaffinity(0, {Placement.PINNED.load_core or 0})
+            os.nice(-10)
             # The first requests take longer.
             for by in _CALLERS:
                 _sample("none", "", by, port)

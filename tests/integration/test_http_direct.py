@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from inferd.http.messages import HttpBody
+from inferd.http.server import Handler
 from tests.integration.test_http_calls import JSON, Running, running
 from tests.load import eventually
 from tests.patience import PATIENCE_S
@@ -33,7 +34,7 @@ def client(server: Running) -> Iterator[socket.socket]:
 def slowly(server: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of requests that are served by aiohttp's tasks."""
     paths: list[str] = []
-    handle = server.http._handler
+    handle: Handler = server.http._handler
 
     async def noted(request: web.BaseRequest) -> web.StreamResponse:
         paths.append(request.raw_path)

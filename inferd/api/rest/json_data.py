@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from inferd.api import tensors
 from inferd.api.oip.parameters import type_name
+from inferd.api.rest.json_text import reason_of
 from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
@@ -23,6 +24,8 @@ _SPACES[list(b" \t\r\n")] = True
 _CHANGES = np.zeros(256, np.int8)
 _CHANGES[ord("[")] = 1
 _CHANGES[ord("]")] = -1
+#: Integers of at least this size are not parsed as such.
+_LEAST_BEYOND = 2.0**63
 _OPEN, _CLOSE, _COMMA, _SPACE, _OTHER = b"[], 0"
 
 
@@ -89,10 +92,11 @@ def _values_of(name: str, shape: Sequence[int], text: memoryview, array: Array) 
 
 
 def _parsed(name: str, text: bytes) -> list[Any]:
+    whole = b"[%b]" % text
     try:
-        values: list[Any] = orjson.loads(b"[%b]" % text)
+        values: list[Any] = orjson.loads(whole)
     except orjson.JSONDecodeError as error:
-        raise _not_json(name, error.msg) from None
+        raise _not_json(name, reason_of(whole, error)) from None
     return values
 
 
@@ -175,5 +179,8 @@ def _elements(name: str, datatype: DataType, values: list[Any], first: int) -> t
 def _expect(name: str, expected: str, values: list[Any], kinds: set[type], allowed: set[type], first: int) -> None:
     if not kinds <= allowed:
         position = next(position for position, value in enumerate(values) if type(value) not in allowed)
-        msg = f"expected {expected}, got {type_name(values[position])} as element {first + position}"
+        value = values[position]
+        # Integers beyond 64 bits are parsed to these.
+        got = "one beyond 64 bits" if type(value) is float and abs(value) >= _LEAST_BEYOND else type_name(value)
+        msg = f"expected {expected}, got {got} as element {first + position}"
         raise tensors.invalid(name, msg)

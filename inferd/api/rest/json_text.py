@@ -34,15 +34,20 @@ def read_object(text: bytes | memoryview) -> dict[str, Any]:
 
 
 def _explain(text: bytes, error: orjson.JSONDecodeError) -> str:
-    """Return what is wrong with ``text``, with its place and a hint where one is known."""
+    reason = "it is empty" if not text.strip() else reason_of(text, error)
+    return f"the body is not valid JSON: {reason} (byte {_position(text, error)})"
+
+
+def reason_of(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return what is wrong with ``text``, with a hint where one is known."""
+    if text.startswith(_NO_NUMBERS, _position(text, error)):
+        return 'JSON has no NaN and no Infinity: send the strings "NaN", "Infinity" or "-Infinity", or binary data'
+    return error.msg
+
+
+def _position(text: bytes, error: orjson.JSONDecodeError) -> int:
     # The parser counts characters.
-    position = len(text.decode(errors="replace")[: error.pos].encode())
-    reason = error.msg
-    if not text.strip():
-        reason = "it is empty"
-    elif text.startswith(_NO_NUMBERS, position):
-        reason = 'JSON has no NaN and no Infinity: send the strings "NaN", "Infinity" or "-Infinity", or binary data'
-    return f"the body is not valid JSON: {reason} (byte {position})"
+    return len(text.decode(errors="replace")[: error.pos].encode())
 
 
 def end_of_object(text: bytes) -> int | None:

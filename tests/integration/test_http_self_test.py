@@ -1,6 +1,7 @@
 """The test of the installed aiohttp, with it and with one that behaves differently."""
 
 import pytest
+from aiohttp import web
 
 from inferd.http import self_test
 from inferd.http.connections import Connection
@@ -20,5 +21,20 @@ def test_detects_a_parser_that_hides_malformed_bodies(monkeypatch: pytest.Monkey
     """A request would wait for its body until its time is over."""
     monkeypatch.setattr(self_test, "_TIMEOUT_S", 0.2)
     monkeypatch.setattr(Connection, "_note_malformed", lambda self, body: None)
+    with pytest.raises(self_test.IncompatibleAiohttpError, match="self-test"):
+        self_test.check_aiohttp()
+
+
+def test_detects_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names it, and the versions that have it."""
+    monkeypatch.delattr(web.RequestHandler, "_process_keepalive")
+    with pytest.raises(self_test.IncompatibleAiohttpError, match=r"3\.14.*lacks RequestHandler\._process_keepalive"):
+        self_test.check_aiohttp()
+
+
+def test_detects_that_answers_are_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next request of a connection would wait for ever."""
+    monkeypatch.setattr(self_test, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(Connection, "log_access", lambda *_: None)
     with pytest.raises(self_test.IncompatibleAiohttpError, match="self-test"):
         self_test.check_aiohttp()

@@ -73,6 +73,9 @@ async def check_forms(client):
             answers.append(result.as_numpy("y"))
     assert {answer.tobytes() for answer in answers} == {(2 * x + 1).tobytes()}
     assert {(answer.dtype, answer.shape) for answer in answers} == {(np.dtype(np.float32), (2, 3))}
+    no_numbers = np.array([[np.nan, np.inf, -np.inf]], np.float32)
+    result = await client.infer("linear", [_input("x", no_numbers, "FP32", binary=False)], outputs=[_json_output("y")])
+    np.testing.assert_array_equal(result.as_numpy("y"), no_numbers)
 
 
 def _json_output(name):

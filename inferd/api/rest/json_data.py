@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inferd.api import tensors
 from inferd.api.oip.parameters import type_name
-from inferd.api.rest.json_text import reason_of
+from inferd.api.rest.json_text import load
 from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
@@ -92,11 +92,10 @@ def _values_of(name: str, shape: Sequence[int], text: memoryview, array: Array) 
 
 
 def _parsed(name: str, text: bytes) -> list[Any]:
-    whole = b"[%b]" % text
     try:
-        values: list[Any] = orjson.loads(whole)
+        values: list[Any] = load(b"[%b]" % text)
     except orjson.JSONDecodeError as error:
-        raise _not_json(name, reason_of(whole, error)) from None
+        raise _not_json(name, error.msg) from None
     return values
 
 

@@ -170,7 +170,7 @@ def test_head_in_pieces_after_a_long_body(serve: Serve) -> None:
         assert read_answer(connection).status == 200
         connection.sendall(GET[:10])
         for _ in range(2):
-            # The server reads all connections by turns.
+            # The server reads all connections in turn.
             other.sendall(GET)
             assert read_answer(other).status == 200
         connection.sendall(GET[10:])

@@ -33,7 +33,7 @@ def test_detects_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_detects_that_answers_are_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next request of a connection would wait for ever."""
+    """The next request of a connection would wait forever."""
     monkeypatch.setattr(self_test, "_TIMEOUT_S", 0.2)
     monkeypatch.setattr(Connection, "log_access", lambda *_: None)
     with pytest.raises(self_test.IncompatibleAiohttpError, match="self-test"):

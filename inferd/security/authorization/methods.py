@@ -95,7 +95,7 @@ _KINDS = {
         "GET /",
         "GET /page/files/{file}",
     ),
-    # Requests of HTTP that no operation serves: whoever has a credential is told so.
+    # Requests of HTTP that no operation serves: every caller with a credential is told so.
     MethodKind.NOTHING: ("unknown",),
 }
 

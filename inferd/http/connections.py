@@ -292,6 +292,12 @@ class Connection(web.RequestHandler):
         self._lingering.add_done_callback(lambda _: timer.cancel())
         return self._lingering
 
+    def give_up_body(self) -> None:
+        """Wait no longer for the rest of a request, as the server stops."""
+        body = self.body
+        if body is not None and not self._is_answered and not body.is_eof() and body.exception() is None:
+            body.set_exception(BodyError(503, "the server stopped before the request was complete"))
+
     def hang_up(self) -> None:
         """Close the connection at once, whatever is in progress."""
         self.force_close()

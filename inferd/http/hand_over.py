@@ -78,7 +78,10 @@ class HandOver:
         with self._lock:
             if not self._is_closed:
                 self._is_closed = not self._sent
-            return self._is_closed
+        if self._is_closed and self._answered:
+            # The poll loop takes no further step, in which it would be done.
+            self._wake()
+        return self._is_closed
 
     def _send_late(self) -> None:
         self._is_late = False

@@ -52,6 +52,11 @@ class OpenConnections:
         """Return all connections whose handshake is complete."""
         return [*self._new, *self._idle, *self._busy]
 
+    @property
+    def are_idle(self) -> bool:
+        """Whether none of them has a request."""
+        return not self._busy
+
     def begin_handshake(self, task: asyncio.Task[None], now: float, limit: int) -> None:
         """Count a connection in its handshake; above ``limit`` the oldest of them is closed."""
         if len(self._handshakes) >= limit:

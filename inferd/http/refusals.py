@@ -74,6 +74,8 @@ def invalid_header(field: str, text: str) -> Refusal:
 
 def unreadable(status: int, text: str) -> Refusal:
     """Refuse a request whose body could not be read to its end."""
+    if status == DRAINING.status:
+        return DRAINING
     code = grpc.StatusCode.DEADLINE_EXCEEDED if status == 408 else grpc.StatusCode.INVALID_ARGUMENT
     reason = "MESSAGE_TIMEOUT" if status == 408 else "INVALID_BODY"
     return Refusal(status=status, code=code, reason=reason, text=text)

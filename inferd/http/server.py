@@ -37,6 +37,8 @@ _MAX_CHECK_INTERVAL_S = 1.0
 _MAX_HANDSHAKES = 128
 #: Instead of the versions of Python and aiohttp.
 _SERVER = "inferd"
+#: Time to send the answers that are there when the server stops.
+_LAST_ANSWERS_S = 0.25
 #: Time for a connection's end of TLS.
 _TLS_END_S = 2.0
 
@@ -148,10 +150,20 @@ class HttpServer:
             await self._stopping.wait()
             self._accepting.cancel()
             checking.cancel()
+        await self._finish()
         for connection in self._connections.all():
             connection.hang_up()
         # Their handlers see that the client is gone.
         await asyncio.sleep(0)
+
+    async def _finish(self) -> None:
+        """Let the last answers go out."""
+        connections, loop = self._connections, asyncio.get_running_loop()
+        for connection in connections.all():
+            connection.give_up_body()
+        ends_at = loop.time() + _LAST_ANSWERS_S
+        while not connections.are_idle and loop.time() < ends_at:
+            await asyncio.sleep(_LAST_ANSWERS_S / 50)
 
     async def _accept(self, listener: socket.socket, server: "_AiohttpServer") -> None:
         # Created here, because it measures the thread that creates it.

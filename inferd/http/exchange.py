@@ -90,12 +90,14 @@ class Exchange:
         """End the call, as its caller is gone."""
         if self.call is not None:
             self.call.terminate(CANCELLED)
-            self.call.release()
+            self.release()
 
     def release(self) -> None:
         """Let the call live no longer, as its answer is written."""
         if self.call is not None:
             self.call.release()
+        # Both have each other, and the garbage collector is rare: bodies would fill the memory until then.
+        self.call = self.message = None
 
     # -- in any thread
 

@@ -16,7 +16,7 @@ from inferd.http.errors import BodyError
 from inferd.http.exchange import BodyNotWantedError, Exchange
 from inferd.http.hand_over import HandOver
 from inferd.http.messages import HttpMessage, Router
-from inferd.http.refusals import DRAINING, GONE, too_large, unreadable
+from inferd.http.refusals import DRAINING, GONE, Refusal, too_large, unreadable
 from inferd.http.requests import head_of, head_of_message
 from inferd.http.responses import ExchangeResponse
 from inferd.rpc import Server
@@ -158,19 +158,26 @@ async def _read(exchange: Exchange, request: web.BaseRequest) -> None:
         if head.length != 0:
             exchange.reading = request.content
             body = await _body(exchange.reading, head.operation.max_body_bytes)
-    except BodyError as error:
-        head.refusal = unreadable(error.status, str(error))
-    except web.RequestPayloadError:
-        head.refusal = unreadable(400, "the body of the request is malformed")
-    except _TooLargeError as error:
-        head.refusal = too_large(error.limit, None)
-    except BodyNotWantedError:
-        # The call has ended, and its answer is there.
-        return
+    except (BodyError, web.RequestPayloadError, BodyNotWantedError, _TooLargeError) as error:
+        # The stream keeps it, and with its traceback what was read.
+        error.with_traceback(None)
+        head.refusal = _refusal_for(error)
     else:
         exchange.message = HttpMessage(body, head.path, head.json_length, head.query)
     finally:
         exchange.reading = None
+
+
+def _refusal_for(error: Exception) -> Refusal | None:
+    """Return the refusal of a request whose body cannot be read; None if its call has ended, and has an answer."""
+    match error:
+        case BodyError():
+            return unreadable(error.status, str(error))
+        case _TooLargeError():
+            return too_large(error.limit, None)
+        case BodyNotWantedError():
+            return None
+    return unreadable(400, "the body of the request is malformed")
 
 
 async def _body(content: StreamReader, limit: int) -> bytes | bytearray:

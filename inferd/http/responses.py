@@ -78,6 +78,8 @@ class ExchangeResponse(web.StreamResponse):
             self._eof_sent = True
             self._request = None
             self._written(self._exchange)
+            # aiohttp keeps this until the next request of the connection.
+            del self._exchange, self._answer
 
     def _head(self, request: web.BaseRequest) -> bytes:
         pieces = [self._answer.head, _date(int(time.time()))]

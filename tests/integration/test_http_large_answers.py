@@ -1,6 +1,7 @@
 """Large answers are written in parts, as their clients read them."""
 
 import socket
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -77,6 +78,21 @@ def test_client_that_leaves(server: Running, request_: bytes) -> None:
         client.recv(10)
     server.wait_idle()
     eventually(lambda: not server.http.open_connections, "the connection is closed")
+
+
+@BOTH
+def test_nothing_is_kept_for_an_idle_connection(server: Running, request_: bytes) -> None:
+    """Many of them would hold much."""
+    array = np.zeros(MIB, np.uint8)
+    kept = weakref.ref(array)
+    with ask(server, request_) as client:
+        server.next()[0].reply(HttpBody(b"", HEADERS, rest=(array.view(np.uint8).data,)))
+        del array
+        assert read_answer(client) == bytes(MIB)
+        server.wait_idle()
+        while not server.ends.ended.empty():
+            server.ends.ended.get()
+        eventually(lambda: kept() is None, "the answer is free")
 
 
 def test_slow_reader_makes_progress(server: Running) -> None:

@@ -13,12 +13,15 @@ from inferd.http.errors import BodyError, LastResponse, encoded, status_and_text
 from inferd.http.limits import ConnectionLimits
 from inferd.http.peer import Peer
 from inferd.http.progress import Progress
+from inferd.http.tls_reads import limit_tls_reads
 
 #: Bytes beyond the body that its encoding in chunks may take, in addition to once more the size of the body.
 _MAX_CHUNK_OVERHEAD_BYTES = 16 * 1024
 #: What the system is asked for at a time, and what waits of a body until it is read: asyncio's 256 KiB would be a
 #: gigabyte for all connections.
 READ_BYTES = 64 * 1024
+#: The same over TLS, where asyncio keeps that much for each connection.
+_TLS_READ_BYTES = 32 * 1024
 #: The same once the body is being read.
 _BODY_READ_BYTES = 256 * 1024
 
@@ -120,6 +123,7 @@ class Connection(web.RequestHandler):
         encryption: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if encryption is not None:
             self.peer = Peer(encryption)
+            limit_tls_reads(transport, _TLS_READ_BYTES)
             self.ends_at = min(self.ends_at, self._loop.time() + self.peer.valid_for_s)
             if self.peer.valid_for_s <= 0 and encryption.context.verify_mode is ssl.CERT_REQUIRED:
                 transport.abort()  # type: ignore[attr-defined]  # of asyncio.Transport

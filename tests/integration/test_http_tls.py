@@ -188,3 +188,14 @@ def test_plain_http(serve: Serve, tmp_path: Path, authority: Authority) -> None:
         connection.sendall(GET)
         assert not until_closed(connection).startswith(b"HTTP")
     assert ask(server, trusting(authority, tmp_path)).status == 200
+
+
+def test_memory_of_a_connection(serve: Serve, tmp_path: Path, authority: Authority) -> None:
+    """Its buffer for what comes is small, as there may be thousands; bodies of any size arrive all the same."""
+    server = serve(loaded(tmp_path, authority.issue(*LOCAL_NAMES)))
+    with trusting(authority, tmp_path).wrap_socket(connect(server.port), server_hostname="localhost") as connection:
+        body = bytes(range(256)) * 4096
+        connection.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert read_answer(connection).status == 200
+        (transport,) = (each.transport for each in server._connections.all())
+        assert len(transport._ssl_protocol.get_buffer(-1)) == 32 * 1024  # type: ignore[union-attr]

@@ -21,7 +21,8 @@ from inferd.http.requests import head_of, head_of_message
 from inferd.http.responses import ExchangeResponse
 from inferd.rpc import Server
 
-#: Larger bodies are read only when the interceptors have accepted the call, so that strangers cannot make us hold them.
+#: Larger bodies are read only when the interceptors have accepted the call, so that unauthenticated callers cannot make
+#: us hold them.
 _SMALL_BODY_BYTES = 64 * 1024
 
 

@@ -263,7 +263,7 @@ def test_bodies(shared: Running, size: int, in_chunks: bool) -> None:
     shared.wait_idle()
 
 
-def test_large_body_of_stranger_is_not_read(shared: Running) -> None:
+def test_large_body_of_unauthenticated_caller_is_not_read(shared: Running) -> None:
     """A rejected caller hears of it before it has sent the body."""
     with socket.create_connection(("127.0.0.1", shared.http.port), timeout=PATIENCE_S) as caller:
         caller.sendall(b"POST /held HTTP/1.1\r\nHost: x\r\nX-Reject: 1\r\nContent-Length: 1000000\r\n\r\n")

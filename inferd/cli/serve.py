@@ -122,7 +122,7 @@ def serve(
     tritonserver's flags for models and ports have the same names here.
     """
     is_strict = parse_bool("--strict-readiness", strict_readiness)
-    flags = {
+    own = {
         "server.host": host,
         "server.grpc_port": grpc_port,
         "server.http_port": http_port,
@@ -135,8 +135,9 @@ def serve(
         "repository.config_name": model_config_name,
         "repository.readiness": None if is_strict is None else _READINESS[is_strict],
         "repository.exit_on_error": parse_bool("--exit-on-error", exit_on_error),
-        **parse_assignments(settings or ()),
     }
+    given = {name: value for name, value in own.items() if value is not None}
+    flags = {**given, **parse_assignments(settings or ())}
 
     share_one_heap()
     load = partial(_load, config, flags)

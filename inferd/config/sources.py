@@ -66,13 +66,12 @@ class Source(Protocol):
 
 
 class FlagSource:
-    """Values from the command line by dotted name; None means not given."""
+    """Values from the command line by dotted name, of flags that were given."""
 
     def __init__(self, flags: Mapping[str, object]) -> None:
         self.values: dict[str, Any] = {}
         for name, value in flags.items():
-            if value is not None:
-                _put(self.values, tuple(name.split(".")), value)
+            _put(self.values, tuple(name.split(".")), value)
 
     def where(self, path: SettingPath) -> str:
         """Return the flag."""

@@ -27,9 +27,10 @@ def test_precedence_of_flags_environment_and_file(load: Load) -> None:
     assert (settings.server.grpc_port, settings.server.metrics_port, settings.server.host) == (5, 4, "from-file")
 
 
-def test_flags_not_given_set_nothing(load: Load) -> None:
-    """None is a flag that is not on the command line."""
-    assert load("server: {grpc_port: 7}", {"server.grpc_port": None}).server.grpc_port == 7
+def test_null_of_a_flag_is_a_value(load: Load) -> None:
+    """It switches off what is on by default."""
+    assert load("server: {http_port: 7}", {"server.http_port": None}).server.http_port is None
+    assert load(flags={"server.http_port": None}).server.http_port is None
 
 
 def test_environment_names_the_file(load: Load, tmp_path: Path) -> None:

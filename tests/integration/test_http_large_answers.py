@@ -30,16 +30,22 @@ def ask(server: Running, request: bytes) -> socket.socket:
     return client
 
 
+def read(client: socket.socket, size: int) -> bytes:
+    """Return the next ``size`` bytes."""
+    received = bytearray()
+    while len(received) < size:
+        piece = client.recv(min(size - len(received), MIB))
+        assert piece, "the connection was closed"
+        received += piece
+    return bytes(received)
+
+
 def read_answer(client: socket.socket) -> bytes:
     """Return the body of an answer."""
-    received = bytearray()
-    while b"\r\n\r\n" not in received:
-        received += client.recv(65536)
-    head, _, body = received.partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
-    while len(body) < length:
-        body += client.recv(1024 * 1024)
-    return bytes(body)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += read(client, 1)
+    return read(client, int(head.lower().partition(b"content-length: ")[2].split()[0]))
 
 
 @BOTH
@@ -104,13 +110,9 @@ def test_slow_reader_makes_progress(server: Running) -> None:
         written = connection.written_bytes
         for now in (0.0, 15.0):
             connection.check(now)
-        left = 24 * MIB
-        while left:
-            left -= len(client.recv(min(left, MIB)))
+        read(client, 24 * MIB)
         eventually(lambda: connection.writing_paused and connection.written_bytes > written, "more is written")
         for now in (30.0, 45.0):
             connection.check(now)
-        left = 8 * MIB - 1024
-        while left:
-            left -= len(client.recv(min(left, MIB)))
+        read(client, 8 * MIB)
     server.wait_idle()

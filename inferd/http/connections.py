@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from inferd.http.errors import BodyError, LastResponse, encoded, status_and_text
 from inferd.http.limits import ConnectionLimits
 from inferd.http.peer import Peer
-from inferd.http.progress import Progress
+from inferd.http.progress import Incoming, Progress
 from inferd.http.tls_reads import limit_tls_reads
 
 #: Bytes beyond the body that its encoding in chunks may take, in addition to once more the size of the body.
@@ -65,13 +65,10 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
-        "_before",
         "_holds",
+        "_incoming",
         "_is_answered",
         "_lingering",
-        "_may_hold_part",
-        "_reading",
-        "_received",
         "_registry",
         "_wire",
         "_writing",
@@ -95,15 +92,11 @@ class Connection(web.RequestHandler):
         self.handshake = handshake
         self._registry = registry
         self.peer = Peer(None)
-        #: Bytes of the head or, if there is one, of the body.
-        self._received = 0
-        #: Bytes of reads before these, which ended the last request and may have part of the next head.
-        self._before = 0
-        self._may_hold_part = False
+        self._incoming = Incoming()
         self._holds = False
         self._is_answered = False
         self._lingering: asyncio.Future[None] | None = None
-        self._reading, self._writing = Progress(), Progress()
+        self._writing = Progress()
         #: Those of answers that are written bit by bit.
         self.written_bytes = 0
         #: The transport until the connection is lost; aiohttp forgets its own when it closes that, which may take time.
@@ -155,7 +148,7 @@ class Connection(web.RequestHandler):
         elif body is None:
             self._count_head(len(data))
             self._parse_head(data)
-            if self._received > self._registry.limits.max_head_bytes:
+            if self._incoming.received > self._registry.limits.max_head_bytes:
                 # Once aiohttp has taken a complete head, which was in these bytes.
                 self._loop.call_soon(self._check_head)
         else:
@@ -183,10 +176,10 @@ class Connection(web.RequestHandler):
         """Take note that the head of a request is complete."""
         self.body = body
         self.began_at = self._loop.time()
-        self._before, self._received = self._received, 0
-        self._may_hold_part = True
+        self._incoming.before, self._incoming.received = self._incoming.received, 0
+        self._incoming.may_hold_part = True
         self._is_answered = False
-        self._reading.reset()
+        self._incoming.progress.reset()
         self._writing.reset()
         self._registry.became_busy(self)
         self._note_malformed(body)
@@ -205,7 +198,7 @@ class Connection(web.RequestHandler):
     @property
     def head_bytes(self) -> int:
         """What the head of this request has at most."""
-        return self._before + self._received
+        return self._incoming.before + self._incoming.received
 
     @property
     def is_ending(self) -> bool:
@@ -266,7 +259,7 @@ class Connection(web.RequestHandler):
             return
         if self.body is not None:
             self._check_body(self.body, now)
-        elif now - self.began_at > limits.header_timeout_s and (self._received or self._holds_part()):
+        elif now - self.began_at > limits.header_timeout_s and (self._incoming.received or self._holds_part()):
             self.close_with(408, "the head of the request did not arrive in time")
 
     def close_with(self, status: int, text: str) -> None:
@@ -318,8 +311,8 @@ class Connection(web.RequestHandler):
             return
         late = now - self.began_at > limits.body_timeout_s
         # A full buffer is not the client's fault.
-        slow = transport.is_reading() and self._reading.is_stalled(
-            self._received, now, limits.min_bytes_per_s, limits.stall_s
+        slow = transport.is_reading() and self._incoming.progress.is_stalled(
+            self._incoming.received, now, limits.min_bytes_per_s, limits.stall_s
         )
         if late or slow:
             body.set_exception(BodyError(408, "the body of the request did not arrive in time"))
@@ -329,12 +322,12 @@ class Connection(web.RequestHandler):
             self.transport.max_size = size  # type: ignore[attr-defined]  # of asyncio's, which reads that much
 
     def _count_head(self, size: int) -> None:
-        if not self._received:
+        if not self._incoming.received:
             self.began_at = self._loop.time()
-        self._received += size
+        self._incoming.received += size
 
     def _check_head(self) -> None:
-        if self.body is None and self._received > self._registry.limits.max_head_bytes:
+        if self.body is None and self._incoming.received > self._registry.limits.max_head_bytes:
             self.close_with(431, "the head of the request is too large")
 
     def _holds_part(self) -> bool:
@@ -342,23 +335,23 @@ class Connection(web.RequestHandler):
 
         The parser tells only if that head is ended, after which it is of no use any more, and what it says is dropped.
         """
-        if not self._may_hold_part or self._parser is None or self._messages:
+        if not self._incoming.may_hold_part or self._parser is None or self._messages:
             return False
-        self._may_hold_part = False
+        self._incoming.may_hold_part = False
         try:
             return bool(self._parser.feed_data(b"\r\n\r\n")[0])
         except HttpProcessingError:
             return True
 
     def _count_body(self, body: StreamReader, size: int) -> None:
-        self._received += size
+        self._incoming.received += size
         if body.is_eof():
             # The client sends the next request before it has the answer.
-            self._before += size
+            self._incoming.before += size
             self._hold()
             return
-        self._before = size
-        if self._received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + _BODY_READ_BYTES:
+        self._incoming.before = size
+        if self._incoming.received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + _BODY_READ_BYTES:
             body.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
 
     def _note_malformed(self, body: StreamReader) -> None:
@@ -373,7 +366,7 @@ class Connection(web.RequestHandler):
 
     def _become_idle(self) -> None:
         self.body = None
-        self._received = 0
+        self._incoming.received = 0
         self.began_at = self._loop.time()
         self._read_at_once(READ_BYTES)
         self._registry.became_idle(self)

@@ -20,3 +20,19 @@ class Progress:
             self._amount, self._since = amount, now
             return False
         return now - self._since >= within_s
+
+
+class Incoming:
+    """What a client sends: ``received`` bytes of a head or, if a request has begun, of its body.
+
+    ``before`` has those of reads before these, which ended the last request; they ``may_hold_part`` of the next head.
+    """
+
+    __slots__ = ("before", "may_hold_part", "progress", "received")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.before = 0
+        self.may_hold_part = False
+        #: Of a body.
+        self.progress = Progress()

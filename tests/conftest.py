@@ -24,3 +24,16 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 
 # If Python may not write compiled modules, the many processes of tests would each compile them again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+#: Longer values do not name a case.
+_LONGEST_NAME = 60
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name cases with binary or long bytes by their argument.
+
+    What is compressed or random differs between the processes that collect the tests, which must find the same names.
+    """
+    if isinstance(val, bytes) and (len(val) > _LONGEST_NAME or not val.isascii() or not val.decode().isprintable()):
+        return argname
+    return None

@@ -58,7 +58,7 @@ def token_entry(name: str, token: str, expires: datetime | None = None) -> str:
     return format_entry(StoredToken(name=name, sha256=hash_token(token), expires=expires))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("secured")
     for name in ("digits", "secret-model"):
@@ -80,9 +80,12 @@ def authority() -> Authority:
     return Authority()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def secured(folder: Path, issuer: Issuer) -> Iterator[Secured]:
-    """A server that accepts bearer tokens and JSON Web Tokens, without TLS."""
+    """A server that accepts bearer tokens and JSON Web Tokens, without TLS.
+
+    One for each file of tests, as they use up quotas and read the log.
+    """
     (folder / "keys.json").write_text(jwks(issuer.jwk()))
     with _serving(
         folder,
@@ -97,7 +100,7 @@ def secured(folder: Path, issuer: Issuer) -> Iterator[Secured]:
         yield Secured(server, folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mutual(folder: Path, authority: Authority) -> Iterator[Secured]:
     """A server that accepts client certificates, with a policy file of its own."""
     own = folder / "mutual"

@@ -43,7 +43,7 @@ class Kind:
     bad: dict[str, tuple[Open, grpc.StatusCode, str | None]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tokens(secured: Secured) -> Kind:
     def bearer(header: str | None) -> Open:
         metadata: Metadata = () if header is None else (("authorization", header),)
@@ -64,7 +64,7 @@ def tokens(secured: Secured) -> Kind:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def web_tokens(secured: Secured, issuer: Issuer) -> Kind:
     def bearer(token: str) -> Open:
         return lambda: (secured.channel(), secured.bearer(token))
@@ -89,7 +89,7 @@ def web_tokens(secured: Secured, issuer: Issuer) -> Kind:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def certificates(mutual: Secured, authority: Authority) -> Kind:
     def shown(*names: str, signer: Authority = authority, not_after: timedelta = HOUR) -> Open:
         pair = signer.issue(*names, not_before=-2 * HOUR, not_after=not_after)
@@ -114,7 +114,7 @@ def certificates(mutual: Secured, authority: Authority) -> Kind:
     )
 
 
-@pytest.fixture(scope="session", params=["tokens", "web_tokens", "certificates"])
+@pytest.fixture(scope="module", params=["tokens", "web_tokens", "certificates"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.getfixturevalue(request.param)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from inferd.call_context import HTTP_STATUS_KEY
-from inferd.http.messages import HttpBody, HttpMessage
+from inferd.http.messages import HttpBody, HttpHandler, HttpMessage
 from inferd.http.refusals import Refusal, compressed, not_inflatable, too_large
 from inferd.http.status import Answer, Pairs, answer_of, error_answer, http_status
 from inferd.rpc.call import INTERNAL_ERROR, CallBase
@@ -35,15 +35,15 @@ class HttpCall(CallBase):
     Threads: constructed on the poll thread, as everything but ``reply`` and ``abort`` is called there.
     """
 
-    __slots__ = ("_entrance", "_exchange", "_is_served", "_max_bytes")
+    __slots__ = ("_entrance", "_exchange", "_handler")
 
     has_single_message = True
+    _handler: HttpHandler | None
 
     def __init__(self, exchange: "Exchange", entrance: "Entrance") -> None:
         self._exchange = exchange
         self._entrance = entrance
-        self._is_served = False
-        self._max_bytes: int | None = None
+        self._handler = None
         head = exchange.head
         # Last, as it makes the call live.
         super().__init__(
@@ -69,7 +69,8 @@ class HttpCall(CallBase):
         if refusal is not None:
             self.refuse(refusal)
             return
-        self._is_served = True
+        assert head.operation is not None, "found"
+        self._handler = head.operation.handler
         self._live.inflight_unary += 1
         if exchange.message is not None:
             self.serve()
@@ -85,7 +86,7 @@ class HttpCall(CallBase):
             return
         live.calls[self] = size = len(message.body)
         live.held_bytes += size
-        if self._max_bytes is not None and not self._fits(size):
+        if not self._fits(size):
             return
         if exchange.head.encoding:
             assert live.inflater is not None, "checked"
@@ -112,10 +113,9 @@ class HttpCall(CallBase):
             self._handle(exchange.message)
 
     def _handle(self, message: HttpMessage) -> None:
-        operation = self._exchange.head.operation
-        assert operation is not None, "found"
+        assert self._handler is not None, "begun"
         try:
-            operation.handler(self, message)
+            self._handler(self, message)
         except Exception:  # noqa: BLE001  the caller gets a status, but not the cause
             self._handler_failed()
 
@@ -142,15 +142,8 @@ class HttpCall(CallBase):
 
     def release(self) -> None:
         """Remove the call from the live calls, if it is there."""
-        live = self._live
-        size = live.calls.pop(self, None)
-        if size is None:
-            return
-        if size > 0:
-            live.held_bytes -= size
-        if self._is_served:
-            live.inflight_unary -= 1
-        self.end.callbacks.clear()
+        if self in self._live.calls:
+            self._retire()
 
     # -- from interceptors, handlers and limits
 
@@ -158,19 +151,10 @@ class HttpCall(CallBase):
         """See `Call.auth_context`."""
         return self._exchange.auth_context()
 
-    def expect_small_message(self) -> None:
-        """See `Call.expect_small_message`."""
-        super().expect_small_message()
-        self._max_bytes = SMALL_MESSAGE_BYTES
-
     def cancel(self) -> None:
         """End the call and close its connection; any thread."""
         self._exchange.hang_up()
         self._live.loop.call_soon(lambda: self.terminate(CANCELLED_HERE))
-
-    def deliver(self, message: bytes) -> None:
-        """See `CallBase.deliver`; not called, because exchanges keep the messages."""
-        raise NotImplementedError
 
     def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
         """See `UnaryCall.reply`; ``message`` is an `HttpBody`."""
@@ -206,7 +190,7 @@ class HttpCall(CallBase):
         return True
 
     def _fits(self, size: int) -> bool:
-        if self._max_bytes is None or size <= self._max_bytes:
+        if self.check is not self._live.small_check or size <= SMALL_MESSAGE_BYTES:
             return True
-        self.refuse(too_large(self._max_bytes, size))
+        self.refuse(too_large(SMALL_MESSAGE_BYTES, size))
         return False

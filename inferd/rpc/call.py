@@ -108,6 +108,8 @@ class CallBase(ABC):
 
     #: Whether the call takes one message, not a stream.
     has_single_message: bool
+    #: What serves a unary call, which then counts among the unary calls in flight; None of others.
+    _handler: object
 
     def __init__(
         self,
@@ -180,10 +182,6 @@ class CallBase(ABC):
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""
 
-    @abstractmethod
-    def deliver(self, message: bytes) -> None:
-        """Give ``message``, which was checked, to the handler; on the poll thread."""
-
     def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""
         if isinstance(metadata, EncodedMetadata):
@@ -209,6 +207,17 @@ class CallBase(ABC):
         end.is_terminated = True
         end.run_callbacks(self)
 
+    def _retire(self) -> None:
+        """Remove the call from the live calls: nothing more will come of it."""
+        live = self._live
+        size = live.calls.pop(self)
+        if size > 0:
+            live.held_bytes -= size
+        if self._handler is not None:
+            live.inflight_unary -= 1
+        # Handlers and listeners refer to their call: breaking the cycles frees it at once.
+        self.end.callbacks.clear()
+
 
 class CoreCall(CallBase):
     """What both kinds of call on the core have in common.
@@ -222,7 +231,6 @@ class CoreCall(CallBase):
     __slots__ = ("_due", "core_call")
 
     core_call: core.Call
-    #: What serves a unary call, which then counts among the unary calls in flight.
     _handler: UnaryHandler | None
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
@@ -233,6 +241,10 @@ class CoreCall(CallBase):
         """End the call as if the caller had cancelled it; any thread."""
         self.end.cause = CANCELLED_HERE
         self.core_call.cancel()
+
+    @abstractmethod
+    def deliver(self, message: bytes) -> None:
+        """Give ``message``, which was checked, to the handler; on the poll thread."""
 
     def batch_refused(self, batch: core.Batch, tag: Callable[[core.BatchEvent], None], error: int) -> None:
         """See `BatchOwner.batch_refused`: cancel the call, which would stay live otherwise."""
@@ -254,17 +266,6 @@ class CoreCall(CallBase):
         else:
             # The core rejected the message; it answers by itself, and the close event follows.
             self.end.cause = _OVERSIZE
-
-    def _retire(self) -> None:
-        """Remove the call from the live calls: no more events will come."""
-        live = self._live
-        size = live.calls.pop(self)
-        if size > 0:
-            live.held_bytes -= size
-        if self._handler is not None:
-            live.inflight_unary -= 1
-        # Handlers and listeners refer to their call: breaking the cycles frees it at once.
-        self.end.callbacks.clear()
 
 
 class CoreUnaryCall(CoreCall):

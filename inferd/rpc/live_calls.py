@@ -18,7 +18,7 @@ from inferd.rpc.interfaces import Finisher
 from inferd.rpc.poll_loop import PollLoop
 
 if TYPE_CHECKING:
-    from inferd.rpc.call import CallBase
+    from inferd.rpc.call import CallBase, CoreCall
 
 #: Maximum message size after `Call.expect_small_message`.
 SMALL_MESSAGE_BYTES = 4096
@@ -95,7 +95,7 @@ class MessageCheck:
         self._inflater = inflater
         self._max_bytes = max_bytes
 
-    def deliver(self, call: "CallBase", message: bytes) -> None:
+    def deliver(self, call: "CoreCall", message: bytes) -> None:
         """Deliver ``message`` to ``call``, inflated if it is compressed, at once or later; else reject the call."""
         if not self._fits(call, message):
             return
@@ -104,14 +104,14 @@ class MessageCheck:
         else:
             call.deliver(message)
 
-    def _inflated(self, call: "CallBase", outcome: bytes | InflateError) -> None:
+    def _inflated(self, call: "CoreCall", outcome: bytes | InflateError) -> None:
         if isinstance(outcome, InflateError):
             self._live.reject(call, not_inflatable(str(outcome)))
         elif self._fits(call, outcome) and call in self._live.calls:
             self._live.hold(call, len(outcome))
             call.deliver(outcome)
 
-    def _fits(self, call: "CallBase", message: bytes) -> bool:
+    def _fits(self, call: "CoreCall", message: bytes) -> bool:
         if self._max_bytes is None or len(message) <= self._max_bytes:
             return True
         self._live.reject(call, message_too_large(len(message), self._max_bytes))

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from aiohttp import hdrs, web
 
 from inferd.http.errors import ErrorAnswer, plain_error
+from inferd.http.messages import JSON_LENGTH_HEADER
 
 #: Stands for every origin.
 ANY_ORIGIN = "*"
@@ -17,7 +18,7 @@ _MAX_AGE_S = 600
 #: What pages may read of an answer, besides what all of them may.
 _EXPOSED = ", ".join(
     (
-        "Inference-Header-Content-Length",
+        JSON_LENGTH_HEADER,
         "Retry-After",
         "WWW-Authenticate",
         "X-Request-Id",

@@ -7,6 +7,9 @@ from typing import Protocol, Self
 
 from inferd.rpc import UnaryCall
 
+#: The header with the length of the JSON at the beginning of a body with binary tensors.
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+
 #: Parts of the body of an answer.
 Parts = tuple[bytes | memoryview, ...]
 
@@ -23,7 +26,7 @@ class HttpMessage:
 
     body: bytes | bytearray
     path: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
-    #: The length of the JSON at the beginning of the body (Inference-Header-Content-Length); None if all of it is JSON.
+    #: The length of the JSON at the beginning of the body (`JSON_LENGTH_HEADER`); None if all of it is JSON.
     json_length: int | None = None
     query: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDictProxy
 
-from inferd.http.messages import NotFound, Operation, Router
+from inferd.http.messages import JSON_LENGTH_HEADER, NotFound, Operation, Router
 from inferd.http.refusals import Refusal, invalid_header, not_found, too_large, unknown_encoding
 from inferd.plain_text import clipped, escaped
 from inferd.rpc.core import Metadata
@@ -21,8 +21,6 @@ from inferd.rpc.inflating import WINDOWS
 
 #: The time that the caller waits for the answer, in milliseconds.
 TIMEOUT_HEADER = "x-request-timeout-ms"
-#: The length of the JSON at the beginning of a body with binary tensors.
-JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 _MAX_TIMEOUT_MS = 24 * 3600 * 1000
 #: No length has more digits; more would take long to read.

@@ -12,8 +12,7 @@ from inferd.api import tensors
 from inferd.api.codec import Response
 from inferd.api.oip.classification import with_classes
 from inferd.api.rest.json_answer import data_of
-from inferd.api.rest.requests import JSON_LENGTH
-from inferd.http.messages import HttpBody
+from inferd.http.messages import JSON_LENGTH_HEADER, HttpBody
 
 _Buffer = bytes | memoryview
 _JSON_HEADERS = (("Content-Type", "application/json"),)
@@ -95,4 +94,4 @@ def _output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> b
 
 @lru_cache(maxsize=1024)
 def _binary_headers(json_length: int) -> tuple[tuple[str, str], ...]:
-    return (("Content-Type", "application/octet-stream"), (JSON_LENGTH, str(json_length)))
+    return (("Content-Type", "application/octet-stream"), (JSON_LENGTH_HEADER, str(json_length)))

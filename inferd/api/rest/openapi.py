@@ -14,11 +14,10 @@ from inferd._generated.inference import model_config_pb2 as config_pb
 from inferd.api.rest import routes
 from inferd.api.rest.messages import json_answer
 from inferd.api.rest.schemas import REST_SCHEMAS, Schema, message_schemas, reference
-from inferd.http.messages import HttpBody
+from inferd.http.messages import JSON_LENGTH_HEADER, HttpBody
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
-_HEADER_LENGTH = "Inference-Header-Content-Length"
 
 #: The answers that an operation may have besides the good one, by status.
 _ERRORS = {
@@ -78,7 +77,7 @@ _PARAMETERS: dict[str, Schema] = {
         "schema": {"type": "number", "exclusiveMinimum": 0},
     },
     "header_length": {
-        "name": _HEADER_LENGTH,
+        "name": JSON_LENGTH_HEADER,
         "in": "header",
         "description": "Length of the JSON that the body begins with; tensors follow. Without it, all is JSON.",
         "schema": {"type": "integer", "minimum": 1},
@@ -187,7 +186,7 @@ def _response(text: str, content: Schema) -> Schema:
     response: Schema = {"description": text, "content": content}
     if _BINARY in content:
         header = {"description": _PARAMETERS["header_length"]["description"], "schema": {"type": "integer"}}
-        response["headers"] = {_HEADER_LENGTH: header}
+        response["headers"] = {JSON_LENGTH_HEADER: header}
     return response
 
 

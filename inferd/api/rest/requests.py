@@ -10,9 +10,8 @@ from inferd.api.rest.json_text import QUICK_BYTES, end_of_object, read_object
 from inferd.api.rest.long_arrays import Array, cut_long_arrays
 from inferd.api.wire_scanner import MAX_DIMENSIONS, MAX_PARAMETERS, MAX_TENSORS, Bounds
 from inferd.errors import InvalidInputError
-from inferd.http.messages import HttpMessage
+from inferd.http.messages import JSON_LENGTH_HEADER, HttpMessage
 
-JSON_LENGTH = "Inference-Header-Content-Length"
 _SIZE = "binary_data_size"
 _MAX_INT64 = 2**63 - 1
 
@@ -95,7 +94,7 @@ def _read_json(body: memoryview, json_length: int | None) -> tuple[dict[str, Any
 
 
 def _wrong_length(text: str) -> InvalidInputError:
-    return InvalidInputError(f"{JSON_LENGTH}: {text}", field=JSON_LENGTH)
+    return InvalidInputError(f"{JSON_LENGTH_HEADER}: {text}", field=JSON_LENGTH_HEADER)
 
 
 class _LongArrays:

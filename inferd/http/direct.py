@@ -14,6 +14,7 @@ from aiohttp.http import RawRequestMessage
 
 from inferd.http.connections import Connection
 from inferd.http.messages import Parts
+from inferd.http.requests import Head
 from inferd.http.responses import send_parts
 from inferd.http.strictness import refusal_of
 
@@ -46,10 +47,10 @@ class DirectConnection(Connection):
         self._current: InProgress | None = None
         #: The last head that was found to be simple; most clients send the same again.
         self._simple: RawRequestMessage | None = None
+        #: What was read from that head, once it has been.
+        self.known_head: Head | None = None
         self._sending: asyncio.Task[None] | None = None
         self._aside: asyncio.Future[None] | None = None
-        #: What was read from the head of the last request, for those who know that the next one has the same.
-        self.known_head: object = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """See the class; and end the request that is served directly."""
@@ -124,7 +125,7 @@ class DirectConnection(Connection):
             return True
         if not self._has_simple_head(message):
             return False
-        self._simple = message
+        self._simple, self.known_head = message, None
         return True
 
     def _has_simple_head(self, message: RawRequestMessage) -> bool:

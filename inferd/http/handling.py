@@ -98,8 +98,9 @@ class HttpCalls:
     ) -> DirectExchange:
         """See `ServeDirectly`."""
         now = time.monotonic()
-        known = head_of_message(message, connection.known_head, connection.peername, self._router, now)
-        connection.known_head = known
+        known = connection.known_head
+        if known is None:
+            known = connection.known_head = head_of_message(message, connection.peername, self._router, now)
         head = known.again(now)
         exchange = DirectExchange(head, connection, self._hand_over, self._entrance, self._waiting.discard)
         if head.refusal is None:

@@ -65,32 +65,21 @@ class Head:
     encoding: str = ""
     refusal: Refusal | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class KnownHead:
-    """The head of a request, and what it said: clients send the same again and again."""
-
-    verb: str
-    raw_path: str
-    raw_headers: tuple[tuple[bytes, bytes], ...]
-    head: Head
-
-    def again(self, now: float) -> Head:
+    def again(self, now: float) -> "Head":
         """Return the head of a request with the same head that came ``now``."""
-        head = self.head
         return Head(
-            head.method,
-            head.operation,
-            head.path,
-            head.query,
-            head.metadata,
-            head.raw_peer,
+            self.method,
+            self.operation,
+            self.path,
+            self.query,
+            self.metadata,
+            self.raw_peer,
             now,
-            head.deadline - head.started_at + now,
-            head.length,
-            head.json_length,
-            head.encoding,
-            head.refusal,
+            self.deadline - self.started_at + now,
+            self.length,
+            self.json_length,
+            self.encoding,
+            self.refusal,
         )
 
 
@@ -99,19 +88,9 @@ def head_of(request: web.BaseRequest, router: Router, now: float) -> Head:
     return _head(request.method, request.raw_path, request.headers, request.protocol.peername, router, now)
 
 
-def head_of_message(
-    message: RawRequestMessage, known: object, peername: object, router: Router, now: float
-) -> KnownHead:
-    """Read the head of a ``message`` that came ``now``; what is ``known`` of the last one of the connection helps."""
-    if (
-        isinstance(known, KnownHead)
-        and known.raw_headers == message.raw_headers
-        and known.raw_path == message.path
-        and known.verb == message.method
-    ):
-        return known
-    head = _head(message.method, message.path, message.headers, peername, router, now)
-    return KnownHead(message.method, message.path, message.raw_headers, head)
+def head_of_message(message: RawRequestMessage, peername: object, router: Router, now: float) -> Head:
+    """Read the head of a ``message``, which came ``now``."""
+    return _head(message.method, message.path, message.headers, peername, router, now)
 
 
 def _head(

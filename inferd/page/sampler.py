@@ -1,7 +1,5 @@
 """Reads the server's counters every few seconds."""
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,8 +9,7 @@ from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S
 from inferd.observability.metrics.models import Activity
 from inferd.page.history import Counters, Gauges, History, ModelLabels, Reading
-
-_log = logging.getLogger(__name__)
+from inferd.periodic_thread import PeriodicThread
 
 #: Seconds between two readings, and how long they are kept.
 INTERVAL_S = 2.0
@@ -70,26 +67,17 @@ class Sampler:
     def __init__(self, sources: CounterSources) -> None:
         self.history = History(round(KEPT_S / INTERVAL_S))
         self._sources = sources
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="page-sampler", daemon=True)
+        self._thread = PeriodicThread("page-sampler", period_s=INTERVAL_S, action=self.sample)
 
     def start(self) -> None:
-        """Start reading."""
+        """Start reading, at once."""
+        self._thread.wake()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop reading."""
-        self._stopping.set()
+        """Stop reading; a reading in progress is not waited for."""
+        self._thread.stop(timeout_s=0)
 
     def sample(self) -> None:
         """Add one reading; by the thread, or before it starts."""
         self.history.add(read_counters(self._sources, time.monotonic(), time.time()))
-
-    def _run(self) -> None:
-        while True:
-            try:
-                self.sample()
-            except Exception:  # noqa: BLE001  (the page must show what comes afterwards)
-                _log.exception("the counters could not be read for the status page")
-            if self._stopping.wait(INTERVAL_S):
-                return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inferd import small_files
 from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
-from inferd.security.periodic_thread import PeriodicThread
+from inferd.periodic_thread import PeriodicThread
 
 _log = logging.getLogger(__name__)
 

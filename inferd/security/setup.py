@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from inferd.config.security import SecuritySettings
+from inferd.periodic_thread import PeriodicThread
 from inferd.rpc import CallInterceptor
 from inferd.security.authentication.bearer_tokens import TokenTable
 from inferd.security.authentication.credentials import SnapshotStore
@@ -14,7 +15,6 @@ from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.policy import read_policy
 from inferd.security.authorization.quota import QuotaStore
 from inferd.security.files import FileWatcher
-from inferd.security.periodic_thread import PeriodicThread
 
 #: How soon a stream ends after its credential expired; changed files are noticed later by the watcher's period.
 _STREAM_CHECK_PERIOD_S = 0.5

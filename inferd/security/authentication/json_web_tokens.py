@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from inferd.config.security import JwtSettings
+from inferd.periodic_thread import PeriodicThread
 from inferd.security.authentication.identity import EXPIRED, INVALID, CredentialError, Identity
 from inferd.security.files import BadFileError, read_text
-from inferd.security.periodic_thread import PeriodicThread
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from benchmarks.load import grpcload
 from benchmarks.models import MODELS, ROOT, Model
 from benchmarks.process import Placement, Server, free_port
 from benchmarks.servers import Job, launch_over_http
-from benchmarks.wires import MODEL_INFER, open_inference_request
+from benchmarks.wires import MODEL_INFER, ask, open_inference_request
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 
 _PER_S = 200
@@ -215,7 +215,7 @@ def _server(folder: Path, placement: Placement) -> Iterator[int]:
         digits = MODELS["digits"]
         headers, body = http_wires.request_of(digits.rows()[0], binary=True)
         headers |= _authorization("caller")
-        server.wait_ready(partial(http_wires.await_answer, port + 1, http_wires.path_of(digits), body, headers))
+        server.wait_ready(partial(ask, port + 1, http_wires.path_of(digits), body, headers))
         yield port
 
 

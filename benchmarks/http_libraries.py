@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from rich.table import Table
 
-from benchmarks import http_wires, machine, options, report, wrk
+from benchmarks import http_wires, machine, options, report, wires, wrk
 from benchmarks.models import ROOT
 from benchmarks.process import Meter, Placement, Server, free_port
 from benchmarks.servers import VENVS
@@ -65,7 +65,7 @@ def measure(library: str, loop: str, size: tuple[int, int, int], busy: bool, num
         *(["--busy"] if busy else []),
     ]
     with TemporaryDirectory() as name, Server(command, {"PYTHONPATH": str(ROOT)}, Path(name)) as server:
-        server.wait_ready(partial(http_wires.await_answer, port, _PATH, body, _HEADERS))
+        server.wait_ready(partial(wires.ask, port, _PATH, body, _HEADERS))
         with Meter(server) as meter:
             url = f"http://127.0.0.1:{port}{_PATH}"
             result = wrk.measure(url, body, _HEADERS, connections, Placement.PINNED, Path(name), _SECONDS)

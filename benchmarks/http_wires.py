@@ -1,8 +1,6 @@
 """The Open Inference Protocol over HTTP, and an echo of the same sizes."""
 
-import http.client
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import numpy as np
 from benchmarks import check, wrk
 from benchmarks.models import Model, Row
 from benchmarks.process import Placement, Result
-from benchmarks.wires import TIMEOUT_S, Answer, all_alike
+from benchmarks.wires import Answer, all_alike, ask
 from inferd import dtypes
 
 _NAMES = {dtype.numpy: dtype.name for dtype in dtypes.ALL}
@@ -108,23 +106,3 @@ def answer_bytes(model: Model) -> int:
         size += array.nbytes
     head = {"model_name": model.served_as, "model_version": "1", "outputs": outputs}
     return len(json.dumps(head, separators=(",", ":"))) + size
-
-
-def await_answer(port: int, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-    """Post as `ask`, for a server that may not be ready."""
-    ask(port, path, body, headers)
-
-
-def ask(port: int, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
-    """Post to a local server, return headers and body of the answer. Raises `RuntimeError` for any status but 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-    try:
-        connection.request("POST", path, body, dict(headers))
-        response = connection.getresponse()
-        answer = response.read()
-    finally:
-        connection.close()
-    if response.status != http.client.OK:
-        msg = f"HTTP {response.status}: {answer[:500]!r}"
-        raise RuntimeError(msg)
-    return dict(response.headers.items()), answer

@@ -155,7 +155,7 @@ class Server:
         """The end of its output."""
         return self._log.read_text(errors="replace")[-3000:]
 
-    def wait_ready(self, check: Callable[[], None], timeout_s: float = 90) -> None:
+    def wait_ready(self, check: Callable[[], object], timeout_s: float = 90) -> None:
         """Repeat ``check`` until it passes. Raises its error after ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         while True:

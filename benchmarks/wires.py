@@ -185,9 +185,14 @@ def open_inference_request(model: Model, row: Row) -> oip.ModelInferRequest:
 
 def post(port: int, path: str, body: bytes, content_type: str) -> bytes:
     """Post to a local server and return the body of the response. Raises `RuntimeError` for any status but 200."""
+    return ask(port, path, body, {"Content-Type": content_type})[1]
+
+
+def ask(port: int, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
+    """Post to a local server, return headers and body of the answer. Raises `RuntimeError` for any status but 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
-        connection.request("POST", path, body, {"Content-Type": content_type})
+        connection.request("POST", path, body, dict(headers))
         response = connection.getresponse()
         answer = response.read()
     finally:
@@ -195,4 +200,4 @@ def post(port: int, path: str, body: bytes, content_type: str) -> bytes:
     if response.status != http.client.OK:
         msg = f"HTTP {response.status}: {answer[:500]!r}"
         raise RuntimeError(msg)
-    return answer
+    return dict(response.headers.items()), answer

@@ -13,7 +13,7 @@ from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
 from inferd.api.codec import RAW, Header, Response, ResponseForm, ShapedTensor, Terms, rows_of
 from inferd.api.oip.classification import check_classes, classes_wanted, with_classes
-from inferd.api.oip.parameters import Parameters, of_message, reject_shared_memory, terms_of
+from inferd.api.oip.parameters import Parameters, of_message, parameter_path, reject_shared_memory, terms_of
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError, Part, Place
@@ -80,12 +80,10 @@ class OpenInferenceCodec:
     def field_of(self, request: pb.ModelInferRequest, at: Place | Part) -> str:
         """Return the path to the field of ``request`` that an error is about."""
         if not isinstance(at, Place):
-            return _PATHS[at]
-        if at.kind == "output":
-            return f"outputs[{[output.name for output in request.outputs].index(at.name)}].name"
-        position = [tensor.name for tensor in request.inputs].index(at.name)
-        if at.aspect != "elements":
-            return f"inputs[{position}].{at.aspect}"
+            return PATHS[at]
+        position, path = path_of(at, request.inputs, request.outputs)
+        if path:
+            return path
         if request.raw_input_contents:
             return f"raw_input_contents[{position}]"
         return ".".join((f"inputs[{position}].contents", *_typed_lists(request.inputs[position])[:1]))
@@ -108,11 +106,12 @@ class OpenInferenceCodec:
         return b"".join(parts + contents)
 
 
-_PATHS: Mapping[Part, str] = {
+#: Paths to fields that are no tensors.
+PATHS: Mapping[Part, str] = {
     "model": "model_name",
     "inputs": "inputs",
-    "priority": 'parameters["priority"]',
-    "timeout": 'parameters["timeout"]',
+    "priority": parameter_path("priority"),
+    "timeout": parameter_path("timeout"),
 }
 
 #: Tags of `ModelInferResponse`.
@@ -131,6 +130,27 @@ def _encode_output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...
     response = pb.ModelInferResponse()
     response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[dtype].name, shape=shape)
     return response.SerializeToString()
+
+
+class NamedOutput(Protocol):
+    """An output that a request asks for."""
+
+    @property
+    def name(self) -> str:
+        """The output's name."""
+        ...
+
+
+def path_of(at: Place, inputs: Iterable[ShapedTensor], outputs: Iterable[NamedOutput]) -> tuple[int, str]:
+    """Return the position of the tensor that an error is about, and the path to the field of the request.
+
+    The path is empty for the elements of an input, which each transport has in other places.
+    """
+    if at.kind == "output":
+        position = [output.name for output in outputs].index(at.name)
+        return position, f"outputs[{position}].name"
+    position = [tensor.name for tensor in inputs].index(at.name)
+    return position, "" if at.aspect == "elements" else f"inputs[{position}].{at.aspect}"
 
 
 def requested_outputs(outputs: Iterable[tuple[str, Parameters]], signature: ModelSignature) -> tuple[str, ...]:

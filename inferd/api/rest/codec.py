@@ -9,7 +9,7 @@ from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
 from inferd.api.codec import RAW, Header, Response, ResponseForm, Terms, rows_of
 from inferd.api.oip.classification import classes_wanted
-from inferd.api.oip.codec import requested_outputs, spec_of
+from inferd.api.oip.codec import PATHS, path_of, requested_outputs, spec_of
 from inferd.api.oip.parameters import boolean, parameter_path, terms_of, type_name
 from inferd.api.rest.encoder import encode
 from inferd.api.rest.json_data import from_data, from_long_array
@@ -27,12 +27,8 @@ _BINARY = "binary_data"
 #: The usual form in JSON.
 _JSON = ResponseForm(as_lists=True)
 
-_PATHS: Mapping[Part, str] = {
-    "model": "model",
-    "inputs": "inputs",
-    "priority": 'parameters["priority"]',
-    "timeout": 'parameters["timeout"]',
-}
+#: The path of the address has the model.
+_PATHS: Mapping[Part, str] = {**PATHS, "model": "model"}
 
 
 class RestCodec:
@@ -81,11 +77,9 @@ class RestCodec:
         """Return the path to the field of ``request`` that an error is about."""
         if not isinstance(at, Place):
             return _PATHS[at]
-        if at.kind == "output":
-            return f"outputs[{[output.name for output in request.outputs].index(at.name)}].name"
-        position = [tensor.name for tensor in request.inputs].index(at.name)
-        if at.aspect != "elements":
-            return f"inputs[{position}].{at.aspect}"
+        position, path = path_of(at, request.inputs, request.outputs)
+        if path:
+            return path
         is_json = request.inputs[position].raw is None
         return f"inputs[{position}]." + ("data" if is_json else parameter_path("binary_data_size"))
 

@@ -12,10 +12,10 @@ from inferd.api import tensors
 from inferd.api.codec import Response
 from inferd.api.oip.classification import with_classes
 from inferd.api.rest.json_answer import data_of
+from inferd.api.rest.messages import JSON_HEADERS
 from inferd.http.messages import JSON_LENGTH_HEADER, HttpBody
 
 _Buffer = bytes | memoryview
-_JSON_HEADERS = (("Content-Type", "application/json"),)
 
 #: Larger bodies stay in parts, as to join them would hold the interpreter lock for long.
 _MAX_JOINED_BYTES = 128 * 1024
@@ -50,7 +50,7 @@ def encode(response: Response) -> HttpBody:
             binary.append(raw)
     parts.append(b"]}" if outputs else b',"outputs":[]}')
     json_length = sum(map(len, parts))
-    headers = _binary_headers(json_length) if binary else _JSON_HEADERS
+    headers = _binary_headers(json_length) if binary else JSON_HEADERS
     if json_length + sum(map(len, binary)) <= _MAX_JOINED_BYTES:
         return HttpBody(b"".join(parts + binary), headers)
     return HttpBody(b"", headers, rest=tuple(_large(parts + binary)))

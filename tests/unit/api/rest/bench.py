@@ -3,6 +3,8 @@
 import json
 import math
 
+import numpy as np
+
 from inferd.api.rest.decoder import RestDecoder
 from inferd.api.wire_scanner import MessageLimits
 from inferd.batching.request import Reply
@@ -34,6 +36,14 @@ class Model:
 
     def require_signature(self):
         return self.signature
+
+
+#: A model, its input without data, with data in JSON, and with binary data, which is these bytes.
+MODEL = Model(x=("FP32", 2))
+X = {"name": "x", "datatype": "FP32", "shape": [1, 2]}
+IN_JSON = {**X, "data": [1, 2]}
+BINARY = {**X, "parameters": {"binary_data_size": 8}}
+BYTES = np.array([1, 2], np.float32).tobytes()
 
 
 def message(content, *tensors, json_length=None, version=None):

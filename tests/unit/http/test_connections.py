@@ -5,11 +5,13 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from inferd.http import peer
 from inferd.http.connections import Connection
 from inferd.http.errors import plain_error
 from inferd.http.limits import ConnectionLimits
@@ -109,13 +111,17 @@ def test_time_of_the_handler_is_not_the_clients(runner: asyncio.Runner) -> None:
     assert not transport.is_aborted
 
 
+#: When the connection of a client with a certificate begins.
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 class FakeEncryption:
     """TLS with a client certificate that is valid for another hour."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
     def getpeercert(self, binary_form: bool = False) -> bytes | dict[str, str]:
-        expiry = datetime.now(UTC) + timedelta(hours=1)
+        expiry = NOW + timedelta(hours=1)
         return b"DER" if binary_form else {"notAfter": f"{expiry:%b %d %H:%M:%S %Y} GMT"}
 
 
@@ -127,8 +133,11 @@ class FakeEncryption:
     ],
     ids=["age", "certificate"],
 )
-def test_end_of_a_connection(runner: asyncio.Runner, transport: FakeTransport, limits: ConnectionLimits) -> None:
+def test_end_of_a_connection(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, transport: FakeTransport, limits: ConnectionLimits
+) -> None:
     """At its age, or when its client's certificate expires: an idle one is closed, another after its next answer."""
+    monkeypatch.setattr(peer, "time", SimpleNamespace(time=NOW.timestamp))
 
     async def run() -> None:
         connections = OpenConnections(limits, plain_error)

@@ -17,7 +17,7 @@ fi
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-sources=(inferd/v1/inference.proto inference/grpc_service.proto inference/model_config.proto)
+sources=(inferd/v1/inference.proto inferd/v1/generation.proto inference/grpc_service.proto inference/model_config.proto)
 PATH="$tools/bin:$PATH" "$tools/bin/python" -m grpc_tools.protoc -Iprotos \
   --python_out="$out" --grpc_python_out="$out" --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" "${sources[@]}"
 

@@ -808,6 +808,7 @@ class Model(google.protobuf.message.Message):
     PROVIDERS_FIELD_NUMBER: builtins.int
     RUN_COST_FIELD_NUMBER: builtins.int
     RESIDENCY_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
     state: Global___Model.State.ValueType
@@ -833,6 +834,10 @@ class Model(google.protobuf.message.Message):
 
     @property
     def residency(self) -> Global___Residency: ...
+    @property
+    def generation(self) -> Global___Generation:
+        """Set once a language model is loaded: it answers GenerationService.Generate, and not Infer."""
+
     def __init__(
         self,
         *,
@@ -846,11 +851,62 @@ class Model(google.protobuf.message.Message):
         providers: collections.abc.Iterable[builtins.str] | None = ...,
         run_cost: Global___RunCost | None = ...,
         residency: Global___Residency | None = ...,
+        generation: Global___Generation | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batching", b"batching", "residency", b"residency", "run_cost", b"run_cost"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "inputs", b"inputs", "name", b"name", "outputs", b"outputs", "providers", b"providers", "reason", b"reason", "residency", b"residency", "run_cost", b"run_cost", "state", b"state", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["batching", b"batching", "generation", b"generation", "residency", b"residency", "run_cost", b"run_cost"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "generation", b"generation", "inputs", b"inputs", "name", b"name", "outputs", b"outputs", "providers", b"providers", "reason", b"reason", "residency", b"residency", "run_cost", b"run_cost", "state", b"state", "version", b"version"]) -> None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
+
+@typing.final
+class Generation(google.protobuf.message.Message):
+    """What a language model can generate, and the memory for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONTEXT_LENGTH_FIELD_NUMBER: builtins.int
+    VOCABULARY_SIZE_FIELD_NUMBER: builtins.int
+    MAX_SEQUENCES_FIELD_NUMBER: builtins.int
+    CACHE_BYTES_PER_TOKEN_FIELD_NUMBER: builtins.int
+    CACHE_BYTES_FIELD_NUMBER: builtins.int
+    CACHE_BYTES_IN_USE_FIELD_NUMBER: builtins.int
+    HAS_TOKENIZER_FIELD_NUMBER: builtins.int
+    HAS_CHAT_TEMPLATE_FIELD_NUMBER: builtins.int
+    DEFAULT_MAX_TOKENS_FIELD_NUMBER: builtins.int
+    context_length: builtins.int
+    """The maximum number of tokens of a prompt and its answer together."""
+    vocabulary_size: builtins.int
+    """The number of tokens that the model knows."""
+    max_sequences: builtins.int
+    """The number of sequences that are generated at the same time."""
+    cache_bytes_per_token: builtins.int
+    """Bytes of the cache for one token."""
+    cache_bytes: builtins.int
+    """Bytes of the cache that sequences may take together."""
+    cache_bytes_in_use: builtins.int
+    """Bytes of the cache that are promised to running sequences at present."""
+    has_tokenizer: builtins.bool
+    """Whether text can be given and is returned, and not token ids only."""
+    has_chat_template: builtins.bool
+    """Whether chats can be given."""
+    default_max_tokens: builtins.int
+    """The answer's length for requests that set none."""
+    def __init__(
+        self,
+        *,
+        context_length: builtins.int = ...,
+        vocabulary_size: builtins.int = ...,
+        max_sequences: builtins.int = ...,
+        cache_bytes_per_token: builtins.int = ...,
+        cache_bytes: builtins.int = ...,
+        cache_bytes_in_use: builtins.int = ...,
+        has_tokenizer: builtins.bool = ...,
+        has_chat_template: builtins.bool = ...,
+        default_max_tokens: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cache_bytes", b"cache_bytes", "cache_bytes_in_use", b"cache_bytes_in_use", "cache_bytes_per_token", b"cache_bytes_per_token", "context_length", b"context_length", "default_max_tokens", b"default_max_tokens", "has_chat_template", b"has_chat_template", "has_tokenizer", b"has_tokenizer", "max_sequences", b"max_sequences", "vocabulary_size", b"vocabulary_size"]) -> None: ...
+
+Global___Generation: typing_extensions.TypeAlias = Generation
 
 @typing.final
 class Residency(google.protobuf.message.Message):

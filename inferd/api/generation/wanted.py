@@ -1,0 +1,74 @@
+"""What a caller wants generated, in no protocol's words, and who takes what comes of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from inferd.errors import InvalidInputError
+from inferd.generation.request import GenerationRequest, Receiver, TokenIds
+from inferd.models.version import ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Messages for the chat template of a model, each with at least ``role`` and ``content``."""
+
+    messages: Sequence[Mapping[str, str]]
+
+
+#: Plain text, token ids, or a chat.
+Prompt = str | Sequence[int] | TokenIds | Chat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A request to generate as its caller has put it; `Generations` checks it and adds the model's defaults.
+
+    None is for what was not given: the model's default applies. ``priority`` 0 is the model's default. ``logprobs`` is
+    the number of most likely tokens to give with each one, None for no log probabilities. ``fields`` says what the
+    protocol calls an attribute where that is not its name here; errors name it so.
+    """
+
+    prompt: Prompt
+    model: str = ""
+    version: str = ""
+    request_id: str = ""
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop_texts: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    ignore_end_tokens: bool = False
+    logprobs: int | None = None
+    wants_text: bool = True
+    priority: int = 0
+    timeout_s: float | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    def field_of(self, name: str) -> str:
+        """Return the path to attribute ``name`` in the protocol of the request."""
+        return self.fields.get(name, name)
+
+    def invalid(self, name: str, text: str) -> InvalidInputError:
+        """Return the error that says ``text`` about attribute ``name``."""
+        path = self.field_of(name)
+        return InvalidInputError(f"{path}: {text}", field=path)
+
+
+class GenerationReceiver(Receiver, Protocol):
+    """Takes what is generated, on the poll thread.
+
+    Once admitted, `on_started` comes first and then the deltas; the last delta or `on_error`, which may be the first
+    thing that comes, ends it. Nothing comes once the call has ended or the request was cancelled.
+    """
+
+    def on_started(self, version: ModelVersion, request: GenerationRequest, /) -> None:
+        """Take note of which version generates, and of the request as it was checked."""
+        ...

@@ -40,9 +40,9 @@ MODEL_HEAD = """\
 
 ## Settings of one model
 
-A `model.yaml` next to a model's file or version directories overrides settings of `queue`, `batching` and `runtime` for
-that model (`runtime.custom_ops` only with libraries that the server's own settings list too), and adds facts about its
-tensors that the model file does not declare:
+A `model.yaml` next to a model's file or version directories overrides settings of `queue`, `batching`, `runtime` and
+`generation` for that model (`runtime.custom_ops` only with libraries that the server's own settings list too), and adds
+facts about its tensors that the model file does not declare:
 
 ```yaml
 batching:
@@ -92,7 +92,7 @@ def render() -> str:
             parts += _sections(name, section)
         else:
             parts.append(f"\n## `{name}`\n\n{field.description}\n\n{_facts(name, field)}\n")
-    described_elsewhere = {"queue", "batching", "runtime", "inputs", "outputs", "routing"}
+    described_elsewhere = {"queue", "batching", "runtime", "generation", "inputs", "outputs", "routing"}
     own = {name: field for name, field in ModelSettings.model_fields.items() if name not in described_elsewhere}
     parts.append(MODEL_HEAD.format(settings=_rows(own)))
     parts.append(_table(TensorOverride.model_fields))

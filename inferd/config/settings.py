@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
+from inferd.config.generation import GenerationSettings
 from inferd.config.logging import LogSettings
 from inferd.config.remote import ModelPlace, RemoteSettings
 from inferd.config.repository import RepositorySettings, VersionPolicy
@@ -213,6 +214,7 @@ class ModelSettings(Section):
     queue: QueueSettings = QueueSettings()
     batching: BatchingSettings = BatchingSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+    generation: GenerationSettings = GenerationSettings()
     batch_axes: Literal["auto", "first", "none"] = "auto"
     """auto: find and verify the dimensions that count rows. first: the first one of every input and output does, \
 without proof, except where a batch_axis is set; optional inputs with a fixed one are served only if inputs names \
@@ -294,6 +296,7 @@ gives a model another name than its path has. Empty: the built-in demo model."""
     queue: QueueSettings = QueueSettings()
     batching: BatchingSettings = BatchingSettings()
     runtime: RuntimeSettings = RuntimeSettings()
+    generation: GenerationSettings = GenerationSettings()
 
     @model_validator(mode="after")
     def _validate_batching(self) -> Self:
@@ -309,7 +312,7 @@ gives a model another name than its path has. Empty: the built-in demo model."""
         ``overrides`` that is unknown or invalid, and for libraries, files and addresses that these settings do not
         have: write access to models must not mean running code.
         """
-        shared = self.model_dump(include={"queue", "batching", "runtime"})
+        shared = self.model_dump(include={"queue", "batching", "runtime", "generation"})
         merged = merge({**shared, "inputs": {}, "outputs": {}}, overrides)
         settings = validate(ModelSettings, merged, origin_of=origin_of)
         self._require_listed(settings.runtime.custom_ops, origin_of)

@@ -52,6 +52,11 @@ class Histogram:
             counts[last] += len(ordered) - counted
         self._sum += sum(values)
 
+    def observe(self, value: float, count: int = 1) -> None:
+        """Add ``value`` ``count`` times."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
     def exemplify(self, exemplar: Exemplar) -> None:
         """Set ``exemplar``, whose value has been observed, as that of its bucket."""
         self._exemplars[bisect_left(self._bounds, exemplar.value)] = exemplar

@@ -3,6 +3,8 @@
 import itertools
 import secrets
 import threading
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 from urllib.parse import unquote
@@ -20,6 +22,9 @@ LOAD_WAIT_KEY = "load_wait_ms"
 
 #: The annotation with the status of a call over HTTP.
 HTTP_STATUS_KEY = "http_status"
+
+#: The annotation with the `Generated` of a call that generates.
+GENERATED_KEY = "generated"
 
 _MAX_ID_CHARACTERS = 128
 
@@ -74,6 +79,47 @@ class CallContext:
         #: Time of the request in the queue, in seconds, and the timing of its batch.
         self.queue_s: float | None = None
         self.batch: BatchTiming | None = None
+
+
+@dataclass(slots=True)
+class Generated:
+    """What a call, or one request of a stream, has generated so far, for logs and traces.
+
+    ``operation`` is "chat" or "text_completion", as OpenTelemetry has it. ``queue_s`` and ``first_token_s`` are of the
+    first request that got a token, the latter from its receipt. ``finish_reasons`` has each one once, in the order in
+    which they came. Changed by the poll thread, and not after the end of the call.
+    """
+
+    operation: str = "text_completion"
+    prompt_tokens: int = 0
+    tokens: int = 0
+    queue_s: float | None = None
+    first_token_s: float | None = None
+    finish_reasons: dict[str, None] = field(default_factory=dict)
+
+    def admitted(self, prompt_tokens: int, operation: str = "text_completion") -> None:
+        """Take note of a request that is going to be answered."""
+        self.prompt_tokens += prompt_tokens
+        self.operation = operation
+
+    def add(self, tokens: int, since_received_s: float) -> None:
+        """Take note of further tokens of a request that was received so long ago."""
+        if self.first_token_s is None and tokens:
+            self.first_token_s = since_received_s
+        self.tokens += tokens
+
+    def finished(self, reason: str, queue_s: float) -> None:
+        """Take note of why a request ended, and how long it had been in the queue."""
+        self.finish_reasons[reason] = None
+        if self.queue_s is None:
+            self.queue_s = queue_s
+
+
+def generated_by(annotations: MutableMapping[str, object]) -> Generated:
+    """Return what the call with these annotations generates; from now on it counts as one that generates."""
+    generated = annotations.setdefault(GENERATED_KEY, Generated())
+    assert isinstance(generated, Generated)
+    return generated
 
 
 class CallWithContext(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from inferd.call_context import Generated
 from inferd.observability.timing import Stages
 from inferd.rpc import Call
 
@@ -12,7 +13,10 @@ _LISTENERS = "result_listeners"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamResult:
-    """The outcome of one request of a stream. ``error`` is empty for OK, ``model`` if the request names none."""
+    """The outcome of one request of a stream. ``error`` is empty for OK, ``model`` if the request names none.
+
+    ``generated`` is what a language model has generated for it.
+    """
 
     request_id: str
     model: str
@@ -21,6 +25,7 @@ class StreamResult:
     status: str
     error: str
     stages: Stages
+    generated: Generated | None = None
 
 
 ResultListener = Callable[[Call, StreamResult], None]

@@ -11,7 +11,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from inferd.call_context import LOAD_WAIT_KEY, OWN_ID_KEY, CallContext, readable_peer, request_id_of, sanitized_id
+from inferd.call_context import (
+    GENERATED_KEY,
+    LOAD_WAIT_KEY,
+    OWN_ID_KEY,
+    CallContext,
+    Generated,
+    readable_peer,
+    request_id_of,
+    sanitized_id,
+)
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.logging.setup import Fields, utc, utc_of_ms
 from inferd.observability.logging.writer import LineWriter
@@ -132,7 +141,21 @@ def _run(run_s: float, rows: int) -> str:
 
 def _rare(annotations: Mapping[str, Any]) -> str:
     """Format the fields that only some calls have."""
-    return "".join([f',"{name}":{_json(annotations[key])}' for key, name in _RARE.items() if key in annotations])
+    found = {name: annotations[key] for key, name in _RARE.items() if key in annotations}
+    if GENERATED_KEY in annotations:
+        found |= _generated(annotations[GENERATED_KEY])
+    return "".join([f',"{name}":{_json(value)}' for name, value in found.items()])
+
+
+def _generated(generated: Generated) -> Fields:
+    """Return the fields of a call or request that generates; those of a cancelled one are what it got until then."""
+    fields: Fields = {"prompt_tokens": generated.prompt_tokens, "generated_tokens": generated.tokens}
+    for name, seconds in (("queue_ms", generated.queue_s), ("ttft_ms", generated.first_token_s)):
+        if seconds is not None:
+            fields[name] = round(seconds * 1000, 3)
+    if generated.finish_reasons:
+        fields["finish_reason"] = ",".join(generated.finish_reasons)
+    return fields
 
 
 @functools.lru_cache(maxsize=16)
@@ -196,6 +219,8 @@ class AccessLog:
         stages = result.stages
         if stages.batch is not None and stages.queue_s is not None:
             line |= {"queue_s": stages.queue_s, "run_s": stages.batch.run_s, "batch_rows": stages.batch.rows}
+        if result.generated is not None:
+            line |= _generated(result.generated)
         if result.error:
             line["error"] = clipped(result.error, MAX_TEXT)
         self._writer.submit(self._render(line))

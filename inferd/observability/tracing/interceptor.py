@@ -12,7 +12,14 @@ from typing import NamedTuple
 
 import grpc
 
-from inferd.call_context import HTTP_STATUS_KEY, REQUEST_ID_KEY, request_id_of, sanitized_id
+from inferd.call_context import (
+    GENERATED_KEY,
+    HTTP_STATUS_KEY,
+    REQUEST_ID_KEY,
+    Generated,
+    request_id_of,
+    sanitized_id,
+)
 from inferd.observability import timing
 from inferd.observability.stream_results import StreamResult, listen_for_results
 from inferd.observability.timing import Stages
@@ -57,7 +64,8 @@ class SpanRecord:
     """The data of a span. ``trace_id``, ``span_id`` and ``parent_id`` in hexadecimal, the last one empty for a root.
 
     ``started_at`` and ``ended_at`` are in seconds on the monotonic clock. ``status`` is the name of the gRPC status. A
-    call has a ``method``, a request of a stream has none. Never references the call itself.
+    call has a ``method``, a request of a stream has none; ``generated`` is that of a language model. Never references
+    the call itself.
     """
 
     trace_id: str
@@ -72,6 +80,7 @@ class SpanRecord:
     peer: str
     facts: Mapping[str, object]
     stages: Stages
+    generated: Generated | None = None
 
 
 class SpanQueue:
@@ -211,6 +220,7 @@ class TracingInterceptor:
                     REQUEST_ID_KEY: request_id_of(context),
                 },
                 stages=span.stages,
+                generated=annotations.get(GENERATED_KEY),  # type: ignore[arg-type]  # set by `generated_by`
             )
         )
 
@@ -246,6 +256,7 @@ class TracingInterceptor:
                 peer="",
                 facts={name: value for name, value in facts.items() if value},
                 stages=result.stages,
+                generated=result.generated,
             )
         )
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from inferd.call_context import HTTP_STATUS_KEY, BatchTiming
+from inferd.call_context import HTTP_STATUS_KEY, BatchTiming, Generated
 from inferd.observability.timing import LOAD
 from inferd.observability.tracing.interceptor import SpanRecord
 from inferd.plain_text import escaped
@@ -19,12 +19,15 @@ from inferd.plain_text import escaped
 #: Statuses that are server errors by OpenTelemetry's conventions for gRPC.
 _ERRORS = frozenset(("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"))
 
+#: The event from the receipt of a request to the first token that was generated for it.
+FIRST_TOKEN = "first_token"  # noqa: S105  (a token of text, not a secret)
+
 _NS_PER_S = 1_000_000_000
 _MS_PER_S = 1_000
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status(StatusCode.UNSET)
 
-_Attributes = dict[str, str | int | float]
+_Attributes = dict[str, str | int | float | Sequence[str]]
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ class SpanBuilder:
         if record.method:
             attributes |= _call_attributes(record)
             attributes.pop(f"inferd.{HTTP_STATUS_KEY}", None)
+        if record.generated is not None:
+            attributes |= _generation_attributes(record.generated, record.facts)
         return ReadableSpan(
             name=escaped(record.method.removeprefix("/")) or "request",
             context=context,
@@ -140,6 +145,8 @@ def _stages(record: SpanRecord) -> Iterable[tuple[str, float, float]]:
     if stages.batch is not None and stages.queue_s is not None:
         yield "queue", stages.batch.started_at - stages.queue_s, stages.queue_s
         yield from _batch_stages(stages.batch)
+    if record.generated is not None and record.generated.first_token_s is not None:
+        yield FIRST_TOKEN, record.started_at, record.generated.first_token_s
     if stages.encoding_at is not None and stages.encoded_at is not None:
         yield "encode", stages.encoding_at, stages.encoded_at - stages.encoding_at
 
@@ -168,6 +175,20 @@ def _call_attributes(record: SpanRecord) -> _Attributes:
     address, _, port = record.peer.partition(":")[2].rpartition(":")
     if address and port.isdecimal():
         attributes |= {"network.peer.address": address.strip("[]"), "network.peer.port": int(port)}
+    return attributes
+
+
+def _generation_attributes(generated: Generated, facts: Mapping[str, object]) -> _Attributes:
+    """Return what OpenTelemetry's conventions for generative models say about a request and its answer."""
+    attributes: _Attributes = {
+        "gen_ai.operation.name": generated.operation,
+        "gen_ai.usage.input_tokens": generated.prompt_tokens,
+        "gen_ai.usage.output_tokens": generated.tokens,
+    }
+    if "model" in facts:
+        attributes["gen_ai.request.model"] = escaped(str(facts["model"]))
+    if generated.finish_reasons:
+        attributes["gen_ai.response.finish_reasons"] = tuple(generated.finish_reasons)
     return attributes
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.batching.request import BatchTiming
-from inferd.call_context import sanitized_id
+from inferd.call_context import Generated, generated_by, sanitized_id
 from inferd.config.logging import LogFormat, LogSettings
 from inferd.observability.logging.access_log import AccessLog
 from inferd.observability.logging.setup import renderer
@@ -334,3 +334,48 @@ def test_queued_lines_do_not_keep_calls_alive() -> None:
     del call
     assert gone() is None
     assert len(log.records) == 1
+
+
+def test_generation() -> None:
+    """Tokens, the time to the first one, and why it ended; those of all requests of a call together."""
+    log = Log()
+    call = FakeCall(context=call_context(model="lm", version="1"))
+    for reason, queue_s in (("length", 0.25), ("stop", 0.5)):
+        generated = generated_by(call.annotations)
+        generated.admitted(7)
+        generated.add(1, 0.75)
+        generated.add(2, 1.0)
+        generated.finished(reason, queue_s)
+    log.finish(call)
+    (record,) = log.records
+    fields = ("prompt_tokens", "generated_tokens", "queue_ms", "ttft_ms", "finish_reason")
+    assert [record[name] for name in fields] == [14, 6, 250.0, 750.0, "length,stop"]
+
+
+def test_generation_cancelled_before_first_token() -> None:
+    """What is not known is not there."""
+    log = Log()
+    call = FakeCall()
+    generated_by(call.annotations).admitted(7)
+    log.finish(call, grpc.StatusCode.CANCELLED)
+    (record,) = log.records
+    assert (record["prompt_tokens"], record["generated_tokens"]) == (7, 0)
+    assert not record.keys() & {"queue_ms", "ttft_ms", "finish_reason"}
+
+
+def test_generation_on_stream() -> None:
+    """Each request has its own numbers."""
+    log = Log(level="debug")
+    call = FakeCall()
+    log.recorder.started(call)
+    (listener,) = result_listeners(call)
+    generated = Generated(prompt_tokens=3, tokens=4, first_token_s=0.5, finish_reasons={"stop": None})
+    listener(
+        call,
+        StreamResult(
+            request_id="r", model="lm", version="1", rows=1, status="OK", error="", stages=Stages(), generated=generated
+        ),
+    )
+    (record,) = log.records
+    assert (record["prompt_tokens"], record["generated_tokens"], record["ttft_ms"]) == (3, 4, 500.0)
+    assert record["finish_reason"] == "stop"

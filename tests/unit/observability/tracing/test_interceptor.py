@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from inferd.batching.request import BatchTiming
+from inferd.call_context import Generated, generated_by
 from inferd.observability import timing
 from inferd.observability.stream_results import StreamResult, result_listeners
 from inferd.observability.timing import Stages
@@ -180,3 +181,19 @@ def started(queue):
     call = FakeCall()
     TracingInterceptor(Sampling(ratio=1.0), queue).started(call)
     return call
+
+
+def test_generation():
+    """Of a call, and of each request of a stream."""
+    call = FakeCall(metadata=(("traceparent", f"00-{TRACE}-{SPAN}-01"),))
+    queue = SpanQueue()
+    TracingInterceptor(Sampling(ratio=1.0), queue, clock=lambda: 100.5).started(call)
+    total = generated_by(call.annotations)
+    of_request = Generated(prompt_tokens=3)
+    result = StreamResult(
+        request_id="r", model="lm", version="1", rows=1, status="OK", error="", stages=Stages(), generated=of_request
+    )
+    for listener in result_listeners(call):
+        listener(call, result)
+    call.over(OK, "")
+    assert [record.generated for record in queue.take(2)] == [of_request, total]

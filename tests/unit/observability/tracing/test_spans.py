@@ -6,6 +6,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
 from opentelemetry.sdk.resources import Resource
 
 from inferd.batching.request import BatchTiming
+from inferd.call_context import Generated
 from inferd.observability import timing
 from inferd.observability.timing import Stages
 from inferd.observability.tracing.interceptor import SpanRecord
@@ -185,3 +186,24 @@ def test_root_span():
     """Without a parent."""
     (span,) = made(builder(), record(parent_id="", tracestate=""))
     assert (span.parent_span_id, span.trace_state) == (b"", "")
+
+
+def test_generation():
+    """Tokens and the reason of the end by OpenTelemetry's conventions for generative models, and the first token."""
+    generated = Generated(
+        operation="chat", prompt_tokens=12, tokens=5, first_token_s=0.25, finish_reasons={"stop": None, "length": None}
+    )
+    (span,) = made(builder(), record(generated=generated))
+    found = attributes(span)
+    assert found["gen_ai.operation.name"] == "chat"
+    assert found["gen_ai.request.model"] == "digits"
+    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (12, 5)
+    (reasons,) = [each.value.array_value for each in span.attributes if each.key == "gen_ai.response.finish_reasons"]
+    assert [each.string_value for each in reasons.values] == ["stop", "length"]
+    assert events(span) == {"first_token": (100.0, 250.0)}
+
+
+def test_other_models_have_no_attributes_of_generation():
+    """They would be counted as generative ones."""
+    (span,) = made(builder(), record())
+    assert not [name for name in attributes(span) if name.startswith("gen_ai")]

@@ -4,8 +4,8 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,10 +29,14 @@ _Rate = Annotated[float, Field(ge=0.001, le=1e9)]
 
 
 class QuotaLimits(Section):
-    """Limits for each principal under a rule; None is unlimited. Rates have a burst of one second."""
+    """Limits for each principal under a rule; None is unlimited. Rates have a burst of one second.
+
+    ``tokens_per_s`` is for language models: the tokens of prompts and answers together.
+    """
 
     requests_per_s: _Rate | None = None
     rows_per_s: _Rate | None = None
+    tokens_per_s: _Rate | None = None
     concurrent_requests: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
@@ -76,7 +80,7 @@ class QuotaRejections:
     """Requests rejected over all principals, by limit. Any thread."""
 
     def __init__(self) -> None:
-        self.by_limit = {"requests_per_s": 0, "rows_per_s": 0, "concurrent_requests": 0}
+        self.by_limit = {"requests_per_s": 0, "rows_per_s": 0, "tokens_per_s": 0, "concurrent_requests": 0}
         self._lock = threading.Lock()
 
     def add(self, limit: str) -> None:
@@ -91,7 +95,7 @@ class Quota:
     Free slots are the entries of a deque, whose append and pop are atomic; the buckets are behind the lock.
     """
 
-    __slots__ = ("_limits", "_lock", "_rejections", "_requests", "_rows", "_slots")
+    __slots__ = ("_limits", "_lock", "_rejections", "_requests", "_rows", "_slots", "_tokens")
 
     def __init__(self, limits: QuotaLimits, rejections: QuotaRejections, now: float) -> None:
         self._limits = limits
@@ -99,13 +103,15 @@ class Quota:
         self._lock = threading.Lock()
         self._requests = _bucket(limits.requests_per_s, now)
         self._rows = _bucket(limits.rows_per_s, now)
+        self._tokens = _bucket(limits.tokens_per_s, now)
         slots = limits.concurrent_requests
         self._slots = None if slots is None else deque([None] * slots)
 
-    def acquire(self, rows: int, now: float) -> None:
+    def acquire(self, rows: int, now: float, *, tokens: int = 0) -> None:
         """Charge an inference request of ``rows`` rows, or raise and charge nothing.
 
-        Each acquired request must be released exactly once.
+        ``tokens`` are those of the prompt and the most that may be generated. Each acquired request must be released
+        exactly once.
 
         Raises:
             QuotaExceededError: The quota has no room for it now.
@@ -115,14 +121,9 @@ class Quota:
             if self._slots is not None and not self._slots:
                 limit = self._limits.concurrent_requests
                 raise self._exceeded("concurrent_requests", f"{limit} open requests", _RETRY_CONCURRENT_S)
-            requests, per_row = self._requests, self._rows
-            if requests is not None:
-                self._require_request(requests, now)
-            if per_row is not None:
-                self._require_rows(per_row, rows, now)
-                per_row.take(rows)
-            if requests is not None:
-                requests.take(1)
+            self._require(rows, tokens, now)
+            for bucket, amount in self._amounts(1, rows, tokens):
+                bucket.take(amount)
             if self._slots is not None:
                 self._slots.pop()
 
@@ -134,32 +135,50 @@ class Quota:
                 self._require_request(requests, now)
                 requests.take(1)
 
-    def release(self, refund_rows: int | None = None) -> None:
+    def release(self, refund_rows: int | None = None, *, refund_tokens: int = 0) -> None:
         """Release a request that was acquired.
 
         ``refund_rows`` are its rows if it was rejected afterwards and did not run: it is then refunded.
+        ``refund_tokens`` are those that were charged and not used.
         """
         if self._slots is not None:
             self._slots.append(None)
         if refund_rows is not None:
             with self._lock:
-                if self._requests is not None:
-                    self._requests.refund(1)
-                if self._rows is not None:
-                    self._rows.refund(refund_rows)
+                for bucket, amount in self._amounts(1, refund_rows, refund_tokens):
+                    bucket.refund(amount)
+        elif refund_tokens and self._tokens is not None:
+            with self._lock:
+                self._tokens.refund(refund_tokens)
+
+    def _require(self, rows: int, tokens: int, now: float) -> None:
+        """Raise unless a request of ``rows`` and ``tokens`` can be charged now."""
+        if self._requests is not None:
+            self._require_request(self._requests, now)
+        if self._rows is not None:
+            self._require_amount(self._rows, rows, "rows", now)
+        if self._tokens is not None and tokens:
+            self._require_amount(self._tokens, tokens, "tokens", now)
 
     def _require_request(self, requests: TokenBucket, now: float) -> None:
         if wait_s := requests.wait_s(1, now):
             raise self._exceeded("requests_per_s", f"{self._limits.requests_per_s:g} requests a second", wait_s)
 
-    def _require_rows(self, per_row: TokenBucket, rows: int, now: float) -> None:
-        allowed = f"{self._limits.rows_per_s:g} rows a second"
-        if rows > per_row.max_amount:
-            self._rejections.add("rows_per_s")
-            text = f"expected at most {int(per_row.max_amount)} rows, as the quota is {allowed}, got {rows}"
-            raise InvalidInputError(text, field="inputs")
-        if wait_s := per_row.wait_s(rows, now):
-            raise self._exceeded("rows_per_s", allowed, wait_s)
+    def _require_amount(self, bucket: TokenBucket, amount: int, unit: Literal["rows", "tokens"], now: float) -> None:
+        limit = f"{unit}_per_s"
+        allowed = f"{getattr(self._limits, limit):g} {unit} a second"
+        if amount > bucket.max_amount:
+            self._rejections.add(limit)
+            text = f"expected at most {int(bucket.max_amount)} {unit}, as the quota is {allowed}, got {amount}"
+            raise InvalidInputError(text, field="inputs" if unit == "rows" else "")
+        if wait_s := bucket.wait_s(amount, now):
+            raise self._exceeded(limit, allowed, wait_s)
+
+    def _amounts(self, requests: int, rows: int, tokens: int) -> Iterator[tuple[TokenBucket, int]]:
+        """Return the buckets with what a request takes from each."""
+        for bucket, amount in ((self._requests, requests), (self._rows, rows), (self._tokens, tokens)):
+            if bucket is not None:
+                yield bucket, amount
 
     def _exceeded(self, limit: str, allowed: str, retry_after_s: float) -> QuotaExceededError:
         self._rejections.add(limit)

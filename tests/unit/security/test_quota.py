@@ -20,7 +20,7 @@ def test_requests_have_a_burst_of_one_second() -> None:
         quota.acquire(1, 100.0)
     assert caught.value.retry_after_s == pytest.approx(0.25)
     quota.acquire(1, 100.25)
-    assert rejections.by_limit == {"requests_per_s": 1, "rows_per_s": 0, "concurrent_requests": 0}
+    assert rejections.by_limit == {"requests_per_s": 1, "rows_per_s": 0, "tokens_per_s": 0, "concurrent_requests": 0}
 
 
 def test_accepts_a_request_larger_than_the_burst() -> None:
@@ -83,7 +83,7 @@ def test_charges_requests_that_run_no_model() -> None:
     with pytest.raises(QuotaExceededError) as caught:
         quota.charge_request(100.0)
     assert caught.value.retry_after_s == pytest.approx(0.1)
-    assert rejections.by_limit == {"requests_per_s": 1, "rows_per_s": 0, "concurrent_requests": 0}
+    assert rejections.by_limit == {"requests_per_s": 1, "rows_per_s": 0, "tokens_per_s": 0, "concurrent_requests": 0}
 
 
 def test_refunds_a_request_that_did_not_run() -> None:
@@ -95,3 +95,24 @@ def test_refunds_a_request_that_did_not_run() -> None:
     quota.acquire(10, 100.0)
     with pytest.raises(QuotaExceededError, match="rows"):
         quota.acquire(1, 100.0)
+
+
+def test_charges_tokens_that_may_be_generated_and_refunds_the_rest() -> None:
+    """A request is charged for its prompt and the longest answer; what it did not use is there again at its end."""
+    quota, rejections = _quota(tokens_per_s=100)
+    quota.acquire(1, 100.0, tokens=300)
+    with pytest.raises(QuotaExceededError, match="quota of 100 tokens a second is used up") as caught:
+        quota.acquire(1, 100.0, tokens=50)
+    assert caught.value.retry_after_s == pytest.approx(2.5)
+    quota.release(refund_tokens=280)
+    quota.acquire(1, 100.0, tokens=80)
+    assert rejections.by_limit["tokens_per_s"] == 1
+
+
+def test_tokens_do_not_limit_requests_of_ordinary_models() -> None:
+    """They have none, so that they are accepted while language models have used up the quota."""
+    quota, _ = _quota(tokens_per_s=1)
+    quota.acquire(1, 100.0, tokens=500)
+    quota.acquire(1000, 100.0)
+    with pytest.raises(InvalidInputError, match="at most 601 tokens, as the quota is 1 tokens a second, got 602"):
+        quota.acquire(1, 100.0, tokens=602)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd import dtypes
-from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Principal, Reply
+from inferd.batching.queued import Principal
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.errors import ServingError
 from inferd.observability.metrics.models import BatchReport, ModelStats
 from inferd.runtime.runners import RunStop

@@ -8,7 +8,8 @@ from time import monotonic
 
 import grpc
 
-from inferd.batching.request import InferenceRequest, Principal
+from inferd.batching.queued import Principal
+from inferd.batching.request import InferenceRequest
 from inferd.config.settings import QueueSettings
 from inferd.errors import (
     InvalidInputError,

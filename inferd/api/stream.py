@@ -28,7 +28,8 @@ from inferd.api.model_waits import Waited
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
 from inferd.api.stream_request import ColdRequest, Countdown, StreamRequest
 from inferd.api.tensors import take_long_to_encode
-from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Principal, Reply
+from inferd.batching.queued import Principal
+from inferd.batching.request import InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.call_context import log_fields, request_id_of
 from inferd.errors import (
     ColdModelError,

@@ -18,7 +18,8 @@ from inferd.api.model_waits import ModelWaits, Waited
 from inferd.api.request_decoder import LARGE_BYTES, CachingDecoder, IncomingRequest, Sent
 from inferd.api.status import StatusTable
 from inferd.api.tensors import take_long_to_encode
-from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Principal, Reply
+from inferd.batching.queued import Principal
+from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
 from inferd.call_context import log_fields, request_id_of, set_message_id
 from inferd.errors import ColdModelError, InferenceFailedError, InvalidInputError, OverloadedError, ServingError
 from inferd.models.registry import ModelRegistry

@@ -8,18 +8,19 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heapreplace
+from typing import Generic
 
-from inferd.batching.request import InferenceRequest
+from inferd.batching.queued import Queued
 
 #: The most principals without a waiting request that are remembered as having been served more than others.
 _IDLE_FLOWS = 256
 #: Up to this many principals with waiting requests, what each has is counted to estimate a wait; beyond, their sum.
 _COUNTED_FLOWS = 64
 
-_Entry = tuple[tuple[float, int], InferenceRequest]
+_Entry = tuple[tuple[float, int], Queued]
 
 
-class Flow:
+class Flow(Generic[Queued]):
     """The waiting requests of one principal at one priority, by deadline, then in order of arrival.
 
     ``tag`` is its virtual time: the cost served so far, divided by ``weight``.
@@ -32,18 +33,18 @@ class Flow:
         self.tag = tag
         self.rows = 0
         # Entries before the head have been taken; removing the first of a long list would move all others.
-        self._entries: list[_Entry | None] = []
+        self._entries: list[_Entry[Queued] | None] = []
         self._head = 0
 
     def __len__(self) -> int:
         return len(self._entries) - self._head
 
-    def __iter__(self) -> Iterator[InferenceRequest]:
+    def __iter__(self) -> Iterator[Queued]:
         entries = self._entries
         for at in range(self._head, len(entries)):
             yield entries[at][1]  # type: ignore[index]  # only entries before the head are None
 
-    def add(self, request: InferenceRequest) -> None:
+    def add(self, request: Queued) -> None:
         """Add ``request`` at the place of its ``turn``."""
         entries = self._entries
         entry = (request.turn, request)
@@ -53,11 +54,11 @@ class Flow:
             insort(entries, entry, lo=self._head)  # type: ignore[type-var]
         self.rows += request.rows
 
-    def first(self) -> InferenceRequest:
+    def first(self) -> Queued:
         """Return the first request; there must be one."""
         return self._entries[self._head][1]  # type: ignore[index]  # only entries before the head are None
 
-    def remove(self, request: InferenceRequest) -> bool:
+    def remove(self, request: Queued) -> bool:
         """Remove ``request``; False if it is not here."""
         entries, head = self._entries, self._head
         if head < len(entries) and entries[head][1] is request:  # type: ignore[index]
@@ -70,7 +71,7 @@ class Flow:
         self.rows -= request.rows
         return True
 
-    def take_first(self, requests: Sequence[InferenceRequest], rows: int) -> bool:
+    def take_first(self, requests: Sequence[Queued], rows: int) -> bool:
         """Remove ``requests`` of ``rows`` in all if they are the first ones in this order; else return False."""
         entries, head = self._entries, self._head
         end = head + len(requests)
@@ -100,7 +101,7 @@ class Flow:
             return self.rows
         return self.rows * (self._place(due, math.inf) - self._head) // len(self)
 
-    def behind(self, due: float, most: int) -> Iterator[tuple[int, InferenceRequest]]:
+    def behind(self, due: float, most: int) -> Iterator[tuple[int, Queued]]:
         """Yield up to ``most`` evenly spaced requests that are due after ``due``, with the rows up to each."""
         entries, first = self._entries, self._place(due, math.inf)
         # The step is rounded up.
@@ -111,7 +112,7 @@ class Flow:
         return bisect_left(self._entries, ((due, number),), lo=self._head)  # type: ignore[type-var]
 
 
-class Level:
+class Level(Generic[Queued]):
     """The flows of one priority.
 
     ``credit`` is that of ageing, in rows. ``_virtual`` is the tag of the flow that was served last.
@@ -122,13 +123,13 @@ class Level:
     def __init__(self) -> None:
         self.rows = 0
         self.credit = 0.0
-        self.flows: dict[str, Flow] = {}
+        self.flows: dict[str, Flow[Queued]] = {}
         self._weights = 0.0
         self._virtual = 0.0
         # Tags of principals that were served more than others and have nothing waiting at present.
         self._idle_tags: dict[str, float] = {}
 
-    def add(self, request: InferenceRequest) -> None:
+    def add(self, request: Queued) -> None:
         """Add ``request`` to the flow of its principal."""
         name, weight = request.principal
         flow = self.flows.get(name)
@@ -139,7 +140,7 @@ class Level:
         flow.add(request)
         self.rows += request.rows
 
-    def remove(self, request: InferenceRequest, cost_s: float = 0.0) -> bool:
+    def remove(self, request: Queued, cost_s: float = 0.0) -> bool:
         """Remove ``request`` and charge its flow ``cost_s``; False if it is not here."""
         flow = self.flows.get(request.principal.name)
         if flow is None or not flow.remove(request):
@@ -147,7 +148,7 @@ class Level:
         self._removed(request.principal.name, flow, request.rows, cost_s)
         return True
 
-    def take_first(self, requests: Sequence[InferenceRequest], rows: int, cost_s: float) -> bool:
+    def take_first(self, requests: Sequence[Queued], rows: int, cost_s: float) -> bool:
         """Remove and charge ``requests`` of ``rows`` in all if they are the first ones of a single flow."""
         if len(self.flows) != 1:
             return False
@@ -157,7 +158,7 @@ class Level:
         self._removed(principal, flow, rows, cost_s)
         return True
 
-    def _removed(self, principal: str, flow: Flow, rows: int, cost_s: float) -> None:
+    def _removed(self, principal: str, flow: Flow[Queued], rows: int, cost_s: float) -> None:
         self.rows -= rows
         if cost_s:
             self._virtual = max(self._virtual, flow.tag)
@@ -165,7 +166,7 @@ class Level:
         if not flow.rows:
             self._end(principal, flow)
 
-    def _end(self, principal: str, flow: Flow) -> None:
+    def _end(self, principal: str, flow: Flow[Queued]) -> None:
         del self.flows[principal]
         self._weights -= flow.weight
         if not self.flows:
@@ -186,17 +187,17 @@ class Level:
             self._virtual = tags[len(tags) // 2]
         self._idle_tags = {name: tag for name, tag in self._idle_tags.items() if tag > self._virtual}
 
-    def in_order(self, row_s: float) -> Iterator[InferenceRequest]:
+    def in_order(self, row_s: float) -> Iterator[Queued]:
         """Iterate in order of service, with ``row_s`` as the expected cost of a row."""
         if len(self.flows) == 1:
             return iter(next(iter(self.flows.values())))
         return self._interleaved([flow.tag for flow in self.flows.values()], row_s)
 
-    def victims(self) -> Iterator[InferenceRequest]:
+    def victims(self) -> Iterator[Queued]:
         """Iterate in order of eviction: from the flow with the most rows for its weight, what is due first."""
         return self._interleaved([-flow.rows / flow.weight for flow in self.flows.values()], 1.0)
 
-    def _interleaved(self, starts: Iterable[float], row_step: float) -> Iterator[InferenceRequest]:
+    def _interleaved(self, starts: Iterable[float], row_step: float) -> Iterator[Queued]:
         """Take the next request of the flow with the least value.
 
         Values begin at ``starts``, in the order of the flows, and grow by ``row_step`` a row, divided by the weight.

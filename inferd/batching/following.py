@@ -6,7 +6,7 @@ from inferd.batching.adaptive import AdaptiveRules
 from inferd.batching.forecast import Forecast
 from inferd.batching.instances import Instances
 from inferd.batching.planner import WaitUntil
-from inferd.batching.request import Batch, Effects, InstanceChange
+from inferd.batching.request import Batch, Effects, InferenceRequest, InstanceChange
 from inferd.batching.waiting import WaitingRequests
 
 
@@ -21,7 +21,7 @@ class LoadFollower:
         instances: Instances,
         rules: AdaptiveRules,
         forecast: Forecast,
-        waiting: WaitingRequests,
+        waiting: WaitingRequests[InferenceRequest],
         parallel_runs: int,
     ) -> None:
         self.instances = instances

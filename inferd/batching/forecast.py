@@ -124,7 +124,9 @@ class Forecast:
         self.least_rows = _BATCHES_THAT_MAY_WAIT * self._max_rows * soon
         self.drain.scale(factor)
 
-    def dispatched(self, batch: Batch, now: float, waiting: WaitingRequests, running: RunningBatches) -> None:
+    def dispatched(
+        self, batch: Batch, now: float, waiting: WaitingRequests[InferenceRequest], running: RunningBatches
+    ) -> None:
         """Record that ``batch`` was taken from those that wait, and set how many rows may wait from now on."""
         left = waiting.rows
         if left and self._workers > 1 and not self.cost.short.are_short and running.computing < self._workers:
@@ -188,7 +190,11 @@ class Forecast:
         return now + self._run_s(rows, self.cost.predict) + self._overhead_s > request.deadline
 
     def comes_too_late(
-        self, request: InferenceRequest, waiting: WaitingRequests, running: Iterable[Batch], now: float
+        self,
+        request: InferenceRequest,
+        waiting: WaitingRequests[InferenceRequest],
+        running: Iterable[Batch],
+        now: float,
     ) -> bool:
         """Whether ``request`` would miss its deadline in the queue, or make one behind it miss its own."""
         if request.deadline == math.inf:

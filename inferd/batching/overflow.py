@@ -1,31 +1,32 @@
 """What happens to requests for which the queue has no room: they displace scavengers, or the policy decides. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic
 
 from inferd.batching.policies import Decision, Policy, RejectPolicy, Room
+from inferd.batching.queued import Queued, QueueEffects
 from inferd.batching.refusals import Refusals
-from inferd.batching.request import Effects, InferenceRequest, RunningBatches
 from inferd.batching.waiting import WaitingRequests
 
 
-class BlockedRequests:
+class BlockedRequests(Generic[Queued]):
     """Requests that wait in front of a full queue, in order of arrival."""
 
     def __init__(self) -> None:
         self.count = 0
         self.nbytes = 0
-        self._requests: dict[InferenceRequest, None] = {}
+        self._requests: dict[Queued, None] = {}
 
-    def __iter__(self) -> Iterator[InferenceRequest]:
+    def __iter__(self) -> Iterator[Queued]:
         return iter(self._requests)
 
-    def add(self, request: InferenceRequest) -> None:
+    def add(self, request: Queued) -> None:
         """Add ``request``."""
         self._requests[request] = None
         self.count += 1
         self.nbytes += request.nbytes
 
-    def remove(self, request: InferenceRequest) -> bool:
+    def remove(self, request: Queued) -> bool:
         """Remove ``request``; False if it is not here."""
         if request not in self._requests:
             return False
@@ -34,27 +35,34 @@ class BlockedRequests:
         self.nbytes -= request.nbytes
         return True
 
-    def lets_pass(self, request: InferenceRequest) -> bool:
+    def lets_pass(self, request: Queued) -> bool:
         """Whether ``request`` has a higher priority than all that are blocked."""
         return all(request.priority < blocked.priority for blocked in self._requests)
 
 
-class Overflow:
+class Overflow(Generic[Queued]):
     """Makes room for requests that do not fit, or has the policy decide.
 
-    Invariant: the first of the ``blocked`` requests does not fit into the queue.
+    Invariant: the first of the ``blocked`` requests does not fit into the queue. ``count_outside`` returns the requests
+    that run outside the queue at present.
     """
 
-    def __init__(self, policy: Policy, waiting: WaitingRequests, running: RunningBatches, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        waiting: WaitingRequests[Queued],
+        refusals: Refusals,
+        count_outside: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._policy = policy
         self._waiting = waiting
-        self._running = running
+        self._count_outside = count_outside
         self._refusals = refusals
-        self.blocked = BlockedRequests()
+        self.blocked: BlockedRequests[Queued] = BlockedRequests()
         #: Whether a request for which there is no room is certainly rejected.
         self.always_rejects = isinstance(policy, RejectPolicy)
 
-    def make_room(self, request: InferenceRequest, effects: Effects) -> bool:
+    def make_room(self, request: Queued, effects: QueueEffects[Queued]) -> bool:
         """Evict scavengers if ``request`` fits only without them, whatever the policy. Returns whether it fits now."""
         if self._waiting.fits(request):
             return True
@@ -62,19 +70,19 @@ class Overflow:
         self.evict(victims, effects)
         return bool(victims)
 
-    def evict(self, victims: Sequence[InferenceRequest], effects: Effects) -> None:
+    def evict(self, victims: Sequence[Queued], effects: QueueEffects[Queued]) -> None:
         """Remove waiting requests and fail them."""
         for victim in victims:
             self._waiting.remove(victim)
             effects.failed.append((victim, self._refusals.shed()))
 
-    def decide(self, request: InferenceRequest) -> Decision:
+    def decide(self, request: Queued) -> Decision[Queued]:
         """Return what the policy decides about ``request``."""
         room = Room(
             waiting=self._waiting,
             blocked_requests=self.blocked.count,
             blocked_bytes=self.blocked.nbytes,
             # A caller that is being answered may send its next request before the thread has retired the batch.
-            caller_runs=self._running.outside_queue,
+            caller_runs=self._count_outside(),
         )
         return self._policy.decide(request, room)

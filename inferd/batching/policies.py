@@ -6,18 +6,18 @@ add it to `Backpressure` in the settings, write a class with a `decide` method h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol
 
-from inferd.batching.request import InferenceRequest
+from inferd.batching.queued import Queued
 from inferd.batching.waiting import WaitingRequests
 from inferd.config.settings import Backpressure, QueueSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Room:
+class Room(Generic[Queued]):
     """What a policy can see: the waiting requests, those blocked in front of the queue, and caller runs in progress."""
 
-    waiting: WaitingRequests
+    waiting: WaitingRequests[Queued]
     blocked_requests: int
     blocked_bytes: int
     caller_runs: int
@@ -32,10 +32,10 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Shed:
+class Shed(Generic[Queued]):
     """Evict the waiting ``victims`` and admit the request."""
 
-    victims: Sequence[InferenceRequest]
+    victims: Sequence[Queued]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class RunNow:
     """Run the request immediately, alone, outside the queue."""
 
 
-Decision = Refuse | Shed | Hold | RunNow
+Decision = Refuse | Shed[Queued] | Hold | RunNow
 
 
 class Policy(Protocol):
     """A backpressure policy."""
 
-    def decide(self, request: InferenceRequest, room: Room) -> Decision:
+    def decide(self, request: Queued, room: Room[Queued]) -> Decision[Queued]:
         """Decide what happens to ``request``, for which the queue has no room. Must not block or change anything."""
         ...
 
@@ -75,7 +75,7 @@ def policy_for(settings: QueueSettings) -> Policy:
 class RejectPolicy:
     """``reject``: rejects the request immediately."""
 
-    def decide(self, request: InferenceRequest, room: Room) -> Refuse:  # noqa: ARG002  the protocol's arguments
+    def decide(self, request: Queued, room: Room[Queued]) -> Refuse:  # noqa: ARG002  the protocol's arguments
         """Reject."""
         return Refuse(reason="QUEUE_FULL")
 
@@ -86,7 +86,7 @@ class CallerRunsPolicy:
 
     limit: int
 
-    def decide(self, request: InferenceRequest, room: Room) -> RunNow | Refuse:  # noqa: ARG002  the protocol's argument
+    def decide(self, request: Queued, room: Room[Queued]) -> RunNow | Refuse:  # noqa: ARG002  the protocol's argument
         """Run the request now, below the limit."""
         if room.caller_runs < self.limit:
             return RunNow()
@@ -106,7 +106,7 @@ class BlockPolicy:
     max_requests: int
     max_bytes: int
 
-    def decide(self, request: InferenceRequest, room: Room) -> Hold | Refuse:
+    def decide(self, request: Queued, room: Room[Queued]) -> Hold | Refuse:
         """Block the request, within the limits."""
         if room.blocked_requests < self.max_requests and room.blocked_bytes + request.nbytes <= self.max_bytes:
             return Hold()
@@ -124,17 +124,16 @@ class ShedOldestPolicy:
     be in time.
     """
 
-    def decide(self, request: InferenceRequest, room: Room) -> Shed | Refuse:
+    def decide(self, request: Queued, room: Room[Queued]) -> Shed[Queued] | Refuse:
         """Evict as many requests as the new one needs, or reject it if that is not enough."""
-        rows, nbytes, ahead = room.waiting.excess(request)
-        victims: dict[InferenceRequest, None] = {}
-        if rows > 0 or nbytes > 0:
+        excess, ahead = room.waiting.excess(request), room.waiting.rows_too_many(request)
+        victims: dict[Queued, None] = {}
+        if excess.remains():
             for victim in room.waiting.victims():
-                if (rows <= 0 and nbytes <= 0) or victim.priority < request.priority:
+                if not excess.remains() or victim.priority < request.priority:
                     break
                 victims[victim] = None
-                rows -= victim.rows
-                nbytes -= victim.nbytes
+                excess.evict(victim)
                 ahead -= victim.rows if victim.priority == request.priority else 0
         if ahead > 0:
             for victim in room.waiting.victims(request.priority):
@@ -143,6 +142,6 @@ class ShedOldestPolicy:
                 if victim not in victims:
                     victims[victim] = None
                     ahead -= victim.rows
-        if rows > 0 or nbytes > 0 or ahead > 0:
+        if excess.remains() or ahead > 0:
             return Refuse(reason="QUEUE_FULL", detail=", and too much of that is more important")
         return Shed(list(victims))

@@ -1,6 +1,7 @@
 """The errors of the requests that a queue rejects at present: texts, reasons and retry hints."""
 
-from inferd.batching.forecast import Forecast
+from typing import Any, Protocol
+
 from inferd.batching.waiting import WaitingRequests
 from inferd.errors import ModelUnavailableError, OverloadedError
 
@@ -8,19 +9,27 @@ from inferd.errors import ModelUnavailableError, OverloadedError
 _STUCK_HINT_S = 5.0
 
 
+class RetryHints(Protocol):
+    """Knows how fast a queue drains."""
+
+    def retry_after_s(self, waiting_rows: int, /) -> float:
+        """Return after which time a retry is likely to be admitted."""
+        ...
+
+
 class Refusals:
     """The errors of the requests that the queue of the model called ``name`` rejects at present."""
 
-    def __init__(self, name: str, waiting: WaitingRequests, forecast: Forecast) -> None:
+    def __init__(self, name: str, waiting: WaitingRequests[Any], hints: RetryHints) -> None:
         self._name = name
         self._waiting = waiting
-        self._forecast = forecast
+        self._hints = hints
 
     def overloaded(self, reason: str, detail: str = "") -> OverloadedError:
         """Return the error for a full queue; ``detail`` is appended to the message."""
         return OverloadedError(
             f'the queue of model "{self._name}" is full: {self._waiting.describe()}{detail}',
-            retry_after_s=self._forecast.retry_after_s(self._waiting.rows),
+            retry_after_s=self._hints.retry_after_s(self._waiting.rows),
             reason=reason,
         )
 
@@ -30,7 +39,7 @@ class Refusals:
         return OverloadedError(
             f'the queue of model "{self._name}" is full for priority {priority}: {rows} of '
             f"{self._waiting.priority_rows[priority]} rows wait",
-            retry_after_s=self._forecast.retry_after_s(rows),
+            retry_after_s=self._hints.retry_after_s(rows),
             reason="QUEUE_FULL",
         )
 
@@ -38,7 +47,7 @@ class Refusals:
         """Return the error for a request that would miss its deadline."""
         return OverloadedError(
             f'model "{self._name}" cannot answer within the deadline: {self._waiting.describe()}',
-            retry_after_s=self._forecast.retry_after_s(self._waiting.rows),
+            retry_after_s=self._hints.retry_after_s(self._waiting.rows),
             reason="DEADLINE_TOO_CLOSE",
         )
 

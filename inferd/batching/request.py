@@ -7,13 +7,13 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferd.batching.idle_cores import CoreShare
 from inferd.batching.ports import Clock
+from inferd.batching.queued import Principal, QueueEffects
 from inferd.errors import InferenceFailedError, OutOfMemoryError, OverloadedError, RunTooLongError, ServingError
 from inferd.observability.metrics.models import BatchReport, ModelStats
 from inferd.runtime.signature import Tensors
@@ -137,13 +137,6 @@ class Reply:
         self._on_outcome = _ignore
         self.release()
         return True
-
-
-class Principal(NamedTuple):
-    """Who shares a model with others, by its ``weight``; ``name`` is empty without authentication."""
-
-    name: str = ""
-    weight: float = 1.0
 
 
 _ANYBODY = Principal()
@@ -277,21 +270,19 @@ class InstanceChange:
     starts_thread: bool = False
 
 
-class Effects:
+class Effects(QueueEffects[InferenceRequest]):
     """Actions to carry out after a transition, without the lock.
 
-    ``failed``: requests to answer with an error; with ``fails_running``, some of them may be in a run. ``admitted``:
-    requests whose producers may send the next one. ``timers_at``: when to call `QueueState.expire`. ``wake_worker``: a
-    batch may be ready. ``wakes_others``: a run has ended that scavengers of other models waited for. ``instances``:
-    their number has changed.
+    With ``fails_running``, some of the ``failed`` requests may be in a run. ``admitted``: requests whose producers may
+    send the next one. ``wake_worker``: a batch may be ready. ``wakes_others``: a run has ended that scavengers of other
+    models waited for. ``instances``: their number has changed.
     """
 
-    __slots__ = ("admitted", "failed", "fails_running", "instances", "timers_at", "wake_worker", "wakes_others")
+    __slots__ = ("admitted", "fails_running", "instances", "wake_worker", "wakes_others")
 
     def __init__(self) -> None:
-        self.failed: list[tuple[InferenceRequest, ServingError]] = []
+        super().__init__()
         self.admitted: list[InferenceRequest] = []
-        self.timers_at: list[float] = []
         self.wake_worker = False
         self.fails_running = False
         self.wakes_others = False

@@ -82,7 +82,7 @@ class QueueState:
             max_delay_s=settings.max_delay_ms / 1000,
             jitter=jitter,
         )
-        self.waiting = WaitingRequests(
+        self.waiting: WaitingRequests[InferenceRequest] = WaitingRequests(
             max_rows=settings.max_rows,
             max_bytes=settings.max_bytes,
             priority_levels=settings.priority_levels,
@@ -98,7 +98,7 @@ class QueueState:
         self.obstacles: dict[Obstacle, Callable[[], ServingError]] = {}
         self.cores = cores or IdleCores().register()
         self._running = RunningBatches(self.cores, scavenger_priority=settings.priority_levels + 1)
-        self._overflow = Overflow(policy, self.waiting, self._running, self.refusals)
+        self._overflow = Overflow(policy, self.waiting, self.refusals, lambda: self._running.outside_queue)
         self._deadlines = Deadlines()
         self._scavenger_turns = ScavengerTurns(self.cores)
         #: Changes the number of workers; None if it is fixed.

@@ -14,11 +14,13 @@ own, count for no limit but those of the whole queue, and are evicted as soon as
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, count
 from types import MappingProxyType
+from typing import Any, Generic
 
 from inferd.batching.fair_queue import Level
-from inferd.batching.request import Effects, InferenceRequest
+from inferd.batching.queued import Queued, QueuedRequest, QueueEffects
 from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
 
 #: How far ahead of its arrival a deadline counts in the order of service.
@@ -31,7 +33,7 @@ _numbers = count()
 SLACK_S = 0.005
 
 
-class WaitingRequests:
+class WaitingRequests(Generic[Queued]):
     """The waiting requests of a queue, in the order described above.
 
     Invariant: ``count`` is the number of requests; ``rows`` and ``nbytes`` are the sums over them, never above
@@ -62,16 +64,16 @@ class WaitingRequests:
         #: Rows that may wait at each priority, however many go first.
         self.level_rows = level_rows
         # By priority, the scavengers last; there is no priority 0.
-        self._levels = [Level() for _ in range(priority_levels + 2)]
+        self._levels: list[Level[Queued]] = [Level() for _ in range(priority_levels + 2)]
         self.scavengers = self._levels[-1]
         # The cost of a row in the last batch, for the order of flows.
         self._row_s = 1.0
 
-    def is_scavenger(self, request: InferenceRequest) -> bool:
+    def is_scavenger(self, request: Queued) -> bool:
         """Whether ``request`` has the priority of scavengers."""
         return request.priority > self.priority_levels
 
-    def in_order(self) -> Iterator[InferenceRequest]:
+    def in_order(self) -> Iterator[Queued]:
         """Iterate in order of service; not over scavengers."""
         waiting = []
         for level in self._levels[1:-1]:
@@ -79,19 +81,19 @@ class WaitingRequests:
                 waiting.append(level)  # noqa: PERF401  (a comprehension takes a call more)
         return waiting[0].in_order(self._row_s) if len(waiting) == 1 else self._by_priority(waiting)
 
-    def only(self) -> InferenceRequest:
+    def only(self) -> Queued:
         """Return the request while exactly one waits."""
         for level in self._levels:
             if level.rows:
                 break
         return next(iter(level.flows.values())).first()
 
-    def scavengers_in_order(self) -> Iterator[InferenceRequest]:
+    def scavengers_in_order(self) -> Iterator[Queued]:
         """Iterate over the scavengers in order of service."""
         return self.scavengers.in_order(self._row_s)
 
-    def _by_priority(self, waiting: Sequence[Level]) -> Iterator[InferenceRequest]:
-        aged: dict[InferenceRequest, None] = {}
+    def _by_priority(self, waiting: Sequence[Level[Queued]]) -> Iterator[Queued]:
+        aged: dict[Queued, None] = {}
         for level in waiting[1:]:
             credit = level.credit
             for request in level.in_order(self._row_s):
@@ -104,11 +106,11 @@ class WaitingRequests:
             if request not in aged:
                 yield request
 
-    def __iter__(self) -> Iterator[InferenceRequest]:
+    def __iter__(self) -> Iterator[Queued]:
         """Iterate over all requests, scavengers last."""
         return chain.from_iterable(level.in_order(1.0) for level in self._levels if level.rows)
 
-    def victims(self, priority: int | None = None) -> Iterator[InferenceRequest]:
+    def victims(self, priority: int | None = None) -> Iterator[Queued]:
         """Iterate in order of eviction: scavengers, then the lowest priority, within it what is due first.
 
         With ``priority``, only over the requests of that priority.
@@ -116,45 +118,48 @@ class WaitingRequests:
         levels = reversed(self._levels) if priority is None else (self._levels[priority],)
         return chain.from_iterable(level.victims() for level in levels if level.rows)
 
-    def scavengers_for(self, request: InferenceRequest) -> list[InferenceRequest]:
+    def scavengers_for(self, request: Queued) -> list[Queued]:
         """Return the scavengers to evict so that ``request`` fits; none if it would not fit all the same."""
-        evicted: list[InferenceRequest] = []
+        evicted: list[Queued] = []
         if self.is_scavenger(request) or not self._in_turn(request):
             return evicted
-        rows, nbytes = self._excess(request)
+        excess = self.excess(request)
         for scavenger in self.scavengers.victims():
-            if rows <= 0 and nbytes <= 0:
+            if not excess.remains():
                 break
             evicted.append(scavenger)
-            rows -= scavenger.rows
-            nbytes -= scavenger.nbytes
-        return evicted if rows <= 0 and nbytes <= 0 else []
+            excess.evict(scavenger)
+        return [] if excess.remains() else evicted
 
-    def _excess(self, request: InferenceRequest) -> tuple[int, int]:
-        return self.rows + request.rows - self.max_rows, self.nbytes + request.nbytes - self.max_bytes
+    def excess(self, request: Queued) -> "Excess":
+        """Return by how much ``request`` would exceed the limits of the whole queue."""
+        return Excess(
+            rows=self.rows + request.rows - self.max_rows,
+            nbytes=self.nbytes + request.nbytes - self.max_bytes,
+        )
 
-    def excess(self, request: InferenceRequest) -> tuple[int, int, int]:
-        """Return by how much ``request`` would exceed ``max_rows``, ``max_bytes`` and the row limit, or negative."""
+    def rows_too_many(self, request: Queued) -> int:
+        """Return by how much ``request`` would exceed the row limit, or negative."""
         if self.is_scavenger(request):
-            return *self._excess(request), 0
+            return 0
         ahead = self._ahead(request.rows, request.priority, *request.principal, math.inf)
-        return *self._excess(request), ahead + request.rows - max(self.row_limit, request.rows)
+        return ahead + request.rows - max(self.row_limit, request.rows)
 
-    def fits(self, request: InferenceRequest) -> bool:
+    def fits(self, request: Queued) -> bool:
         """Whether there is room for ``request`` now."""
         rows = self.rows + request.rows
         if self.nbytes + request.nbytes > self.max_bytes:
             return False
         return rows <= self.row_limit or (rows <= self.max_rows and self._in_turn(request))
 
-    def _in_turn(self, request: InferenceRequest) -> bool:
+    def _in_turn(self, request: Queued) -> bool:
         return self.fits_in_turn(request.rows, request.priority, *request.principal)
 
     def rows_of(self, priority: int) -> int:
         """Return the waiting rows of ``priority``."""
         return self._levels[priority].rows
 
-    def fits_priority(self, request: InferenceRequest) -> bool:
+    def fits_priority(self, request: Queued) -> bool:
         """Whether ``request`` is within the limit of its priority, as it is in any case if nothing of that waits."""
         limit, rows = self.priority_rows.get(request.priority), self.rows_of(request.priority)
         return limit is None or rows == 0 or rows + request.rows <= limit
@@ -169,7 +174,7 @@ class WaitingRequests:
         # A request that is larger than the limit fits if nothing goes first.
         return self._ahead(rows, priority, principal, weight, math.inf) + rows <= max(self.row_limit, rows)
 
-    def add(self, request: InferenceRequest) -> None:
+    def add(self, request: Queued) -> None:
         """Add ``request``, which has its ``enqueued_at``; the caller has checked that it fits."""
         request.turn = min(request.deadline, request.enqueued_at + _HORIZON_S), next(_numbers)
         self._levels[request.priority].add(request)
@@ -177,7 +182,7 @@ class WaitingRequests:
         self.rows += request.rows
         self.nbytes += request.nbytes
 
-    def remove(self, request: InferenceRequest, cost_s: float = 0.0) -> bool:
+    def remove(self, request: Queued, cost_s: float = 0.0) -> bool:
         """Remove ``request`` and charge its principal ``cost_s``; False if it does not wait here."""
         if not 1 <= request.priority < len(self._levels) or not self._levels[request.priority].remove(request, cost_s):
             return False
@@ -186,7 +191,7 @@ class WaitingRequests:
         self.nbytes -= request.nbytes
         return True
 
-    def take(self, requests: Sequence[InferenceRequest], rows: int, row_s: float) -> None:
+    def take(self, requests: Sequence[Queued], rows: int, row_s: float) -> None:
         """Remove ``requests`` of ``rows`` in all, which are dispatched together, at a cost of ``row_s`` a row."""
         self._row_s = row_s or 1.0
         # Mostly they are the first ones of a single flow.
@@ -202,7 +207,7 @@ class WaitingRequests:
         if self._low_share and self.rows != level.rows:
             self._age(requests)
 
-    def _age(self, requests: Sequence[InferenceRequest]) -> None:
+    def _age(self, requests: Sequence[Queued]) -> None:
         """Give credit to the priorities that wait while ``requests`` of higher ones are served."""
         higher = 0
         served = {request.priority: 0 for request in requests}
@@ -214,7 +219,7 @@ class WaitingRequests:
                 level.credit = max(0.0, level.credit + self._low_share * higher - own)
             higher += own
 
-    def rows_ahead(self, request: InferenceRequest) -> int:
+    def rows_ahead(self, request: Queued) -> int:
         """Estimate how many waiting rows would be served before the end of ``request``, which does not wait yet."""
         return self._ahead(request.rows, request.priority, *request.principal, request.deadline)
 
@@ -223,7 +228,7 @@ class WaitingRequests:
         level = self._levels[priority]
         return ahead + level.rows_ahead(principal, weight, deadline, rows) if level.rows else ahead
 
-    def behind(self, request: InferenceRequest, most: int) -> Iterator[tuple[int, InferenceRequest]]:
+    def behind(self, request: Queued, most: int) -> Iterator[tuple[int, Queued]]:
         """Yield up to ``most`` requests of the same flow that ``request`` would delay, with the rows up to each."""
         flow = self._levels[request.priority].flows.get(request.principal.name)
         return flow.behind(request.deadline, most) if flow is not None else iter(())
@@ -231,6 +236,25 @@ class WaitingRequests:
     def describe(self) -> str:
         """Say how full it is, for a message."""
         return f"{self.rows} of {self.row_limit} rows and {self.nbytes} of {self.max_bytes} bytes wait"
+
+
+@dataclass(slots=True)
+class Excess:
+    """By how much a request would exceed the limits of the whole queue; negative for what is left."""
+
+    rows: int
+    nbytes: int
+    requests: int = 0
+
+    def remains(self) -> bool:
+        """Whether the request still does not fit."""
+        return self.requests > 0 or self.rows > 0 or self.nbytes > 0
+
+    def evict(self, victim: QueuedRequest) -> None:
+        """Count ``victim`` as evicted."""
+        self.requests -= 1
+        self.rows -= victim.rows
+        self.nbytes -= victim.nbytes
 
 
 class Deadlines:
@@ -245,7 +269,7 @@ class Deadlines:
         self.earliest = math.inf
         self._armed = [math.inf]
 
-    def watch(self, deadline: float, effects: Effects) -> None:
+    def watch(self, deadline: float, effects: QueueEffects[Any]) -> None:
         """Watch ``deadline``; arm a timer if one is needed."""
         self.earliest = min(self.earliest, deadline)
         if deadline + SLACK_S < self._armed[-1]:
@@ -258,19 +282,19 @@ class Deadlines:
         """
         self.earliest = earliest
 
-    def fired(self, now: float, effects: Effects) -> None:
+    def fired(self, now: float, effects: QueueEffects[Any]) -> None:
         """Record that a timer fired and expired requests were removed; arm the next one."""
         self._armed.pop()
         when = max(self.earliest, now + SLACK_S)
         if when < self._armed[-1]:
             self._arm(when, effects)
 
-    def _arm(self, when: float, effects: Effects) -> None:
+    def _arm(self, when: float, effects: QueueEffects[Any]) -> None:
         self._armed.append(when)
         effects.timers_at.append(when)
 
 
-def refusal(request: InferenceRequest, now: float, waiting: WaitingRequests) -> ServingError | None:
+def refusal(request: QueuedRequest, now: float, waiting: WaitingRequests[Any]) -> ServingError | None:
     """Return why ``request`` can never be admitted to a queue with the limits of ``waiting``; None if it can."""
     if request.deadline <= now:
         return DeadlineExceededError("the deadline passed before the request reached the queue")

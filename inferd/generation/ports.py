@@ -12,7 +12,7 @@ Logits = NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """A language model with a cache of ``slots`` sequences. Used by one thread.
+    """A language model with a cache of ``slots`` sequences. Used by one thread, except for `stop_run`.
 
     Rows of `decode` are the slots 0 to n-1, so that the sequences that run are next to each other.
     """
@@ -49,6 +49,10 @@ class Decoder(Protocol):
 
         They are valid until the next run. Row n is bit for bit what it would be alone. Raises `RunFailedError`.
         """
+        ...
+
+    def stop_run(self) -> None:
+        """Have the run in progress end early with `RunFailedError`; no effect without one. Called by any thread."""
         ...
 
     def move(self, source: int, target: int, tokens: int) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.batching.request import Principal
+from inferd.batching.queued import Principal
 from inferd.errors import ServingError
 
 #: Token ids of a prompt.
@@ -110,29 +110,33 @@ class Receiver(Protocol):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class GenerationRequest:
+class Turn:
+    """When a request is served, on the monotonic clock; see `inferd.batching.request.InferenceRequest`."""
+
+    received_at: float
+    deadline: float = math.inf
+    priority: int = 1
+    principal: Principal = _ANYBODY
+    enqueued_at: float = 0.0
+    turn: tuple[float, int] = (0.0, 0)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class GenerationRequest(Turn):
     """One request to one version of a language model, checked against its limits.
 
     ``prompt`` has at least one token, and with ``max_tokens`` fits into the context. ``top_logprobs`` is None if no
-    log probabilities are wanted. ``wants_text`` asks for the text of the deltas. Times are on the monotonic clock. The
-    meaning of ``deadline``, ``priority``, ``principal``, ``received_at``, ``enqueued_at`` and ``turn`` is that of
-    `inferd.batching.request.InferenceRequest`. Identity is what tells requests apart.
+    log probabilities are wanted. ``wants_text`` asks for the text of the deltas. Identity is what tells requests apart.
     """
 
     prompt: TokenIds
     max_tokens: int
     receiver: Receiver
-    received_at: float
     sampling: Sampling = Sampling()
     stops: Stops = Stops()
     top_logprobs: int | None = None
     wants_text: bool = False
-    deadline: float = math.inf
-    priority: int = 1
-    principal: Principal = _ANYBODY
     request_id: str = ""
-    enqueued_at: float = 0.0
-    turn: tuple[float, int] = (0.0, 0)
 
     @property
     def rows(self) -> int:

@@ -10,8 +10,8 @@ from typing import Self, TypeVar
 import grpc
 import grpc.aio
 
+from inferd._generated.inferd.v1 import generation_pb2, generation_pb2_grpc, inference_pb2_grpc
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.arguments import Metadata, MetadataLike
 from inferd.client import messages, repository
 from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
@@ -19,6 +19,8 @@ from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import AsyncSharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, Cancelled, InferdError, from_rpc_error, out_of_time, own_metadata
+from inferd.client.generation_messages import Answer
+from inferd.client.generation_streams import AsyncGeneration
 from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
 from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
 from inferd.client.stream import AsyncFeed, StreamCall, StreamInput, StreamLedger
@@ -28,7 +30,7 @@ from inferd.health_check import question
 _Response = TypeVar("_Response")
 
 
-class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
+class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
     """As `inferd.client.Client`, with coroutines; parameters, results and errors are the same.
 
     ``interceptors`` are those of `grpc.aio`. Belongs to the event loop of its first call, and raises RuntimeError in
@@ -52,7 +54,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
         self._lifetime.check_loop()
         terms = self._terms(timeout_s, metadata, wait_for_ready)
         if request_id != "":
-            messages.check_request_id(request_id)
+            messages.checked_request_id(request_id)
         try:
             fields = messages.input_fields(inputs)
             if self._shared is not None and not self._goes_alone(fields, terms):
@@ -271,6 +273,10 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
         return inference_pb2_grpc.InferenceServiceStub(self._channel)
 
     @cached_property
+    def _generation_stub(self) -> "generation_pb2_grpc.GenerationServiceAsyncStub":
+        return generation_pb2_grpc.GenerationServiceStub(self._channel)
+
+    @cached_property
     def _infer(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, pb.InferResponse]":
         return self._channel.unary_unary(INFER, None, pb.InferResponse.FromString)
 
@@ -311,6 +317,27 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor]):
 
     def _open_stream(self, metadata: Metadata, waits: bool | None) -> StreamCall:
         return self._stream_infer(None, metadata=metadata, wait_for_ready=waits)
+
+    def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> AsyncGeneration:
+        self._lifetime.check()
+        answer = Answer(request.request_id)
+        return AsyncGeneration(self._responses(request, terms, answer), answer)
+
+    async def _responses(
+        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Answer
+    ) -> AsyncGenerator[generation_pb2.GenerateResponse, None]:
+        self._lifetime.check_loop()
+        timeout_s, metadata, waits = terms
+        if timeout_s == 0:
+            raise out_of_time(timeout_s)
+        call = self._generation_stub.Generate(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)
+        try:
+            with self._translated_errors():
+                async for response in call:
+                    yield response
+                answer.metadata = own_metadata(await call.trailing_metadata())
+        finally:
+            call.cancel()
 
     async def _run_stream(
         self, feed: AsyncFeed, ledger: StreamLedger, terms: Terms

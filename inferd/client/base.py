@@ -5,14 +5,16 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar, Unpack
 
 import grpc
 
+from inferd._generated.inferd.v1 import generation_pb2
 from inferd.arguments import Metadata, MetadataLike, checked_flag, checked_metadata, checked_timeout, merged
-from inferd.client import messages
+from inferd.client import generation_messages, messages
 from inferd.client.channel import MAX_MESSAGE_BYTES, ChannelOptions, RetryPolicy, channel_config
 from inferd.client.errors import DeadlineExceeded, InferdError, NotFound, Overloaded, Unavailable
+from inferd.client.generation import GENERATION_TIMEOUT_S, GenerationOptions, Messages, Prompt
 from inferd.client.results import ModelInfo, ModelState
 from inferd.client.stream import MESSAGE_BYTES, StreamLedger
 from inferd.endpoint import TLS
@@ -132,9 +134,11 @@ def model_obstacle(model: ModelInfo) -> str:
 Terms = tuple[float | None, Metadata, bool | None]
 
 Interceptor = TypeVar("Interceptor")
+#: An answer of a language model, as it comes.
+Stream = TypeVar("Stream")
 
 
-class BaseClient(ABC, Generic[Interceptor]):
+class BaseClient(ABC, Generic[Interceptor, Stream]):
     """Validates the arguments of a client, and merges those of each call with them."""
 
     def __init__(
@@ -175,6 +179,43 @@ class BaseClient(ABC, Generic[Interceptor]):
         self._lifetime = Lifetime()
         self._start(coalesce=checked_flag("coalesce", coalesce))
 
+    def generate(
+        self,
+        model: str,
+        prompt: Prompt,
+        *,
+        timeout_s: float | None = GENERATION_TIMEOUT_S,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Stream:
+        """Continue ``prompt``, a text or token ids, and return the answer as it comes, an iterator of `Delta`.
+
+        Its ``result()`` waits for the whole. Closing or dropping it cancels the request. ``timeout_s`` is for the whole
+        answer; None is the client's. What came before an error stays valid, and nothing is retried after it; a request
+        that the server rejects is, as in `infer`. ``options`` are those of `GenerationOptions`.
+        """
+        request = generation_messages.generate_request(model, generation_messages.text_or_ids(prompt), options)
+        return self._generation(request, self._terms(timeout_s, metadata, wait_for_ready))
+
+    def chat(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        timeout_s: float | None = GENERATION_TIMEOUT_S,
+        metadata: MetadataLike | None = None,
+        wait_for_ready: bool | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Stream:
+        """Return the next message of a conversation as it comes; see `generate`.
+
+        ``messages`` are mappings with ``role`` and ``content``, which the model's chat template renders, or the text of
+        the user's only message.
+        """
+        request = generation_messages.generate_request(model, generation_messages.chat(messages), options)
+        return self._generation(request, self._terms(timeout_s, metadata, wait_for_ready))
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__}: expected to be used where it was made, because it is a connection; it cannot be "
@@ -184,6 +225,10 @@ class BaseClient(ABC, Generic[Interceptor]):
     @abstractmethod
     def _start(self, *, coalesce: bool) -> None:
         """Create the channel and the call objects."""
+
+    @abstractmethod
+    def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> Stream:
+        """Return an answer whose request is sent when its first delta is asked for."""
 
     @classmethod
     @abstractmethod

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 import inferd
+from inferd._generated.inferd.v1 import generation_pb2
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.arguments import (
     Metadata,
@@ -21,6 +22,7 @@ from inferd.endpoint import TLS, Endpoint
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+GENERATION_SERVICE = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
 #: Methods whose requests are encoded by hand, without the generated stub.
 INFER = f"/{SERVICE}/Infer"
 STREAM_INFER = f"/{SERVICE}/StreamInfer"
@@ -87,7 +89,7 @@ class RetryPolicy:
             "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
         }
         return {
-            "methodConfig": [{"name": [{"service": SERVICE}], "retryPolicy": retry}],
+            "methodConfig": [{"name": [{"service": SERVICE}, {"service": GENERATION_SERVICE}], "retryPolicy": retry}],
             "retryThrottling": {"maxTokens": int(self.max_tokens), "tokenRatio": float(self.token_ratio)},
         }
 

@@ -13,6 +13,7 @@ from inferd.client.codec import Inputs
 from inferd.client.errors import InferdError, from_status
 from inferd.client.results import (
     BatchingInfo,
+    GenerationInfo,
     ModelInfo,
     ModelState,
     PredictedRun,
@@ -81,11 +82,12 @@ def _names(outputs: object) -> tuple[str, ...]:
     return tuple(outputs)
 
 
-def check_request_id(request_id: str) -> None:
-    """Raise `TypeError` or `ValueError` for an id that a server's log would not show unchanged."""
-    checked_text("request_id", request_id)
+def checked_request_id(value: object) -> str:
+    """Return an id. Raises `TypeError` or `ValueError` for one that a server's log would not show unchanged."""
+    request_id = checked_text("request_id", value)
     if len(request_id) > _LONGEST_ID:
         raise ValueError(f"request_id: expected at most {_LONGEST_ID} characters, got {len(request_id)}")
+    return request_id
 
 
 def input_fields(inputs: Inputs) -> list[bytes]:
@@ -144,6 +146,7 @@ def model_info(model: pb.Model) -> ModelInfo:
         providers=tuple(model.providers),
         run_cost=_run_cost(model.run_cost) if model.HasField("run_cost") else None,
         residency=_residency(model.residency) if model.HasField("residency") else None,
+        generation=_generation_info(model.generation) if model.HasField("generation") else None,
     )
 
 
@@ -153,6 +156,20 @@ def _residency(residency: pb.Residency) -> Residency:
         memory_bytes=residency.memory_bytes,
         device_memory_bytes=residency.device_memory_bytes,
         load_s=residency.load_duration.ToNanoseconds() / 1e9,
+    )
+
+
+def _generation_info(generation: pb.Generation) -> GenerationInfo:
+    return GenerationInfo(
+        context_length=generation.context_length,
+        vocabulary_size=generation.vocabulary_size,
+        max_sequences=generation.max_sequences,
+        cache_bytes_per_token=generation.cache_bytes_per_token,
+        cache_bytes=generation.cache_bytes,
+        cache_bytes_in_use=generation.cache_bytes_in_use,
+        has_tokenizer=generation.has_tokenizer,
+        has_chat_template=generation.has_chat_template,
+        default_max_tokens=generation.default_max_tokens,
     )
 
 

@@ -176,10 +176,31 @@ class Residency:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationInfo:
+    """What a language model can generate, and the memory for it.
+
+    ``context_length`` tokens are the most of a prompt and its answer together; ``default_max_tokens`` the answer's of
+    requests that set none. ``cache_bytes`` is what sequences may take together, ``cache_bytes_in_use`` what is promised
+    to running ones at present. Without ``has_tokenizer`` it takes and gives token ids only.
+    """
+
+    context_length: int
+    vocabulary_size: int
+    max_sequences: int
+    cache_bytes_per_token: int
+    cache_bytes: int
+    cache_bytes_in_use: int
+    has_tokenizer: bool
+    has_chat_template: bool
+    default_max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelInfo:
     """One version of a model. ``inputs`` and ``outputs`` are empty until the server has read the model.
 
     ``run_cost`` is None while the server knows nothing of it, or if it does not say, and ``residency`` if it does not.
+    ``generation`` is None of a model that does not generate text, and until the server has read the model.
     """
 
     name: str
@@ -192,6 +213,7 @@ class ModelInfo:
     providers: tuple[str, ...]
     run_cost: RunCost | None = None
     residency: Residency | None = None
+    generation: GenerationInfo | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -73,7 +73,7 @@ class StreamLedger:
                 f"{self._opened}, got {type(element).__name__}"
             )
         request_id, inputs = element
-        messages.check_request_id(request_id)
+        messages.checked_request_id(request_id)
         return request_id, inputs
 
     def settle(self, result: pb.InferResult) -> Iterator[StreamItem]:

@@ -8,8 +8,8 @@ from typing import Self, TypeVar, get_args
 
 import grpc
 
+from inferd._generated.inferd.v1 import generation_pb2, generation_pb2_grpc, inference_pb2_grpc
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.arguments import MetadataLike
 from inferd.client import messages, repository
 from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
@@ -17,6 +17,8 @@ from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import SharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, InferdError, from_rpc_error, out_of_time, own_metadata
+from inferd.client.generation_messages import Answer
+from inferd.client.generation_streams import Generation
 from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
 from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
 from inferd.client.stream import Feed, StreamInput, StreamLedger
@@ -34,7 +36,7 @@ ClientInterceptor = (
 )
 
 
-class Client(BaseClient[ClientInterceptor]):
+class Client(BaseClient[ClientInterceptor, Generation]):
     """A connection to an inferd server: numpy in, numpy out.
 
     ``timeout_s`` is the default timeout of a call, retries included; None or infinity is no limit. ``token`` is sent as
@@ -78,7 +80,7 @@ class Client(BaseClient[ClientInterceptor]):
         self._lifetime.check()
         terms = self._terms(timeout_s, metadata, wait_for_ready)
         if request_id != "":
-            messages.check_request_id(request_id)
+            messages.checked_request_id(request_id)
         try:
             fields = messages.input_fields(inputs)
             if self._shared is not None and not self._goes_alone(fields, terms):
@@ -302,6 +304,7 @@ class Client(BaseClient[ClientInterceptor]):
         )
         self._channel = grpc.intercept_channel(channel, *self._interceptors)
         self._stub = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        self._generate = generation_pb2_grpc.GenerationServiceStub(self._channel).Generate
         self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(HEALTH_METHOD, None, None)
         self._infer: grpc.UnaryUnaryMultiCallable[bytes, pb.InferResponse] = self._channel.unary_unary(
             INFER, None, pb.InferResponse.FromString
@@ -327,6 +330,30 @@ class Client(BaseClient[ClientInterceptor]):
             return model_obstacle(self._model(messages.model_request(model, version), terms))
         self._lifetime.check()
         return server_obstacle(_called(self._health, question(), terms))
+
+    def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> Generation:
+        self._lifetime.check()
+        answer = Answer(request.request_id)
+        return Generation(self._responses(request, terms, answer), answer)
+
+    def _responses(
+        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Answer
+    ) -> Generator[generation_pb2.GenerateResponse, None, None]:
+        self._lifetime.check()
+        timeout_s, metadata, waits = terms
+        if timeout_s == 0:
+            raise out_of_time(timeout_s)
+        call = self._generate(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)
+        try:
+            for response in call:
+                yield response
+                self._lifetime.check_process()
+            answer.metadata = own_metadata(call.trailing_metadata())
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            if not self._lifetime.forked:
+                call.cancel()  # type: ignore[no-untyped-call] # as below
 
     def _run_stream(self, feed: Feed, ledger: StreamLedger, terms: Terms) -> Generator[StreamItem, None, None]:
         self._lifetime.check()

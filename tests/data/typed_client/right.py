@@ -14,6 +14,9 @@ from inferd.client import (
     Client,
     Compression,
     DeadlineExceeded,
+    Delta,
+    FinishReason,
+    Generated,
     IndexEntry,
     InferdError,
     Inputs,
@@ -88,6 +91,17 @@ def many(client: Client) -> list[str]:
     return failed
 
 
+def told(client: Client) -> str:
+    """Generate text, as it comes and whole."""
+    with client.generate("story", "Once", max_tokens=8, temperature=0.7, stop=["."], timeout_s=5) as answer:
+        for delta in answer:
+            assert_type(delta, Delta)
+            assert_type(delta.finish_reason, FinishReason | None)
+    whole = client.chat("story", [{"role": "user", "content": "hi"}], seed=1).result()
+    assert_type(whole, Generated)
+    return answer.text + whole.text
+
+
 def about(client: Client) -> list[tuple[int | str | None, ...]]:
     """Ask for models and readiness."""
     client.wait_until_ready("digits", timeout_s=10)
@@ -140,6 +154,16 @@ async def later(address: str) -> NDArray[Any]:
             assert_type(item.result()["label"], NDArray[Any])
         assert_type(await client.models(), list[ModelInfo])
     return result["label"]
+
+
+async def told_later(client: AsyncClient) -> int:
+    """The same with asyncio."""
+    async with client.chat("story", "hi") as answer:
+        async for delta in answer:
+            assert_type(delta, Delta)
+    whole = await client.generate("story", [1, 2], logprobs=3).result()
+    assert_type(whole, Generated)
+    return whole.usage.generated_tokens
 
 
 def main(address: str) -> None:

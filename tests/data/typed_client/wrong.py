@@ -13,5 +13,7 @@ def wrong(client: Client) -> int:
     for item in client.stream("digits", [{"X": object()}]):  # dict-item
         item.outcome["label"]  # index
     client.infer_all("digits")  # attr-defined
+    client.generate("story", "Once", max_token=8)  # call-arg
+    client.chat("story", "Once", temperature="hot")  # arg-type
     failed: InferdError = result  # assignment
     return failed.message  # return-value

@@ -5,13 +5,18 @@ from collections.abc import Callable, Mapping
 
 from inferd.client import AsyncClient, Client
 
-#: Creates a client and calls a method of it; items of a stream are returned as a list.
+#: Methods that return an answer as it comes.
+_GENERATES = {"generate", "chat"}
+
+#: Creates a client and calls a method of it; returns the items of a stream as a list, and the whole of an answer.
 Caller = Callable[..., object]
 
 
 def blocking(address: str, method: str, *arguments: object, settings: Mapping[str, object] = {}, **named: object):
     with Client(address, **settings) as client:
         result = getattr(client, method)(*arguments, **named)
+        if method in _GENERATES:
+            return result.result()
         return list(result) if method == "stream" else result
 
 
@@ -19,6 +24,8 @@ def in_asyncio(address: str, method: str, *arguments: object, settings: Mapping[
     async def run() -> object:
         async with AsyncClient(address, **settings) as client:
             result = getattr(client, method)(*arguments, **named)
+            if method in _GENERATES:
+                return await result.result()
             return [item async for item in result] if method == "stream" else await result
 
     return asyncio.run(run())

@@ -15,8 +15,8 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from numpy.typing import ArrayLike
 
+from inferd._generated.inferd.v1 import generation_pb2, generation_pb2_grpc, inference_pb2_grpc
 from inferd._generated.inferd.v1 import inference_pb2 as pb
-from inferd._generated.inferd.v1 import inference_pb2_grpc
 from inferd.client import codec
 
 DIGITS = pb.Model(
@@ -105,8 +105,43 @@ def refuse_control(context: grpc.ServicerContext, code: grpc.StatusCode, text: s
     context.abort(code, text)
 
 
-class FakeService(inference_pb2_grpc.InferenceServiceServicer):
-    """Echoes, unless the test sets ``on_infer`` and ``on_stream``.
+#: A model that generates text.
+STORYTELLER = pb.Model(
+    name="storyteller",
+    version="2",
+    state=pb.Model.STATE_READY,
+    generation=pb.Generation(
+        context_length=2048,
+        vocabulary_size=49152,
+        max_sequences=32,
+        cache_bytes_per_token=46080,
+        cache_bytes=2**30,
+        has_tokenizer=True,
+        has_chat_template=True,
+        default_max_tokens=512,
+    ),
+)
+
+
+def spelled(request: generation_pb2.GenerateRequest) -> Iterator[generation_pb2.GenerateResponse]:
+    """Answer with the text of the prompt, or of the last message, character by character."""
+    text = request.prompt.text or request.prompt.chat.messages[-1].content
+    yield generation_pb2.GenerateResponse(
+        model=request.model, version="2", request_id=request.request_id, token_ids=[ord(text[0])], text=text[0]
+    )
+    for letter in text[1:]:
+        yield generation_pb2.GenerateResponse(token_ids=[ord(letter)], text=letter)
+    usage = generation_pb2.GenerationUsage(
+        prompt_tokens=3,
+        generated_tokens=len(text),
+        queue_time=Duration(nanos=2_000_000),
+        first_token_time=Duration(nanos=30_000_000),
+    )
+    yield generation_pb2.GenerateResponse(finish_reason=generation_pb2.FINISH_REASON_STOP, usage=usage)
+
+
+class FakeService(inference_pb2_grpc.InferenceServiceServicer, generation_pb2_grpc.GenerationServiceServicer):
+    """Echoes, unless the test sets ``on_infer``, ``on_stream`` and ``on_generate``.
 
     ``requests`` and ``metadata`` are those received, in order; gRPC's worker threads append to them.
     """
@@ -114,6 +149,7 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(self, *models: pb.Model) -> None:
         self.models = list(models) or [DIGITS]
         self.requests: list[pb.InferRequest] = []
+        self.generate_requests: list[generation_pb2.GenerateRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
         #: Requests to load, unload and index models; calls to load and unload end with ``refusal``, if there is one.
         self.commands: list[pb.LoadModelRequest | pb.UnloadModelRequest | pb.IndexModelsRequest] = []
@@ -125,6 +161,9 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
         self.on_stream: Callable[
             [Iterable[pb.StreamInferRequest], grpc.ServicerContext], Iterator[pb.StreamInferResponse]
         ] = self._echo_stream
+        self.on_generate: Callable[
+            [generation_pb2.GenerateRequest, grpc.ServicerContext], Iterable[generation_pb2.GenerateResponse]
+        ] = lambda request, _: spelled(request)
 
     def Infer(self, request, context):
         self.requests.append(request)
@@ -134,6 +173,11 @@ class FakeService(inference_pb2_grpc.InferenceServiceServicer):
     def StreamInfer(self, request_iterator, context):
         self.metadata.append(dict(context.invocation_metadata()))
         yield from self.on_stream(request_iterator, context)
+
+    def Generate(self, request, context):
+        self.generate_requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        yield from self.on_generate(request, context)
 
     def ListModels(self, request, context):
         self.metadata.append(dict(context.invocation_metadata()))
@@ -198,6 +242,7 @@ def serving(
     pool = ThreadPoolExecutor(max_workers=8)
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)])
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(service, server)
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(service, server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)

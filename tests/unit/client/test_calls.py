@@ -28,7 +28,15 @@ def _abort(code: grpc.StatusCode, *trailing: tuple[str, str | bytes]):
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments"), [("infer", ["m", X]), ("stream", ["m", []]), ("models", []), ("model", ["digits"])]
+    ("method", "arguments"),
+    [
+        ("infer", ["m", X]),
+        ("stream", ["m", []]),
+        ("models", []),
+        ("model", ["digits"]),
+        ("generate", ["m", "on"]),
+        ("chat", ["m", "on"]),
+    ],
 )
 def test_sends_metadata_of_call(call, server, service, method, arguments):
     """It is added to the client's, replaces entries with the same key, and applies to this call only."""

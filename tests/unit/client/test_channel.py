@@ -100,11 +100,11 @@ def test_loopback_does_not_use_proxy():
 
 
 def test_retries_can_be_off():
-    """Then there is no service config; otherwise it names the service and both statuses."""
+    """Then there is no service config; otherwise it names the services and both statuses."""
     assert "grpc.service_config" not in dict(_config(retry=None).options)
     config = json.loads(dict(_config().options)["grpc.service_config"])
     method = config["methodConfig"][0]
-    assert method["name"] == [{"service": "inferd.v1.InferenceService"}]
+    assert method["name"] == [{"service": "inferd.v1.InferenceService"}, {"service": "inferd.v1.GenerationService"}]
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
 
 

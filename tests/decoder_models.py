@@ -137,7 +137,7 @@ def _random_weights(shape: LlamaShape) -> dict[str, Array]:
         return (random.standard_normal((outputs, inputs)) * gain / inputs**0.5).astype(np.float32)
 
     width, inner = shape.width, 2 * shape.width
-    # Tied: a small embedding keeps a token from predicting itself for ever.
+    # Tied: a small embedding keeps a token from predicting itself forever.
     weights = {"embed": matrix(shape.vocabulary, width, 1.0), "norm": np.ones(width, np.float32)}
     for layer in range(shape.layers):
         sizes = {

@@ -166,11 +166,7 @@ class ServedModels:
 
     def unfinished(self) -> list[str]:
         """Return name and version of the models with unanswered requests or threads that hang in a run."""
-        return [
-            f"{version.name} {version.version}"
-            for version in self._registry.all()
-            if version.batcher is not None and version.batcher.unanswered_requests + version.batcher.stuck_threads
-        ]
+        return [f"{version.name} {version.version}" for version in self._registry.all() if version.is_unfinished]
 
 
 def _log_state(version: ModelVersion) -> None:

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 
 from inferd.batching.ports import Clock
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.loaded import LoadedModel, LoadedVersion
+from inferd.models.version import ModelVersion
 from inferd.runtime.errors import RunFailedError
 from inferd.runtime.resources import give_way, trim_heap
 
@@ -27,7 +28,7 @@ class IdleMemory:
 
     def __init__(
         self,
-        loaded: Callable[[], Mapping[ModelVersion, LoadedModel]],
+        loaded: Callable[[], Mapping[ModelVersion, LoadedVersion]],
         clock: Clock,
         trim: Callable[[], None] = trim_heap,
     ) -> None:
@@ -56,7 +57,7 @@ class IdleMemory:
         """
         return self._shrink_all(_keeps_memory)
 
-    def _shrink_all(self, is_due: Callable[[ModelVersion, LoadedModel], bool]) -> bool:
+    def _shrink_all(self, is_due: Callable[[ModelVersion, LoadedVersion], bool]) -> bool:
         idle = [version for version, loaded in self._loaded().items() if is_due(version, loaded)]
         shrunk = [version for version in idle if _shrink(version, self._loaded().get(version))]
         if shrunk:
@@ -64,10 +65,10 @@ class IdleMemory:
             self._trim()
         return bool(shrunk)
 
-    def _is_due(self, version: ModelVersion, loaded: LoadedModel) -> bool:
+    def _is_due(self, version: ModelVersion, loaded: LoadedVersion) -> bool:
         if not _keeps_memory(version, loaded):
             return False
-        idle_s = self._clock() - max(loaded.batcher.last_dispatch_at, loaded.loaded_at)
+        idle_s = self._clock() - max(loaded.engine.last_dispatch_at, loaded.loaded_at)
         return idle_s >= version.settings.runtime.shrink_after_s
 
     def _run(self) -> None:
@@ -79,15 +80,17 @@ class IdleMemory:
                 _log.exception("looking for idle models failed")
 
 
-def _keeps_memory(version: ModelVersion, loaded: LoadedModel) -> bool:
-    """Whether ``version`` has no requests, and memory that it gives back."""
+def _keeps_memory(version: ModelVersion, loaded: LoadedVersion) -> bool:
+    """Whether ``version`` has no requests, and memory that it gives back; language models do that on their own."""
+    if not isinstance(loaded, LoadedModel):
+        return False
     may_shrink = version.settings.runtime.shrink_after_s > 0 and loaded.session.has_spare_memory
     return may_shrink and not loaded.batcher.unanswered_requests
 
 
-def _shrink(version: ModelVersion, loaded: LoadedModel | None) -> bool:
+def _shrink(version: ModelVersion, loaded: LoadedVersion | None) -> bool:
     """Shrink the arenas of ``version``; return False if it has left, or does not run."""
-    if loaded is None:
+    if not isinstance(loaded, LoadedModel):
         return False
     try:
         return loaded.session.try_out()

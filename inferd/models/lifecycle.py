@@ -16,12 +16,13 @@ from inferd.batching.ports import Clock
 from inferd.config.settings import ModelSettings
 from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
+from inferd.models.loaded import LoadedVersion
 from inferd.models.loader import LoadCancelledError, VersionLoader
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
 from inferd.models.residency import NO_MEMORY
 from inferd.models.states import IN_PROGRESS, ModelState
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.mapped_memory import mapped_memory
 from inferd.runtime.resources import trim_heap
@@ -35,7 +36,7 @@ _FINISH_S = 600.0
 OnEnd = Callable[[ModelVersion], None]
 
 #: Returns why what has been loaded must not serve; empty if it may. In a thread of the pool.
-Objection = Callable[[LoadedModel], str]
+Objection = Callable[[LoadedVersion], str]
 
 
 class VersionLoad:
@@ -89,7 +90,7 @@ class Lifecycle:
     """Loads and unloads versions.
 
     Invariants: states change only under the lock; no version becomes READY once `stop` has begun; a session is closed
-    only after its batcher's workers have ended. ``on_state`` is called without the lock, by the thread that changed
+    only after its workers have ended. ``on_state`` is called without the lock, by the thread that changed
     the state. ``settle`` calls a function back once every request whose model has been looked up is in a queue.
     """
 
@@ -114,7 +115,7 @@ class Lifecycle:
         self._lock = threading.Condition()
         self._stopping = False
         #: Versions whose memory is taken, and all of that: the poll thread reads it often.
-        self._loaded: dict[ModelVersion, LoadedModel] = {}
+        self._loaded: dict[ModelVersion, LoadedVersion] = {}
         self.memory = NO_MEMORY
         #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
         self.leaving: set[ModelVersion] = set()
@@ -178,7 +179,7 @@ class Lifecycle:
         self._fail(load, reason)
         return load
 
-    def loaded(self) -> Mapping[ModelVersion, LoadedModel]:
+    def loaded(self) -> Mapping[ModelVersion, LoadedVersion]:
         """Return the versions whose memory is taken: the READY ones, and those that are not closed yet."""
         with self._lock:
             return dict(self._loaded)
@@ -216,19 +217,19 @@ class Lifecycle:
             _log.exception("loading %s failed", load.source.path)
             return self._fail(load, "an unexpected error, see the server's log")
         if reason := load.objection(loaded):
-            loaded.session.close()
+            loaded.close()
             trim_heap()
             return self._fail(load, reason)
         return self._finish(load, loaded)
 
-    def _finish(self, load: VersionLoad, loaded: LoadedModel) -> bool:
+    def _finish(self, load: VersionLoad, loaded: LoadedVersion) -> bool:
         version = load.version
         with self._lock:
             if self._stopping or version.state not in IN_PROGRESS:
-                loaded.session.close()
+                loaded.close()
                 return False
             replaced = self.serving(load.source)
-            loaded.batcher.start()
+            loaded.engine.start()
             self._loaded[version] = loaded
             self.memory += loaded.memory
             version.mark_ready(loaded)
@@ -263,7 +264,7 @@ class Lifecycle:
         )
         self._settle(unload.start)
 
-    def _unload(self, version: ModelVersion, loaded: LoadedModel, on_gone: Callable[[], None]) -> None:
+    def _unload(self, version: ModelVersion, loaded: LoadedVersion, on_gone: Callable[[], None]) -> None:
         if not self._close(version, loaded, _FINISH_S):
             with self._lock:
                 self.leaving.discard(version)
@@ -271,13 +272,13 @@ class Lifecycle:
                 self._lock.notify_all()
         on_gone()
 
-    def _close(self, version: ModelVersion, loaded: LoadedModel, timeout_s: float) -> bool:
+    def _close(self, version: ModelVersion, loaded: LoadedVersion, timeout_s: float) -> bool:
         """Let the requests of ``version`` finish, and close it. Returns False if a run does not end."""
-        if not loaded.batcher.stop(timeout_s):
+        if not loaded.engine.stop(timeout_s):
             # The run may still use the session, so the version stays UNLOADING.
             return False
         with self._meter.unload():
-            loaded.session.close()
+            loaded.close()
             trim_heap()
         with self._lock:
             version.mark_unavailable("unloaded")

@@ -12,6 +12,7 @@ from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versio
 from inferd.models.cold_models import ColdModels
 from inferd.models.lifecycle import Lifecycle, VersionLoad
 from inferd.models.load_queue import LoadQueue, QueuedLoad
+from inferd.models.loaded import LoadedVersion
 from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
@@ -21,7 +22,7 @@ from inferd.models.router import Router
 from inferd.models.settings import read_model_settings
 from inferd.models.sizes import UNKNOWN_SIZE, ModelSize, ModelSizes, size_key
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, listed
 from inferd.runtime.errors import ModelLoadError
 
@@ -217,7 +218,7 @@ class LoadOperations:
         operation.loads.append(self._lifecycle.refuse(source, version, reason))
         self._operations.part_ended(operation)
 
-    def _objection(self, source: ModelSource, found: Hashable, loaded: LoadedModel) -> str:
+    def _objection(self, source: ModelSource, found: Hashable, loaded: LoadedVersion) -> str:
         """Return why what was loaded must not serve: it may be another thing than what was ``found`` complete."""
         if self._parts.poller is not None and fingerprint(source) != found:
             return "its files were changed while it was loaded"

@@ -13,13 +13,13 @@ from inferd.batching.idle_cores import IdleCores
 from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
 from inferd.models.load_meter import LoadMeter
+from inferd.models.loaded import LoadedModel
 from inferd.models.probe import ModelProbe
 from inferd.models.repository import ModelSource, model_file
 from inferd.models.residency import NO_MEMORY
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.models.sizes import ModelSizes, size_key
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel
 from inferd.observability.metrics.models import ModelStats
 from inferd.runtime.providers import built_in
 from inferd.runtime.resources import usable_cores

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Collection, Mapping
 
+from inferd.models.loaded import LoadedVersion
 from inferd.models.residency import Resident, total
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 
 
 def residents_of(
-    loaded: Mapping[ModelVersion, LoadedModel],
+    loaded: Mapping[ModelVersion, LoadedVersion],
     *,
     leaves: Callable[[str], bool],
     is_held: Callable[[str], bool],
@@ -36,7 +37,7 @@ def residents_of(
 
 
 def _resident(
-    name: str, parts: Collection[LoadedModel], *, leaves: bool, is_held: bool, is_awaited: bool, is_leaving: bool
+    name: str, parts: Collection[LoadedVersion], *, leaves: bool, is_held: bool, is_awaited: bool, is_leaving: bool
 ) -> Resident:
     loaded_at = max(each.loaded_at for each in parts)
     return Resident(
@@ -44,8 +45,8 @@ def _resident(
         memory=total(each.memory for each in parts),
         loaded_at=loaded_at,
         load_s=max(each.measured.load_s for each in parts),
-        last_used_at=max(loaded_at, *(each.batcher.last_dispatch_at for each in parts)),
-        is_busy=is_awaited or any(each.batcher.unanswered_requests for each in parts),
+        last_used_at=max(loaded_at, *(each.engine.last_dispatch_at for each in parts)),
+        is_busy=is_awaited or any(each.engine.unanswered_requests for each in parts),
         leaves=leaves,
         is_held=is_held,
         is_leaving=is_leaving,

@@ -1,47 +1,26 @@
-"""One version of a model: its state, its settings and, once loaded, its session and queue."""
+"""One version of a model: its state, its settings and, once loaded, what answers its requests."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
-from inferd.errors import ColdModelError, ModelUnavailableError
-from inferd.models.load_meter import NOTHING_MEASURED, Measured
-from inferd.models.residency import NO_MEMORY, Memory
+from inferd.errors import ColdModelError, InvalidInputError, ModelUnavailableError
+from inferd.models.loaded import LoadedModel, LoadedVersion
 from inferd.models.states import ModelState, require_transition
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Verdict
-from inferd.runtime.session import OnnxSession
 from inferd.runtime.signature import ModelSignature
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedModel:
-    """The session of a loaded version and the batcher that feeds it.
-
-    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took. ``least_peak`` is
-    the least that its loads took at their peak, nothing if that is not known. ``files`` keeps those that came from
-    remote storage in the cache.
-    """
-
-    session: OnnxSession
-    batcher: Batcher
-    memory: Memory = NO_MEMORY
-    measured: Measured = NOTHING_MEASURED
-    least_peak: Memory = NO_MEMORY
-    loaded_at: float = 0.0
-    files: object = None
 
 
 class ModelVersion:
     """One version of a model.
 
-    Invariants: the session and batcher are set before the state becomes READY, and stay set until the last request is
-    answered, so that a request that has found the version READY may use them; others read them once and expect None.
-    The batcher rejects requests that arrive after unloading began. ``settings`` are the
-    server's until the loader has read the model's own, and do not change after that. `advance` and the ``mark_``
-    methods are called under the manager's lock; everything else may be called from any thread.
+    Invariants: what is loaded is set before the state becomes READY, and stay set until the last request is
+    answered, so that a request that has found the version READY may use it; others read it once and expect None. Its
+    engine rejects requests that arrive after unloading began. ``settings`` are the server's until the loader has read
+    the model's own, and do not change after that. `advance` and the ``mark_`` methods are called under the manager's
+    lock; everything else may be called from any thread.
 
     A new version is LOADING, or ON_DEMAND: then it stands for one that its first request loads.
     """
@@ -68,7 +47,9 @@ class ModelVersion:
         #: Copies requests to another version before they are submitted.
         self.shadow: Callable[[Sequence[InferenceRequest]], None] | None = None
         self._reason = ""
-        self._loaded: LoadedModel | None = None
+        #: What was loaded, and the same again if it is an ordinary model: every request reads that.
+        self._loaded: LoadedVersion | None = None
+        self._model: LoadedModel | None = None
 
     @property
     def reason(self) -> str:
@@ -88,43 +69,49 @@ class ModelVersion:
     @property
     def _why_broken(self) -> str:
         loaded = self._loaded
-        return "" if loaded is None else loaded.batcher.why_broken
+        return "" if loaded is None else loaded.engine.why_broken
 
     @property
     def has_lost_device(self) -> bool:
         """Whether only a new process is likely to run the model again."""
         loaded = self._loaded
-        return loaded is not None and loaded.batcher.is_hopeless
+        return loaded is not None and loaded.engine.is_hopeless
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether requests are unanswered, or threads hang in a run."""
+        loaded = self._loaded
+        return loaded is not None and loaded.engine.unanswered_requests + loaded.engine.stuck_threads > 0
 
     @property
     def signature(self) -> ModelSignature | None:
-        """The inputs and outputs; None until loaded."""
-        loaded = self._loaded
-        return None if loaded is None else loaded.session.signature
+        """The inputs and outputs; None until loaded, and of a language model."""
+        model = self._model
+        return None if model is None else model.session.signature
 
     @property
     def batcher(self) -> Batcher | None:
-        """The queue and its workers; None until loaded."""
-        loaded = self._loaded
-        return None if loaded is None else loaded.batcher
+        """The queue and its workers; None until loaded, and of a language model."""
+        model = self._model
+        return None if model is None else model.batcher
 
     @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use, in order of preference; empty until loaded."""
         loaded = self._loaded
-        return () if loaded is None else loaded.session.providers
+        return () if loaded is None else loaded.providers
 
     @property
     def verdict(self) -> Verdict | None:
         """Whether requests may be batched, and why not; None until loaded."""
-        loaded = self._loaded
-        return None if loaded is None else loaded.session.verdict
+        model = self._model
+        return None if model is None else model.session.verdict
 
     @property
     def synthetic_inputs(self) -> SyntheticInputs | None:
         """Inputs on which the model is known to run; None if none were found, or until loaded."""
-        loaded = self._loaded
-        return None if loaded is None else loaded.session.synthetic_inputs
+        model = self._model
+        return None if model is None else model.session.synthetic_inputs
 
     @property
     def memory_bytes(self) -> int:
@@ -145,41 +132,54 @@ class ModelVersion:
         return 0.0 if loaded is None else loaded.measured.load_s
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._loaded is not None
+
+    @property
     def max_batch_size(self) -> int:
         """Maximum number of rows per batch at present; 1 if the model or its settings do not allow batching.
 
-        Fewer than configured while the memory is not enough for more.
+        Fewer than configured while the memory is not enough for more. Of a language model, that of sequences.
         """
-        signature, loaded = self.signature, self._loaded
-        if loaded is None or signature is None or not (self.settings.batching.enabled and signature.batchable):
-            return 1
-        return loaded.batcher.max_rows
+        loaded = self._loaded
+        return 1 if loaded is None else loaded.max_batch_size(self.settings.batching)
 
     def require_signature(self) -> ModelSignature:
-        """Return the inputs and outputs. Raises `ModelUnavailableError` if the model is not loaded."""
-        loaded = self._loaded
-        if loaded is None:
+        """Return the inputs and outputs.
+
+        Raises `ModelUnavailableError` if the model is not loaded, and `InvalidInputError` if it is a language model.
+        """
+        model = self._model
+        if model is not None:
+            return model.session.signature
+        if self._loaded is None:
             raise self.unavailable()
-        return loaded.session.signature
+        raise InvalidInputError(
+            f'model "{self.name}" is a language model, which takes no tensors: call GenerationService.Generate, '
+            "ModelStreamInfer with the input text_input, or over HTTP /v1/chat/completions or "
+            f"/v2/models/{self.name}/generate",
+            at="model",
+        )
 
     def submit(self, requests: Sequence[InferenceRequest]) -> None:
         """Enqueue ``requests``, which are answered through their replies. Never blocks."""
-        loaded = self._loaded
-        if loaded is not None:
+        model = self._model
+        if model is not None:
             if self.shadow is not None:
                 self.shadow(requests)
-            loaded.batcher.queue.submit(requests)
+            model.batcher.queue.submit(requests)
             return
         for request in requests:
             request.reply.deliver(self.unavailable())
 
     def cancel(self, request: InferenceRequest) -> None:
         """Withdraw ``request``, unless it has been answered."""
-        loaded = self._loaded
-        if loaded is None:
+        model = self._model
+        if model is None:
             request.reply.withdraw()
         else:
-            loaded.batcher.queue.cancel(request)
+            model.batcher.queue.cancel(request)
 
     def unavailable(self) -> ModelUnavailableError:
         """Return the error for calls that need a ready model: a `ColdModelError` if they may wait for it."""
@@ -194,10 +194,11 @@ class ModelVersion:
         require_transition(self.state, state)
         self.state = state
 
-    def mark_ready(self, loaded: LoadedModel) -> None:
+    def mark_ready(self, loaded: LoadedVersion) -> None:
         """Become READY with ``loaded``."""
         require_transition(self.state, ModelState.READY)
         self._loaded = loaded
+        self._model = loaded if isinstance(loaded, LoadedModel) else None
         self.state = ModelState.READY
 
     def mark_failed(self, reason: str) -> None:
@@ -210,14 +211,14 @@ class ModelVersion:
         """Become UNAVAILABLE: unloaded, or a load that was cancelled. Lets go of the session and the queue."""
         require_transition(self.state, ModelState.UNAVAILABLE)
         self._reason = reason
-        self._loaded = None
+        self._loaded = self._model = None
         self.state = ModelState.UNAVAILABLE
 
     def reload_failed(self, reason: str) -> None:
         """Keep why a newer form of this version could not be loaded; it goes on serving."""
         self._reason = f"loading it again failed: {reason}"
 
-    def mark_unloading(self) -> LoadedModel:
+    def mark_unloading(self) -> LoadedVersion:
         """Become UNLOADING. Return what the caller has to stop and close."""
         require_transition(self.state, ModelState.UNLOADING)
         assert self._loaded is not None, "READY is only reached with a loaded model"

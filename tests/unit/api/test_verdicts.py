@@ -9,9 +9,10 @@ from inferd.api.oip.statistics import model_statistics
 from inferd.api.v1.service import describe_model
 from inferd.config.settings import ModelSettings
 from inferd.models.load_meter import Measured
+from inferd.models.loaded import LoadedModel
 from inferd.models.residency import Memory
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.residency import ResidencyCounts
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost

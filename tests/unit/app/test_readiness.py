@@ -7,9 +7,10 @@ import pytest
 
 from inferd.app.readiness import Readiness
 from inferd.config.settings import ModelSettings, Settings
+from inferd.models.loaded import LoadedModel
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 
 _READY, _FAILED, _LOADING, _GONE = ModelState.READY, ModelState.FAILED, ModelState.LOADING, ModelState.UNAVAILABLE
 

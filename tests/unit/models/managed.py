@@ -8,6 +8,7 @@ from inferd.config.settings import Settings
 from inferd.errors import ServingError
 from inferd.models.catalog import Catalog
 from inferd.models.load_meter import Measured
+from inferd.models.loaded import LoadedModel
 from inferd.models.manager import ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.models.repository import ModelSource
@@ -15,7 +16,7 @@ from inferd.models.residency import Memory
 from inferd.models.settings import read_model_settings
 from inferd.models.sizes import ModelSizes, size_key
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 from inferd.runtime.errors import ModelLoadError
 from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S

@@ -6,7 +6,8 @@ import pytest
 
 from inferd.config.settings import ModelSettings
 from inferd.models.idle_memory import IdleMemory
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.loaded import LoadedModel
+from inferd.models.version import ModelVersion
 from inferd.runtime.errors import RunFailedError
 from tests.fakes import FakeClock
 

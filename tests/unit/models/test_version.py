@@ -6,8 +6,9 @@ import pytest
 
 from inferd.config.settings import ModelSettings
 from inferd.errors import ModelUnavailableError
+from inferd.models.loaded import LoadedModel
 from inferd.models.states import TRANSITIONS, ModelState, require_transition
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 from tests.fakes import SCALING, Caller
 
 

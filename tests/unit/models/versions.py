@@ -3,8 +3,9 @@
 from typing import Any
 
 from inferd.config.settings import ModelSettings
+from inferd.models.loaded import LoadedModel
 from inferd.models.states import ModelState
-from inferd.models.version import LoadedModel, ModelVersion
+from inferd.models.version import ModelVersion
 
 
 class IdleBatcher:

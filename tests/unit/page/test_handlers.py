@@ -14,7 +14,10 @@ from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME
 from inferd.http.messages import HttpMessage
 from inferd.http.router import OperationRouter
+from inferd.models.load_meter import Measured
+from inferd.models.loaded import LoadedModel
 from inferd.models.registry import ModelRegistry
+from inferd.models.residency import Memory
 from inferd.models.router import Router
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
@@ -47,9 +50,10 @@ def _version(name: str, version: str, state: ModelState = ModelState.READY, exam
         verdict = Verdict(standing=Standing.CONTRADICTED, reason="rows differ")
         session = SimpleNamespace(signature=SIGNATURE, verdict=verdict, providers=("CPU",), synthetic_inputs=inputs)
         batcher = SimpleNamespace(why_broken="", max_rows=8, statistics=lambda: None)
-        measured = SimpleNamespace(load_s=0.5)
-        memory = SimpleNamespace(host=1000, device=0)
-        made._loaded = SimpleNamespace(session=session, batcher=batcher, measured=measured, memory=memory)
+        made.state = ModelState.WARMING
+        made.mark_ready(
+            LoadedModel(session=session, batcher=batcher, measured=Measured(load_s=0.5), memory=Memory(1000))
+        )
     made.state = state
     return made
 

@@ -1,0 +1,108 @@
+"""What a loaded version has in memory: a session and its queue, or a language model and its engine."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+from inferd.batching.batcher import Batcher
+from inferd.config.settings import BatchingSettings
+from inferd.models.load_meter import NOTHING_MEASURED, Measured
+from inferd.models.residency import NO_MEMORY, Memory
+from inferd.runtime.session import OnnxSession
+
+
+class Engine(Protocol):
+    """What answers the requests of a loaded version: a batcher, or the engine of a language model."""
+
+    def start(self) -> None:
+        """Let requests be answered from now on."""
+        ...
+
+    def stop(self, timeout_s: float, /) -> bool:
+        """Reject new requests and finish the admitted ones; return False if something does not end in time."""
+        ...
+
+    @property
+    def unanswered_requests(self) -> int:
+        """Requests that wait or run."""
+        ...
+
+    @property
+    def last_dispatch_at(self) -> float:
+        """When the last run began; 0 before the first one."""
+        ...
+
+    @property
+    def why_broken(self) -> str:
+        """Why nothing runs at present, for the operator; empty while it does."""
+        ...
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether only a new process is likely to run the model again."""
+        ...
+
+    @property
+    def stuck_threads(self) -> int:
+        """Threads that hang in a run that was given up."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedVersion(ABC):
+    """What all loaded versions have.
+
+    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took. ``least_peak`` is
+    the least that its loads took at their peak, nothing if that is not known. ``files`` keeps those that came from
+    remote storage in the cache.
+    """
+
+    memory: Memory = NO_MEMORY
+    measured: Measured = NOTHING_MEASURED
+    least_peak: Memory = NO_MEMORY
+    loaded_at: float = 0.0
+    files: object = None
+
+    @property
+    @abstractmethod
+    def engine(self) -> Engine:
+        """What answers its requests."""
+
+    @property
+    @abstractmethod
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use, in order of preference."""
+
+    @abstractmethod
+    def max_batch_size(self, batching: BatchingSettings) -> int:
+        """Return the maximum number of rows per batch at present; 1 if ``batching`` or the model do not allow more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model's memory; nothing may run any more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel(LoadedVersion):
+    """A session, and the batcher that feeds it."""
+
+    session: OnnxSession
+    batcher: Batcher
+
+    @property
+    def engine(self) -> Engine:
+        """The batcher."""
+        return self.batcher
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The session's."""
+        return self.session.providers
+
+    def max_batch_size(self, batching: BatchingSettings) -> int:
+        """Return the batcher's, unless each request runs alone."""
+        return self.batcher.max_rows if batching.enabled and self.session.signature.batchable else 1
+
+    def close(self) -> None:
+        """Close the session."""
+        self.session.close()

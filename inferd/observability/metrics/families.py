@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from inferd.observability.metrics.exposition import HistogramFamily
+from inferd.observability.metrics.generation import GenerationSample
 from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.loads import LoadCounts
@@ -34,7 +35,8 @@ class ModelSample:
     ``instance_changes`` how often it has changed, by reason, ``capacity_rows_per_s`` the throughput of all instances
     under load at the cheapest batch size, ``memory_bytes`` the memory of the loaded version,
     ``stuck_threads`` the number of threads that hang in an abandoned run. ``max_rows`` are those of the largest batch
-    at present; ``is_broken`` while the session runs nothing and is being opened again.
+    at present; ``is_broken`` while the session runs nothing and is being opened again. Language models, and no others,
+    have ``generation``; what concerns rows means nothing for them.
     """
 
     model: str
@@ -53,6 +55,7 @@ class ModelSample:
     stuck_threads: int = 0
     max_rows: int = 0
     is_broken: bool = False
+    generation: GenerationSample | None = None
 
 
 class ServerUsage(Protocol):
@@ -261,19 +264,25 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
     """State, queue and capacity of the model versions."""
     samples = {(sample.model, sample.version): sample for sample in models}
     loaded = {labels: sample for labels, sample in samples.items() if sample.state != "unavailable"}
-    gauges: tuple[tuple[str, str, Callable[[ModelSample], float]], ...] = (
+    # The queue of a language model is in tokens.
+    in_rows = {labels: sample for labels, sample in loaded.items() if sample.generation is None}
+    row_gauges: tuple[tuple[str, str, Callable[[ModelSample], float]], ...] = (
         ("inferd_queue_rows", "Rows waiting in the queue", lambda m: m.queue_rows),
         ("inferd_queue_limit_rows", "Present limit of waiting rows", lambda m: m.queue_limit_rows),
-        ("inferd_queue_bytes", "Inputs waiting in the queue", lambda m: m.queue_bytes),
-        ("inferd_model_instances", "Batches that can run in parallel", lambda m: m.instances),
-        ("inferd_model_instances_under_load", "What that is likely to become", lambda m: m.instances_under_load),
         (
             "inferd_model_capacity_rows_per_second",
             "Peak measured throughput, rows/s",
             lambda m: m.capacity_rows_per_s,
         ),
-        ("inferd_stuck_threads", "Threads stuck in abandoned runs", lambda m: m.stuck_threads),
         ("inferd_model_max_rows", "Rows that may run at once at present", lambda m: m.max_rows),
+    )
+    for gauge in row_gauges:
+        yield gauge_family(*gauge, _MODEL, in_rows)
+    gauges: tuple[tuple[str, str, Callable[[ModelSample], float]], ...] = (
+        ("inferd_queue_bytes", "Inputs waiting in the queue", lambda m: m.queue_bytes),
+        ("inferd_model_instances", "Batches that can run in parallel", lambda m: m.instances),
+        ("inferd_model_instances_under_load", "What that is likely to become", lambda m: m.instances_under_load),
+        ("inferd_stuck_threads", "Threads stuck in abandoned runs", lambda m: m.stuck_threads),
         ("inferd_model_broken", "1 while the session runs nothing and is opened again", lambda m: m.is_broken),
         ("inferd_model_memory_bytes", "Memory of the loaded version", lambda m: m.memory_bytes),
         ("inferd_model_device_memory_bytes", "The same on devices", lambda m: m.device_memory_bytes),

@@ -1,7 +1,7 @@
 """Counts of one version of a language model, for Prometheus; the names of the metrics follow vLLM's concepts."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
@@ -36,6 +36,32 @@ class FinishedGeneration:
     queue_s: float
     first_token_s: float
     duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationSample:
+    """What a loaded language model does at one moment.
+
+    ``waiting_tokens`` are those that the requests in the queue would reserve, ``cache_used_bytes`` those reserved for
+    ``running`` sequences, of which there may be ``max_running``.
+    """
+
+    running: int
+    max_running: int
+    waiting: int
+    waiting_tokens: int
+    cache_bytes: int
+    cache_used_bytes: int
+
+    @property
+    def cache_usage(self) -> float:
+        """The reserved part of the cache, from 0 to 1."""
+        return self.cache_used_bytes / self.cache_bytes if self.cache_bytes else 0.0
+
+    @property
+    def in_use(self) -> float:
+        """The part of the cache or of the places for sequences that is in use, whichever is more, from 0 to 1."""
+        return max(self.cache_usage, self.running / self.max_running)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +129,8 @@ class GenerationStats:
         #: The counts that ordinary models have as well.
         self.model = ModelStats() if model is None else model
         self._offered_tokens = 0
+        # Queue times of requests whose first run goes on.
+        self._waited_s: list[float] = []
         self._runs = _Runs()
         self._requests = _Requests()
         self._capacity = TokenCapacity()
@@ -114,7 +142,7 @@ class GenerationStats:
 
     def started(self, queue_s: float) -> None:
         """Count a request whose first run begins, ``queue_s`` after its admission."""
-        self.model.began(queue_s)
+        self._waited_s.append(queue_s)
 
     def prefill(self, tokens: int, seconds: float) -> None:
         """Count a run over ``tokens`` of one prompt."""
@@ -181,6 +209,17 @@ class GenerationStats:
             )
 
     def _ran(self, rows: int, seconds: float, outcome: RunOutcome) -> None:
+        waited_s: Sequence[float] = ()
+        if self._waited_s:
+            waited_s, self._waited_s = self._waited_s, []
         self.model.batch_done(
-            BatchReport(rows=rows, decode_s=(), queue_s=(), stack_s=0.0, run_s=seconds, split_s=0.0, outcome=outcome)
+            BatchReport(
+                rows=rows,
+                decode_s=(),
+                queue_s=waited_s,
+                stack_s=0.0,
+                run_s=seconds,
+                split_s=0.0,
+                outcome=outcome,
+            )
         )

@@ -27,8 +27,9 @@ class Load:
 
     ``cpu`` and ``memory`` are fractions of what the process may use. ``application`` is the busy fraction of the
     busiest model's instances, of all that it is likely to have under load, or ``cpu`` if that is higher, plus the fill
-    level of its queue, so from 0 to 2. ``queue`` is the fill level of the fullest queue, from 0 to 1. Calls per second:
-    ``served_per_s`` were answered, ``failed_per_s`` failed through no fault of their callers, rejections included.
+    level of its queue, so from 0 to 2; in place of the busy fraction, a language model has the used part of its cache.
+    ``queue`` is the fill level of the fullest queue, from 0 to 1. Calls per second: ``served_per_s`` were answered,
+    ``failed_per_s`` failed through no fault of their callers, rejections included.
     """
 
     cpu: float
@@ -124,9 +125,7 @@ class LoadReporter:
         for model in self._sources.models():
             key = (model.model, model.version)
             busy_s = now.busy_s.get(key, 0.0) - before.busy_s.get(key, 0.0)
-            filled = min(model.queue_rows / model.queue_limit_rows, 1.0) if model.queue_limit_rows else 0.0
-            instances = model.instances_under_load
-            taken = min(busy_s / passed_s / instances, 1.0) if instances else 0.0
+            taken, filled = _utilization(model, busy_s / passed_s)
             fullest = max(fullest, filled)
             application = max(application, taken + filled)
         return Load(
@@ -148,3 +147,16 @@ class LoadReporter:
             else:
                 served += durations.count
         return _Sample(self._clock(), sources.cpu_s(), sources.busy_s(), served, failed)
+
+
+def _utilization(model: ModelSample, busy: float) -> tuple[float, float]:
+    """Return how much of a version is taken, and the fill level of its queue, both from 0 to 1.
+
+    One sequence keeps a language model busy, which has room for many more: what counts is its cache.
+    """
+    generation = model.generation
+    if generation is not None:
+        return generation.in_use, min(generation.waiting / generation.max_running, 1.0)
+    instances = model.instances_under_load
+    filled = min(model.queue_rows / model.queue_limit_rows, 1.0) if model.queue_limit_rows else 0.0
+    return min(busy / instances, 1.0) if instances else 0.0, filled

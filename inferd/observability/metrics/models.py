@@ -221,12 +221,6 @@ class _Inferences:
         self.success_s += report.success_s
         self.waited_s += report.waited_s
 
-    def answered(self, waited_s: float, run_s: float, success_s: float) -> None:
-        """Add a request apart from its runs."""
-        self.of_requests.add(1, 0.0, run_s, 0.0)
-        self.success_s += success_s
-        self.waited_s += waited_s
-
 
 @dataclass(slots=True)
 class _Checks:
@@ -297,15 +291,13 @@ class ModelStats:
         """Count how long it took to encode and send the answers of a batch."""
         self._pending_encode_s.append(encode_s)
 
-    def began(self, queue_s: float) -> None:
-        """Count the time in the queue of a request whose runs are reported without it."""
-        with self._lock:
-            self._runs.queue_s.observe(queue_s)
-
     def answered_by_runs(self, waited_s: float, run_s: float, success_s: float) -> None:
         """Count a request answered by many runs, which are reported without it."""
         with self._lock:
-            self._inferences.answered(waited_s, run_s, success_s)
+            inferences = self._inferences
+            inferences.of_requests.add(1, 0.0, run_s, 0.0)
+            inferences.success_s += success_s
+            inferences.waited_s += waited_s
 
     def failed(self, duration_s: float, overload_reason: str = "", *, by_model: bool = False) -> None:
         """Count a request that failed ``duration_s`` after its arrival.

@@ -24,6 +24,8 @@ from inferd.observability.metrics.families import (
     state_families,
     usage_families,
 )
+from inferd.observability.metrics.generation import GenerationStats
+from inferd.observability.metrics.generation_families import generation_families, sequence_families
 from inferd.observability.metrics.models import Activity, ModelStats
 from inferd.observability.metrics.remote import remote_families
 from inferd.observability.metrics.requests import RequestMetrics
@@ -53,7 +55,7 @@ class Metrics(Collector):
     Counts are kept in plain objects with a lock each, and converted to metric families at a scrape: the histograms of
     prometheus-client take a lock and a loop over the buckets for each value. Versions come and go without an end, so
     those of a version that is gone are dropped after a while, at a scrape. ``triton_names`` adds Triton's metrics.
-    Threads: ``stats_for`` the loader, ``collect`` the scrape; for ``requests`` see there.
+    Threads: ``stats_for`` and ``generation_stats_for`` the loader, ``collect`` the scrape; for ``requests`` see there.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Metrics(Collector):
         self._triton_names = triton_names
         self._clock = clock
         self._models: dict[ModelLabels, ModelStats] = {}
+        # Of language models, in addition.
+        self._generations: dict[ModelLabels, GenerationStats] = {}
         self._gone_at: dict[ModelLabels, float] = {}
         self._lock = threading.Lock()
         self._sources: MetricSources | None = None
@@ -80,6 +84,12 @@ class Metrics(Collector):
             self.requests.add_model(model, version)
             self._gone_at.pop((model, version), None)
             return self._models.setdefault((model, version), ModelStats())
+
+    def generation_stats_for(self, model: str, version: str) -> GenerationStats:
+        """Return the counts of a version of a language model, which include those of `stats_for`."""
+        stats = self.stats_for(model, version)
+        with self._lock:
+            return self._generations.setdefault((model, version), GenerationStats(stats))
 
     def busy_s(self) -> dict[ModelLabels, float]:
         """Return the run time of each model version so far in seconds, summed over its instances."""
@@ -103,11 +113,14 @@ class Metrics(Collector):
             self._forget_gone(samples)
         yield from request_families(self.requests.read())
         with self._lock:
-            models = dict(self._models)
+            models, language_models = dict(self._models), dict(self._generations)
         counts = {labels: metrics.read() for labels, metrics in models.items()}
         yield from model_families(counts)
+        generations = {labels: metrics.read() for labels, metrics in language_models.items()}
+        yield from generation_families(generations)
         if samples is not None and self._sources is not None:
             yield from _of_sources(self._sources, samples)
+            yield from sequence_families(samples, generations)
             if self._triton_names:
                 yield from triton_families(counts, samples, self._sources.gpus())
 
@@ -121,6 +134,7 @@ class Metrics(Collector):
                     self._gone_at.pop(labels, None)
                 elif now - self._gone_at.setdefault(labels, now) >= _KEPT_S:
                     del self._models[labels], self._gone_at[labels]
+                    self._generations.pop(labels, None)
                     self.requests.remove_model(*labels)
 
 

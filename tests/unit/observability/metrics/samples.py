@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import grpc
 
+from inferd.observability.metrics.generation import FinishedGeneration, GenerationSample, GenerationStats
 from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.histogram import Histogram
 from inferd.observability.metrics.loads import LoadCounts
@@ -48,6 +49,34 @@ READY = ModelSample(
     capacity_rows_per_s=450.5,
     memory_bytes=9000,
 )
+
+LANGUAGE_MODEL = ModelSample(
+    model="lm",
+    version="1",
+    state="ready",
+    instances=1,
+    instances_under_load=1,
+    generation=GenerationSample(
+        running=6, max_running=8, waiting=2, waiting_tokens=500, cache_bytes=4000, cache_used_bytes=1000
+    ),
+)
+
+FINISHED = FinishedGeneration(
+    reason="stop", prompt_tokens=10, generated_tokens=3, max_tokens=30, queue_s=0.5, first_token_s=0.75, duration_s=1.0
+)
+
+
+def generate(stats: GenerationStats) -> None:
+    """Count `FINISHED`: a prompt in two runs, and two steps beside another sequence."""
+    stats.offered(10, 30)
+    stats.started(0.5)
+    stats.prefill(8, 0.2)
+    stats.prefill(2, 0.05)
+    stats.first_token(0.75)
+    for _ in range(2):
+        stats.step(2, 0.1)
+        stats.token_intervals(0.125, 2)
+    stats.finished(FINISHED)
 
 
 def sources(*models: ModelSample) -> MetricSources:

@@ -1,6 +1,7 @@
 """Load reports, parsed by protobuf with the published field numbers."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -10,6 +11,7 @@ from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
 from inferd.observability.metrics.load_report import Load, LoadReporter, LoadSources
 from inferd.observability.metrics.requests import RequestLabels
 from tests.patience import PATIENCE_S
+from tests.unit.observability.metrics.samples import LANGUAGE_MODEL
 
 _DOUBLES = {
     "cpu_utilization": 1,
@@ -144,6 +146,21 @@ def test_model_without_queue():
     server.models = [ModelSample(model="n", version="1", state="loading")]
     server.now += 1.0
     assert server.reporter.measure().application == 0.0
+
+
+@pytest.mark.parametrize(("used", "waiting", "application"), [(1000, 0, 0.75), (3600, 2, 0.9 + 0.25), (4000, 100, 2.0)])
+def test_language_model(used, waiting, application):
+    """The part of its cache or its places that is used, not the busy fraction, which one sequence makes 1."""
+    server = Server()
+    generation = replace(LANGUAGE_MODEL.generation, cache_used_bytes=used, waiting=waiting)
+    server.busy_s["lm", "1"] = 0.0
+    server.reporter.measure()
+    server.now += 1.0
+    server.busy_s["lm", "1"] = 1.0
+    server.models = [replace(LANGUAGE_MODEL, generation=generation)]
+    load = server.reporter.measure()
+    assert load.application == pytest.approx(application)
+    assert load.queue == min(waiting / 8, 1.0)
 
 
 def test_covers_the_window_only():

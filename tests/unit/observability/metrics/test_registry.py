@@ -19,7 +19,15 @@ from inferd.observability.recorder import CallRecorder
 from tests.fakes import FakeClock
 from tests.unit.call_context import call_context
 from tests.unit.observability.fakes import INFER
-from tests.unit.observability.metrics.samples import COST, READY, REPORT, finish, sources
+from tests.unit.observability.metrics.samples import (
+    COST,
+    LANGUAGE_MODEL,
+    READY,
+    REPORT,
+    finish,
+    generate,
+    sources,
+)
 
 NAMES = {
     *("inferd_requests_total", "inferd_request_duration_seconds", "inferd_queue_duration_seconds"),
@@ -46,6 +54,13 @@ NAMES = {
     *("inferd_model_share", "inferd_model_label", "inferd_shadow_requests_total"),
     *("inferd_out_of_memory_runs_total", "inferd_session_reopens_total"),
     *("inferd_model_max_rows", "inferd_model_broken"),
+    *("inferd_prompt_tokens_total", "inferd_generation_tokens_total", "inferd_offered_tokens_total"),
+    *("inferd_prefill_seconds_total", "inferd_generation_requests_total", "inferd_time_to_first_token_seconds"),
+    *("inferd_inter_token_latency_seconds", "inferd_e2e_request_latency_seconds"),
+    *("inferd_request_prefill_time_seconds", "inferd_iteration_tokens", "inferd_request_prompt_tokens"),
+    *("inferd_request_generation_tokens", "inferd_sequences_running", "inferd_sequences_waiting"),
+    *("inferd_waiting_tokens", "inferd_kv_cache_bytes", "inferd_kv_cache_used_bytes"),
+    *("inferd_kv_cache_usage_ratio", "inferd_model_capacity_tokens_per_second"),
     *("inferd_model_capacity_rows_per_second", "inferd_quota_rejected_total", "inferd_jwks_age_seconds"),
 }
 
@@ -56,7 +71,8 @@ def use_everything(metrics: Metrics) -> None:
     stats.failed(0.0, "QUEUE_FULL")
     stats.batch_done(REPORT)
     finish(metrics)
-    metrics.set_sources(sources(READY))
+    generate(metrics.generation_stats_for("lm", "1"))
+    metrics.set_sources(sources(READY, LANGUAGE_MODEL))
 
 
 def test_names(metrics: Metrics, registry: CollectorRegistry) -> None:

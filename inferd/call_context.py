@@ -85,7 +85,7 @@ class CallContext:
 class Generated:
     """What a call, or one request of a stream, has generated so far, for logs and traces.
 
-    ``operation`` is "chat" or "text_completion", as OpenTelemetry has it. ``queue_s`` and ``first_token_s`` are of the
+    ``operation`` is "chat" or "text_completion", as in OpenTelemetry. ``queue_s`` and ``first_token_s`` are of the
     first request that got a token, the latter from its receipt. ``finish_reasons`` has each one once, in the order in
     which they came. Changed by the poll thread, and not after the end of the call.
     """

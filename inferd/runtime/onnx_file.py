@@ -9,10 +9,9 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from inferd import wire
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.onnx_wire import Content, Field, fields, integers, signed, text
 from inferd.small_files import open_file, why_unreadable
 
 #: Larger files are mapped into memory, so that their weights are not read. A file that is truncated while it is mapped
@@ -49,6 +48,17 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorType:
+    """A declared tensor: its element type in ONNX's numbers, 0 if it is no tensor, and its dims; None without shape.
+
+    A dim is a number, a name, or "" for any size.
+    """
+
+    element: int = 0
+    dims: tuple[int | str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One operator. ``attributes`` are integers, tuples of integers, text, `Tensor` or `Graph`; others are None.
 
@@ -68,12 +78,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Operators in execution order; ``inputs`` and ``outputs`` by name."""
+    """Operators in execution order; ``inputs`` and ``outputs`` by name, with their ``types``."""
 
     nodes: tuple[Node, ...] = ()
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    types: Mapping[str, TensorType] = field(default_factory=dict)
 
 
 Attribute = int | tuple[int, ...] | str | Tensor | Graph | None
@@ -122,19 +133,10 @@ def read_model_file(path: Path) -> ModelFile:
         raise ModelLoadError(msg) from error
 
 
-class _Field(NamedTuple):
-    """One field of a message: a number if it is a varint, else the bounds of its content."""
-
-    number: int
-    value: int
-    start: int
-    end: int
-
-
 class _Reader:
     """Walks the messages of an ONNX file. Raises `ValueError` if it is damaged."""
 
-    def __init__(self, content: bytes | mmap.mmap) -> None:
+    def __init__(self, content: Content) -> None:
         self._content = content
         self._external: set[str] = set()
 
@@ -145,7 +147,7 @@ class _Reader:
         opsets: dict[str, int] = {}
         functions: dict[tuple[str, str], Graph] = {}
         graph = Graph()
-        for part in self._fields(0, len(self._content)):
+        for part in fields(self._content, 0, len(self._content)):
             if part.number == 1:
                 numbers[1] = part.value
             elif part.number in {2, 3}:
@@ -169,39 +171,42 @@ class _Reader:
             external_files=frozenset(self._external),
         )
 
-    def _opset(self, message: _Field) -> tuple[str, int]:
+    def _opset(self, message: Field) -> tuple[str, int]:
         domain, version = "", 0
-        for part in self._fields(message.start, message.end):
+        for part in self._fields(message):
             if part.number == 1:
                 domain = self._text(part)
             elif part.number == 2:
                 version = part.value
         return domain or "ai.onnx", version
 
-    def _graph(self, message: _Field) -> Graph:
+    def _graph(self, message: Field) -> Graph:
         nodes: list[Node] = []
         constants: dict[str, Tensor] = {}
         inputs: list[str] = []
         outputs: list[str] = []
-        for part in self._fields(message.start, message.end):
+        types: dict[str, TensorType] = {}
+        for part in self._fields(message):
             if part.number == 1:
                 nodes.append(self._node(part))
             elif part.number == 5:
                 name, tensor = self._tensor(part)
                 constants[name] = tensor
             elif part.number in {11, 12}:
-                (inputs if part.number == 11 else outputs).append(self._first_text(part))
+                name, declared = self._value(part)
+                (inputs if part.number == 11 else outputs).append(name)
+                types[name] = declared
             elif part.number == 15:
                 name = self._sparse_name(part)
                 constants[name] = Tensor()
-        return Graph(tuple(nodes), constants, tuple(inputs), tuple(outputs))
+        return Graph(tuple(nodes), constants, tuple(inputs), tuple(outputs), types)
 
-    def _function(self, message: _Field) -> dict[tuple[str, str], Graph]:
+    def _function(self, message: Field) -> dict[tuple[str, str], Graph]:
         name = domain = ""
         nodes: list[Node] = []
         inputs: list[str] = []
         outputs: list[str] = []
-        for part in self._fields(message.start, message.end):
+        for part in self._fields(message):
             if part.number == 1:
                 name = self._text(part)
             elif part.number == 10:
@@ -212,12 +217,12 @@ class _Reader:
                 nodes.append(self._node(part))
         return {(domain, name): Graph(tuple(nodes), {}, tuple(inputs), tuple(outputs))}
 
-    def _node(self, message: _Field) -> Node:
+    def _node(self, message: Field) -> Node:
         inputs: list[str] = []
         outputs: list[str] = []
         texts = {3: "", 4: "", 7: ""}
         attributes: dict[str, Attribute] = {}
-        for part in self._fields(message.start, message.end):
+        for part in self._fields(message):
             if part.number == 1:
                 inputs.append(self._text(part))
             elif part.number == 2:
@@ -229,13 +234,13 @@ class _Reader:
                 attributes[name] = value
         return Node(texts[4], texts[7], texts[3], tuple(inputs), tuple(outputs), attributes)
 
-    def _attribute(self, message: _Field) -> tuple[str, Attribute]:
+    def _attribute(self, message: Field) -> tuple[str, Attribute]:
         name = ""
         value: Attribute = None
         integers: list[int] = []
         listed = 0
         is_list = is_handed_on = False
-        for part in self._fields(message.start, message.end):
+        for part in self._fields(message):
             match part.number:
                 case 1:
                     name = self._text(part)
@@ -257,11 +262,11 @@ class _Reader:
             value = Tensor((listed,))
         return name, tuple(integers) if integers or is_list else value
 
-    def _single(self, part: _Field) -> Attribute:
+    def _single(self, part: Field) -> Attribute:
         """Return the value of an attribute that is no list."""
         match part.number:
             case 3:
-                return _signed(part.value)
+                return signed(part.value)
             case 4:
                 # Custom operators may have any bytes here.
                 return self._content[part.start : part.end].decode(errors="replace")
@@ -269,11 +274,11 @@ class _Reader:
                 return self._tensor(part)[1]
         return self._graph(part)
 
-    def _tensor(self, message: _Field) -> tuple[str, Tensor]:
+    def _tensor(self, message: Field) -> tuple[str, Tensor]:
         name, element, raw = "", 0, b""
         dims: list[int] = []
         integers: list[int] = []
-        for part in self._fields(message.start, message.end):
+        for part in self._fields(message):
             match part.number:
                 case 1:
                     dims += self._integers(part)
@@ -300,82 +305,59 @@ class _Reader:
         one_first = element == _FLOAT and len(dims) == 1 and self._is_one_first(message)
         return name, Tensor(tuple(dims), tuple(integers) if kept else None, blank, one_first)
 
-    def _is_blank(self, message: _Field) -> bool:
-        return all(part.number != 6 or part.start == part.end for part in self._fields(message.start, message.end))
+    def _is_blank(self, message: Field) -> bool:
+        return all(part.number != 6 or part.start == part.end for part in self._fields(message))
 
-    def _is_one_first(self, message: _Field) -> bool:
-        for part in self._fields(message.start, message.end):
+    def _is_one_first(self, message: Field) -> bool:
+        for part in self._fields(message):
             if part.number in {4, 9} and part.end > part.start:
                 return self._content[part.start : part.start + 4] == _FLOAT_ONE
         return False
 
-    def _note_external(self, entry: _Field) -> None:
-        pair = {part.number: self._text(part) for part in self._fields(entry.start, entry.end)}
+    def _note_external(self, entry: Field) -> None:
+        pair = {part.number: self._text(part) for part in self._fields(entry)}
         if pair.get(1) == "location":
             self._external.add(pair.get(2, ""))
 
-    def _sparse_name(self, message: _Field) -> str:
+    def _sparse_name(self, message: Field) -> str:
         """Return the name of a SparseTensorProto, which is that of its values."""
-        for part in self._fields(message.start, message.end):
+        for part in self._fields(message):
             if part.number == 1:
                 return self._tensor(part)[0]
         return ""
 
-    def _first_text(self, message: _Field) -> str:
-        """Return the name of a ValueInfoProto."""
-        for part in self._fields(message.start, message.end):
+    def _value(self, message: Field) -> tuple[str, TensorType]:
+        """Return the name and type of a ValueInfoProto."""
+        name, found = "", TensorType()
+        for part in self._fields(message):
             if part.number == 1:
-                return self._text(part)
+                name = self._text(part)
+            elif part.number == 2:
+                tensors = [self._tensor_type(kind) for kind in self._fields(part) if kind.number == 1]
+                found = tensors[-1] if tensors else found
+        return name, found
+
+    def _tensor_type(self, message: Field) -> TensorType:
+        element = 0
+        dims: tuple[int | str, ...] | None = None
+        for part in self._fields(message):
+            if part.number == 1:
+                element = part.value
+            elif part.number == 2:
+                dims = tuple(self._dim(dim) for dim in self._fields(part) if dim.number == 1)
+        return TensorType(element, dims)
+
+    def _dim(self, message: Field) -> int | str:
+        for part in self._fields(message):
+            if part.number in {1, 2}:
+                return signed(part.value) if part.number == 1 else self._text(part)
         return ""
 
-    def _text(self, part: _Field) -> str:
-        return self._content[part.start : part.end].decode()
+    def _text(self, part: Field) -> str:
+        return text(self._content, part)
 
-    def _integers(self, part: _Field) -> list[int]:
-        """Return the elements of a repeated integer field, each separate or packed."""
-        if part.start == part.end == 0:
-            return [_signed(part.value)]
-        found = []
-        position = part.start
-        while position < part.end:
-            value, position = self._varint(position, part.end)
-            found.append(_signed(value))
-        return found
+    def _integers(self, part: Field) -> list[int]:
+        return integers(self._content, part)
 
-    def _fields(self, start: int, end: int) -> Iterator[_Field]:
-        position = start
-        while position < end:
-            tag, position = self._varint(position, end)
-            number, wire_type = divmod(tag, 8)
-            if wire_type == wire.VARINT:
-                value, position = self._varint(position, end)
-                yield _Field(number, value, 0, 0)
-                continue
-            start, position = self._bounds(wire_type, position, end)
-            yield _Field(number, 0, start, position)
-
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
-        try:
-            value, behind = wire.read_varint(self._content, position)
-        except wire.MalformedError:
-            raise _damaged(position) from None
-        if behind > end:
-            raise _damaged(position)
-        return value, behind
-
-    def _bounds(self, wire_type: int, position: int, end: int) -> tuple[int, int]:
-        try:
-            start, behind = wire.content_bounds(self._content, wire_type, position)
-        except wire.MalformedError:
-            raise _damaged(position) from None
-        if behind > end:
-            raise _damaged(position)
-        return start, behind
-
-
-def _damaged(position: int) -> ValueError:
-    return ValueError(f"it ends early or is damaged near byte {position}")
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+    def _fields(self, message: Field) -> Iterator[Field]:
+        return fields(self._content, message.start, message.end)

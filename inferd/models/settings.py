@@ -14,7 +14,7 @@ from inferd.models.repository import ModelSource
 from inferd.models.triton import Translation, translate_file
 from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.model_folder import model_folder
+from inferd.runtime.model_folder import has_genai_config, model_folder
 from inferd.runtime.resources import threads_per_run
 from inferd.small_files import read_text
 
@@ -35,7 +35,10 @@ def read_model_settings(settings: Settings, source: ModelSource, *, log: bool = 
     """
     triton = source.override or source.triton
     folder = model_folder(source.path)
-    translation = Translation({}) if triton is None else translate_file(triton, folder, name=source.name)
+    generates = has_genai_config(source.path.parent)
+    translation = (
+        Translation({}) if triton is None else translate_file(triton, folder, name=source.name, generates=generates)
+    )
     if triton is not None and log:
         _log_translation(translation, triton, source)
     given = {} if source.config is None else _read(source.config)

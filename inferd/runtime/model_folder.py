@@ -1,5 +1,6 @@
 """The files of a model beside its ``.onnx`` files."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,10 +8,18 @@ from inferd.config.settings import ModelSettings
 from inferd.runtime.errors import ModelLoadError
 from inferd.small_files import read_text, why_unreadable
 
+#: Says what a language model needs to know of itself, in the form of onnxruntime-genai.
+GENAI_CONFIG = "genai_config.json"
+
 
 def model_folder(path: Path) -> Path:
     """Return the directory of the model of which ``path`` is a file, which may be in a version directory."""
     return path.parent.parent if path.parent.name.isdecimal() else path.parent
+
+
+def has_genai_config(folder: Path) -> bool:
+    """Whether ``folder`` is one of a language model, as the builder of onnxruntime-genai writes it."""
+    return os.path.lexists(folder / GENAI_CONFIG)
 
 
 def settings_files(path: Path) -> str:

@@ -22,8 +22,8 @@ INSTEAD: Mapping[str, str] = MappingProxyType(
         "openvino": "serve the original ONNX file, with runtime.providers: [openvino, cpu]",
         "fil": "convert the trees to ONNX (skl2onnx, onnxmltools)",
         "dali": "do its work in the client, or as operators of the ONNX model",
-        "vllm": "keep it on a server for generative models",
-        "tensorrtllm": "keep it on a server for generative models",
+        "vllm": "convert it to ONNX with onnxruntime-genai's builder, which writes a genai_config.json",
+        "tensorrtllm": "convert it to ONNX with onnxruntime-genai's builder, which writes a genai_config.json",
     }
 )
 

@@ -113,7 +113,9 @@ _FIELDS = {
     "model_operations.op_library_filename": Field(
         _HONOURED, "`runtime.custom_ops`, if the server's own settings list the library as well"
     ),
-    "model_transaction_policy.decoupled": Field(_REFUSED, "every request has exactly one response"),
+    "model_transaction_policy.decoupled": Field(
+        _REFUSED, "every request has exactly one response, except those to language models, which stream anyway"
+    ),
     "model_repository_agents": Field(_REFUSED, "run what the agents do before the files are in the repository"),
     "response_cache": Field(_IGNORED, "answers are not cached"),
     "model_metrics": Field(_IGNORED, "the buckets are those of inferd"),

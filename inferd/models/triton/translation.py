@@ -9,40 +9,50 @@ from inferd.models.triton.draft import Draft, Translation
 from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.execution import translate_execution
 from inferd.models.triton.fields import refuse_and_ignore
+from inferd.models.triton.language_models import translate_language_model
 from inferd.models.triton.parameters import translate_parameters
 from inferd.models.triton.parsing import read_config
 from inferd.models.triton.tensors import translate_tensors
 
 
-def translate_file(path: Path, folder: Path, *, name: str) -> Translation:
+def translate_file(path: Path, folder: Path, *, name: str, generates: bool = False) -> Translation:
     """Read the ``config.pbtxt`` at ``path``, and translate it. Raises `TritonConfigError` naming the file."""
     config = read_config(path)
     try:
-        return translate(config, folder, name=name)
+        return translate(config, folder, name=name, generates=generates)
     except TritonConfigError as error:
         raise TritonConfigError(f"{path.name}: {error}") from error
 
 
-def translate(config: pb.ModelConfig, folder: Path, *, name: str) -> Translation:
-    """Return the settings of the model ``name`` in ``folder``.
+def translate(config: pb.ModelConfig, folder: Path, *, name: str, generates: bool = False) -> Translation:
+    """Return the settings of the model ``name`` in ``folder``, which is a language model if it ``generates``.
 
     Raises `TritonConfigError` naming each field that cannot be honoured, or the first one that is invalid.
     """
-    require_onnx(config)
     draft = Draft()
-    refuse_and_ignore(config, draft)
+    if generates:
+        translate_language_model(config, draft)
+    else:
+        require_onnx(config)
+        refuse_and_ignore(config, draft)
     _require_name(config, folder, name)
     if config.default_model_filename:
         draft.put(_file(config.default_model_filename), "file")
     draft.put(_versions(config.version_policy), "versions")
+    if not generates:
+        _translate_tensors(config, draft)
+    if config.model_operations.op_library_filename:
+        draft.put(list(config.model_operations.op_library_filename), "runtime", "custom_ops")
+    return draft.finish()
+
+
+def _translate_tensors(config: pb.ModelConfig, draft: Draft) -> None:
+    """Translate what is about tensors and their rows."""
     translate_tensors(config, draft)
     translate_batching(config, draft)
     translate_execution(config, draft)
     translate_parameters(config, draft)
     translate_warmup(config, draft)
-    if config.model_operations.op_library_filename:
-        draft.put(list(config.model_operations.op_library_filename), "runtime", "custom_ops")
-    return draft.finish()
 
 
 def _require_name(config: pb.ModelConfig, folder: Path, name: str) -> None:

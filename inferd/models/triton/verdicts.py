@@ -14,6 +14,7 @@ from inferd.models.triton.backends import INSTEAD, backend_of
 from inferd.models.triton.draft import Translation
 from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.translation import translate_file
+from inferd.runtime.model_folder import has_genai_config
 from inferd.small_files import why_unreadable
 
 CONFIG = "config.pbtxt"
@@ -79,7 +80,8 @@ def _translated(folder: Path, settings: Settings) -> tuple[Translation, ModelSet
     """Return the translation of the configuration in ``folder``, without settings if there is none."""
     file = _config(folder, settings.repository.config_name)
     if os.path.lexists(file):
-        translation = translate_file(file, folder, name=folder.name)
+        generates = any(map(has_genai_config, (folder, *_versions(folder).values())))
+        translation = translate_file(file, folder, name=folder.name, generates=generates)
     else:
         translation = Translation({}, differences=(_without_config(settings),))
     try:

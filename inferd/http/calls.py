@@ -1,16 +1,17 @@
 """Calls over HTTP: the handlers of inference and queries answer them as they answer those of gRPC."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
 
 from inferd.call_context import HTTP_STATUS_KEY
-from inferd.http.messages import HttpBody, HttpHandler, HttpMessage
+from inferd.http.messages import Headers, HttpBody, HttpHandler, HttpMessage
 from inferd.http.refusals import Refusal, compressed, not_inflatable, too_large
 from inferd.http.status import Answer, Pairs, answer_of, error_answer, http_status
+from inferd.http.streamed_answer import ErrorPart, StreamedAnswer
 from inferd.rpc.call import INTERNAL_ERROR, CallBase
 from inferd.rpc.call_ends import CANCELLED_HERE, STOPPED, Cause
 from inferd.rpc.core import EncodedMetadata, Metadata, SentMetadata, encoded_metadata
@@ -26,7 +27,7 @@ _RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class HttpCall(CallBase):
-    """A `UnaryCall` over HTTP. Its exchange is its side on the http thread.
+    """An `HttpUnaryCall`. Its exchange is its side on the http thread.
 
     Invariants: it lives from its construction to its `release`, when its exchange has written the answer or lost the
     caller, or the server has stopped. One of all answers and terminations claims the end, and what it makes
@@ -122,7 +123,8 @@ class HttpCall(CallBase):
     def refuse(self, refusal: Refusal) -> None:
         """End the call without serving it."""
         rejected = self._live.rejected
-        if self._finish(refusal.code, refusal.text, refusal.answer()) and refusal.reason in rejected:
+        answer = refusal.answer(self._exchange.head.error_form)
+        if self._finish(refusal.code, refusal.text, answer) and refusal.reason in rejected:
             rejected[refusal.reason] += 1
 
     def terminate(self, cause: Cause) -> None:
@@ -131,9 +133,10 @@ class HttpCall(CallBase):
         if end.claim.acquire(False):
             end.cause = cause
             code, details = cause
-            self.annotations[HTTP_STATUS_KEY] = http_status(code)
+            answer = error_answer(code, details, (), self._exchange.head.error_form)
+            self._note_sent(http_status(code))
             self._terminate()
-            self._exchange.end(error_answer(code, details, ()), end.trailing)
+            self._exchange.end(answer, end.trailing)
 
     def stop(self) -> None:
         """Terminate the call, as the server stops; nothing is waited for."""
@@ -165,7 +168,48 @@ class HttpCall(CallBase):
 
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""
-        return self._finish(code, details, error_answer(code, details, self._encoded(trailing_metadata)))
+        trailing = self._encoded(trailing_metadata)
+        return self._finish(code, details, error_answer(code, details, trailing, self._exchange.head.error_form))
+
+    def begin_stream(self, headers: Headers, error_part: ErrorPart) -> bool:
+        """See `HttpUnaryCall.begin_stream`. Raises ValueError for illegal headers."""
+        if self.end.claim.locked():
+            return False
+        self.annotations[HTTP_STATUS_KEY] = http_status(_OK)
+        stream = StreamedAnswer(headers, error_part)
+        self._exchange.begin_stream(stream, self.end.trailing)
+        if self.end.claim.locked():
+            # By another thread, which may not have seen the stream.
+            stream.end(b"")
+            return False
+        return True
+
+    def send(self, part: bytes) -> bool:
+        """See `HttpUnaryCall.send`."""
+        if self.end.claim.locked():
+            return False
+        self._exchange.send(part)
+        return True
+
+    def finish_stream(self, last: bytes = b"") -> bool:
+        """See `HttpUnaryCall.finish_stream`."""
+        if not self.end.claim.acquire(False):
+            return False
+        self._exchange.end_stream(last)
+        self._end(_OK, "", http_status(_OK))
+        return True
+
+    @property
+    def is_backed_up(self) -> bool:
+        """See `HttpUnaryCall.is_backed_up`."""
+        stream = self._exchange.stream
+        return stream is not None and stream.is_backed_up
+
+    def when_read(self, callback: Callable[[], None]) -> None:
+        """See `HttpUnaryCall.when_read`."""
+        stream = self._exchange.stream
+        if stream is None or not stream.when_taken(callback):
+            callback()
 
     def _encoded(self, metadata: SentMetadata) -> Pairs:
         if isinstance(metadata, EncodedMetadata):
@@ -180,14 +224,26 @@ class HttpCall(CallBase):
         end = self.end
         if not end.claim.acquire(False):
             return False
-        self.ended_at = time.monotonic()
-        self.annotations[HTTP_STATUS_KEY] = answer.status
-        end.notify(self, code, details)
+        self._end(code, details, answer.status)
         self._exchange.end(answer, end.trailing)
         loop = self._live.loop
         if code is _RESOURCE_EXHAUSTED and loop.in_poll_thread:
             loop.call_rejected(self.ended_at)
         return True
+
+    def _end(self, code: grpc.StatusCode, details: str, status: int) -> None:
+        """Notify of the end, whose claim is held."""
+        self.ended_at = time.monotonic()
+        self._note_sent(status)
+        self.end.notify(self, code, details)
+
+    def _note_sent(self, status: int) -> None:
+        """Record the status for the log, or how much of a stream was sent, whose status is recorded."""
+        annotations, stream = self.annotations, self._exchange.stream
+        if stream is None:
+            annotations[HTTP_STATUS_KEY] = status
+        else:
+            annotations["messages_out"], annotations["bytes_out"] = stream.sent_parts, stream.sent_bytes
 
     def _fits(self, size: int) -> bool:
         if self.check is not self._live.small_check or size <= SMALL_MESSAGE_BYTES:

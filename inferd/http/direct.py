@@ -68,16 +68,16 @@ class DirectConnection(Connection):
         if rest:
             self._sending = self._loop.create_task(self._send(rest, is_last=is_last))
         else:
-            self._answered(is_last=is_last)
+            self.answered(is_last=is_last)
 
     async def _send(self, rest: Parts, *, is_last: bool) -> None:
         # Those that are gone have lost their request, too.
         with suppress(ConnectionError):
             await send_parts(self, rest)
-            self._answered(is_last=is_last)
+            self.answered(is_last=is_last)
 
-    def _answered(self, *, is_last: bool) -> None:
-        """Take note that all of the answer is written."""
+    def answered(self, *, is_last: bool) -> None:
+        """Take note that all of the answer is written, and that the connection is to be closed if it ``is_last``."""
         current, self._current = self._current, None
         if current is None:
             return

@@ -1,20 +1,23 @@
 """One request that is served directly, as the http thread sees it."""
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from inferd.http.direct import DirectConnection
 from inferd.http.exchange import Exchange
 from inferd.http.hand_over import HandOver
 from inferd.http.requests import Head
 from inferd.http.responses import encoded
+from inferd.http.status import Answer
+from inferd.http.stream_writer import CHUNKED, StreamWriter, in_chunks
+from inferd.http.streamed_answer import StreamedAnswer
 from inferd.rpc.entrance import Entrance
 
 
 class DirectExchange(Exchange):
     """An exchange whose answer is written at once, on the http thread. ``done`` is called when it needs no more."""
 
-    __slots__ = ("_direct", "_done", "timer")
+    __slots__ = ("_direct", "_done")
 
     def __init__(
         self,
@@ -27,16 +30,30 @@ class DirectExchange(Exchange):
         super().__init__(head, connection, hand_over, entrance)
         self._direct = connection
         self._done = done
-        #: For the deadline.
-        self.timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """Write the answer."""
+        """Write the answer, or what there is of it."""
         answer = self.answer
-        assert answer is not None, "its body is complete"
+        if answer is None or self.writer is not None:
+            self._pump()
+            return
         connection = self._direct
         is_last = connection.is_ending
         connection.answer(encoded(answer, self.added, is_last=is_last), answer.rest, is_last=is_last)
+
+    def _pump(self) -> None:
+        writer = self.writer
+        if writer is None:
+            assert self.stream is not None, "its body is complete"
+            writer = self.writer = self._writer_of(self.stream)
+        writer.pump()
+
+    def _writer_of(self, stream: StreamedAnswer) -> StreamWriter:
+        connection = self._direct
+        is_last = connection.is_ending
+        head = encoded(Answer(200, stream.head + CHUNKED, b""), self.added, is_last=is_last)
+        done = partial(connection.answered, is_last=is_last)
+        return StreamWriter(connection, stream, head, self._hand_over.submit, done, frame=in_chunks)
 
     def written(self) -> None:
         """See `InProgress.written`."""
@@ -49,6 +66,5 @@ class DirectExchange(Exchange):
         self._hand_over.submit(self.lose_caller)
 
     def _end(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
+        self.stop_timer()
         self._done(self)

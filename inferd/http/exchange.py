@@ -12,6 +12,8 @@ from inferd.http.messages import HttpMessage
 from inferd.http.refusals import Refusal
 from inferd.http.requests import Head
 from inferd.http.status import Answer
+from inferd.http.stream_writer import StreamWriter
+from inferd.http.streamed_answer import StreamedAnswer
 from inferd.rpc.call_ends import CANCELLED, EXPIRED
 from inferd.rpc.core import CheckedMetadata
 from inferd.rpc.entrance import Entrance
@@ -28,10 +30,11 @@ class Exchange:
     """Connects a request on its connection with its call.
 
     Invariants: ``call`` is used on the poll thread only. ``head.refusal`` and ``message`` are set by the http thread
-    before it submits what reads them. ``answer`` is set once, after ``added``.
+    before it submits what reads them. One of ``answer`` and ``stream`` is set once, after ``added``; both only if
+    another thread ends the call while its stream begins.
 
-    Threads: ``begin`` to ``release`` the poll thread; ``auth_context``, ``end`` and ``hang_up`` any; the rest the http
-    thread.
+    Threads: ``begin`` to ``end_stream`` the poll thread; ``auth_context``, ``end`` and ``hang_up`` any; the rest the
+    http thread.
     """
 
     __slots__ = (
@@ -44,7 +47,10 @@ class Exchange:
         "head",
         "message",
         "reading",
+        "stream",
+        "timer",
         "waiter",
+        "writer",
     )
 
     def __init__(self, head: Head, connection: Connection, hand_over: "HandOver", entrance: Entrance) -> None:
@@ -61,6 +67,11 @@ class Exchange:
         #: Metadata that the answer has besides its own headers.
         self.added: CheckedMetadata = None
         self.answer: Answer | None = None
+        #: An answer that is sent bit by bit, and what writes it once its head is to be sent.
+        self.stream: StreamedAnswer | None = None
+        self.writer: StreamWriter | None = None
+        #: For the deadline.
+        self.timer: asyncio.TimerHandle | None = None
 
     # -- on the poll thread
 
@@ -99,6 +110,23 @@ class Exchange:
         # Both have each other, and the garbage collector is rare: bodies would fill the memory until then.
         self.call = self.message = None
 
+    def begin_stream(self, stream: StreamedAnswer, added: CheckedMetadata) -> None:
+        """Send ``stream`` as the answer, its head with its first part; called once."""
+        self.added = added
+        self.stream = stream
+
+    def send(self, part: bytes) -> None:
+        """Send ``part`` of the stream."""
+        assert self.stream is not None, "begun"
+        if self.stream.put(part):
+            self._hand_over.answered(self)
+
+    def end_stream(self, last: bytes) -> None:
+        """Send the ``last`` part of the stream."""
+        assert self.stream is not None, "begun"
+        if self.stream.end(last):
+            self._hand_over.answered(self)
+
     # -- in any thread
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
@@ -106,7 +134,10 @@ class Exchange:
         return self._connection.peer.auth_context()
 
     def end(self, answer: Answer, added: CheckedMetadata) -> None:
-        """Send ``answer``; called once."""
+        """Send ``answer``, or the end of a stream that was begun; called once."""
+        if self.stream is not None:
+            self.end_stream(self.stream.error_part(answer.body))
+            return
         self.added = added
         self.answer = answer
         self._hand_over.answered(self)
@@ -121,11 +152,18 @@ class Exchange:
         """See `Waiter.wake`: go on, whether waiting for the poll thread or for more of the body."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+        elif self.writer is not None:
+            self.writer.pump()
         elif self.reading is not None:
             self.reading.set_exception(BodyNotWantedError())
 
     def answer_without_call(self, refusal: Refusal) -> None:
         """Answer although there is no call, and no poll thread any more."""
-        if self.answer is None:
-            self.answer = refusal.answer()
+        if self.answer is None and self.stream is None:
+            self.answer = refusal.answer(self.head.error_form)
             self.wake()
+
+    def stop_timer(self) -> None:
+        """Watch the deadline no longer."""
+        if self.timer is not None:
+            self.timer.cancel()

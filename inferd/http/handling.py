@@ -19,6 +19,7 @@ from inferd.http.messages import HttpMessage, Router
 from inferd.http.refusals import DRAINING, GONE, Refusal, too_large, unreadable
 from inferd.http.requests import head_of, head_of_message
 from inferd.http.responses import ExchangeResponse
+from inferd.http.streamed_response import StreamedResponse
 from inferd.rpc import Server
 
 #: Larger bodies are read only when the interceptors have accepted the call, so that unauthenticated callers cannot make
@@ -65,9 +66,8 @@ class HttpCalls:
         head = head_of(request, self._router, time.monotonic())
         exchange = Exchange(head, connection, self._hand_over, self._entrance)
         submit = self._hand_over.submit
-        timer: asyncio.TimerHandle | None = None
         if head.deadline != math.inf:
-            timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
+            exchange.timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
         self._waiting.add(exchange)
         has_begun = False
         try:
@@ -75,7 +75,7 @@ class HttpCalls:
                 await _read(exchange, request)
             has_begun = True
             await self._reach(exchange, exchange.begin)
-            if exchange.answer is None:
+            if exchange.answer is None and exchange.stream is None:
                 await _read(exchange, request)
                 if exchange.answer is None:
                     await self._reach(exchange, exchange.serve)
@@ -88,10 +88,12 @@ class HttpCalls:
             raise
         finally:
             self._waiting.discard(exchange)
-            if timer is not None:
-                timer.cancel()
-        assert exchange.answer is not None, "the call ends by an answer once it is served"
-        return ExchangeResponse(exchange, exchange.answer, self._written)
+            if exchange.stream is None:
+                exchange.stop_timer()
+        if exchange.answer is not None:
+            return ExchangeResponse(exchange, exchange.answer, self._written)
+        assert exchange.stream is not None, "the call ends by an answer once it is served"
+        return StreamedResponse(exchange, exchange.stream, request, self._stream_ended, submit)
 
     def serve_directly(
         self, connection: DirectConnection, message: RawRequestMessage, content: StreamReader
@@ -140,6 +142,11 @@ class HttpCalls:
 
     def _written(self, exchange: Exchange) -> None:
         self._hand_over.submit_late(exchange.release)
+
+    def _stream_ended(self, exchange: Exchange) -> None:
+        """Let the call end; one whose answer is not complete has lost its caller."""
+        exchange.stop_timer()
+        self._hand_over.submit(exchange.lose_caller)
 
     def _refuse_all(self) -> None:
         """Answer all that wait for the poll thread, which has ended."""

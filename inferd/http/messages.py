@@ -1,6 +1,6 @@
 """Requests and answers of HTTP as handlers see them, and the table of operations that finds a request's handler."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, Self
@@ -12,6 +12,12 @@ JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 #: Parts of the body of an answer.
 Parts = tuple[bytes | memoryview, ...]
+
+Headers = Sequence[tuple[str, str]]
+
+#: Makes the JSON of an error, from its status and from what inferd says of it: ``error``, the text, and where there are
+#: such ``reason``, ``field`` and ``retry_after_ms``.
+ErrorForm = Callable[[int, dict[str, object]], dict[str, object]]
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -55,8 +61,51 @@ class HttpBody(bytes):
         return body
 
 
+class HttpUnaryCall(UnaryCall, Protocol):
+    """A call over HTTP, whose answer may also be sent bit by bit: between `begin_stream` and `finish_stream`.
+
+    These are for the poll thread. A call that ends otherwise then, by ``abort`` or because it is terminated, sends the
+    error as the last part of its answer, whose status has been sent.
+    """
+
+    def begin_stream(self, headers: Headers, error_part: Callable[[bytes], bytes]) -> bool:
+        """Begin an answer with the status 200, which leaves with its first part. Returns False if the call has ended.
+
+        ``error_part`` makes the last part, if there is an error, of the body that the error has elsewhere.
+        """
+        ...
+
+    def send(self, part: bytes) -> bool:
+        """Send ``part`` after those before it. Returns False if the call has ended."""
+        ...
+
+    def finish_stream(self, last: bytes = b"") -> bool:
+        """End the answer with ``last``. Returns False if the call has ended."""
+        ...
+
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether the caller does not read: more is to be put together, and sent when it does.
+
+        Everything that is sent nevertheless is kept until the caller reads it, or is found to be too slow.
+        """
+        ...
+
+    def when_read(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the caller has read what waits; at once if nothing does.
+
+        In place of an earlier callback, and never once the answer is finished.
+        """
+        ...
+
+
 #: Serves an operation; called on the poll thread, where it must not block.
-HttpHandler = Callable[[UnaryCall, HttpMessage], None]
+HttpHandler = Callable[[HttpUnaryCall, HttpMessage], None]
+
+
+def own_form(_status: int, error: dict[str, object]) -> dict[str, object]:
+    """Return ``error`` as it is; an `ErrorForm`."""
+    return error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +113,13 @@ class Operation:
     """Something that can be asked for: a verb and a path with parameters.
 
     ``method`` names it in metrics, logs, traces and rules: ``POST /v2/models/{model}/infer``, with and without version.
-    Larger bodies than ``max_body_bytes`` are refused.
+    Larger bodies than ``max_body_bytes`` are refused. Errors have the form ``error_form``.
     """
 
     method: str
     handler: HttpHandler
     max_body_bytes: int
+    error_form: ErrorForm = own_form
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +136,7 @@ class NotFound:
 
     text: str
     allowed: tuple[str, ...] = ()
+    error_form: ErrorForm = own_form
 
 
 class Router(Protocol):

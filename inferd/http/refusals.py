@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from inferd.http.messages import NotFound
+from inferd.http.messages import ErrorForm, NotFound, own_form
 from inferd.http.status import CALLER_GONE, Answer, json_answer
 
 
@@ -20,12 +20,12 @@ class Refusal:
     field: str = ""
     headers: Sequence[tuple[str, str]] = ()
 
-    def answer(self) -> Answer:
+    def answer(self, form: ErrorForm = own_form) -> Answer:
         """Return the answer."""
         error: dict[str, object] = {"error": self.text, "reason": self.reason}
         if self.field:
             error["field"] = self.field
-        return json_answer(self.status, error, self.headers)
+        return json_answer(self.status, form(self.status, error), self.headers)
 
 
 def not_found(found: NotFound) -> Refusal:

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDictProxy
 
-from inferd.http.messages import JSON_LENGTH_HEADER, NotFound, Operation, Router
+from inferd.http.messages import JSON_LENGTH_HEADER, ErrorForm, NotFound, Operation, Router, own_form
 from inferd.http.refusals import Refusal, invalid_header, not_found, too_large, unknown_encoding
 from inferd.plain_text import clipped, escaped
 from inferd.rpc.core import Metadata
@@ -64,6 +64,7 @@ class Head:
     #: How the body is compressed, one of the server's algorithms; empty if it is not.
     encoding: str = ""
     refusal: Refusal | None = None
+    error_form: ErrorForm = own_form
 
     def again(self, now: float) -> "Head":
         """Return the head of a request with the same head that came ``now``."""
@@ -80,6 +81,7 @@ class Head:
             self.json_length,
             self.encoding,
             self.refusal,
+            self.error_form,
         )
 
 
@@ -103,9 +105,11 @@ def _head(
     raw_peer = _peer(peername)
     if isinstance(found, NotFound):
         refusal = not_found(found)
-        return Head(_UNKNOWN, None, _NOTHING, _NOTHING, metadata, raw_peer, now, refusal=refusal)
+        form = found.error_form
+        return Head(_UNKNOWN, None, _NOTHING, _NOTHING, metadata, raw_peer, now, refusal=refusal, error_form=form)
     operation = found.operation
     head = Head(operation.method, operation, found.path, _NOTHING, metadata, raw_peer, now)
+    head.error_form = operation.error_form
     try:
         if query:
             head.query = _fields(query)

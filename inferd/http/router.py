@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
-from inferd.http.messages import Found, NotFound, Operation
+from inferd.http.messages import ErrorForm, Found, NotFound, Operation, own_form
 from inferd.plain_text import clipped, escaped
 
 #: Paths that were asked for are kept, unless they are longer than any that a model is likely to have.
@@ -16,6 +16,7 @@ _KEPT_CHARACTERS = 512
 _NEAREST = 3
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_FORMS: Mapping[str, ErrorForm] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -38,11 +39,18 @@ class OperationRouter:
     served by what serves ``GET``. Any thread.
     """
 
-    def __init__(self, table: Iterable[tuple[str, Operation]], absent: Mapping[str, str] = _NOTHING) -> None:
+    def __init__(
+        self,
+        table: Iterable[tuple[str, Operation]],
+        absent: Mapping[str, str] = _NOTHING,
+        error_forms: Mapping[str, ErrorForm] = _NO_FORMS,
+    ) -> None:
         """``table`` has operations with a template; an operation may be there with several.
 
-        ``absent`` has templates of other servers' operations, with the text for who asks for one.
+        ``absent`` has templates of other servers' operations, with the text for who asks for one. ``error_forms`` are
+        those of paths that are not found, by the first segment.
         """
+        self._error_forms = error_forms
         self._root = _Node()
         self._templates: dict[str, tuple[str, ...]] = {}
         self._found: dict[tuple[str, str], Found] = {}
@@ -60,6 +68,7 @@ class OperationRouter:
 
     def _search(self, verb: str, path: str) -> Found | NotFound:
         segments = _segments(path)
+        form = self._error_forms.get(segments[0], own_form)
         ends = [
             (node, values) for node, given in _walk(self._root, segments) if (values := _decoded(given)) is not None
         ]
@@ -71,12 +80,13 @@ class OperationRouter:
                 return found
         for node, _ in ends:
             if node.absent:
-                return NotFound(node.absent)
+                return NotFound(node.absent, error_form=form)
         allowed = _allowed({each for node, _ in ends for each in node.operations})
         if allowed:
-            return NotFound(f"expected {' or '.join(allowed)} for {_quoted(path)}, got {_quoted(verb)}", allowed)
+            text = f"expected {' or '.join(allowed)} for {_quoted(path)}, got {_quoted(verb)}"
+            return NotFound(text, allowed, form)
         nearest = ", ".join(self._nearest(segments))
-        return NotFound(f"nothing is at {_quoted(path)}; the nearest are {nearest}")
+        return NotFound(f"nothing is at {_quoted(path)}; the nearest are {nearest}", error_form=form)
 
     def _keep(self, verb: str, path: str, found: Found) -> None:
         if len(path) > _KEPT_CHARACTERS:

@@ -11,7 +11,7 @@ import orjson
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
 
-from inferd.http.messages import Parts
+from inferd.http.messages import ErrorForm, Parts, own_form
 
 Code = grpc.StatusCode
 
@@ -66,7 +66,7 @@ def answer_of(status: int, body: bytes, headers: Sequence[tuple[str, str]], rest
 
 
 @lru_cache(maxsize=1024)
-def error_answer(code: grpc.StatusCode, details: str, trailing: Pairs) -> Answer:
+def error_answer(code: grpc.StatusCode, details: str, trailing: Pairs, form: ErrorForm = own_form) -> Answer:
     """Return the answer for a call that has ended with ``code``; cached, because refused calls end alike."""
     error = _described(details, dict(trailing).get(_DETAILS))
     status = _STATUSES_BY_REASON.get(str(error.get("reason"))) or _STATUSES.get(code, 500)
@@ -74,7 +74,7 @@ def error_answer(code: grpc.StatusCode, details: str, trailing: Pairs) -> Answer
     retry_after_ms = error.get("retry_after_ms")
     if isinstance(retry_after_ms, int):
         headers.append(("Retry-After", str(math.ceil(retry_after_ms / 1000))))
-    return json_answer(status, error, headers)
+    return json_answer(status, form(status, error), headers)
 
 
 def json_answer(status: int, error: dict[str, object], headers: Sequence[tuple[str, str]] = ()) -> Answer:
@@ -103,12 +103,20 @@ def _described(text: str, details: bytes | None) -> dict[str, object]:
     return error
 
 
+def head_of_stream(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the head of an answer that is sent bit by bit, but for how its length is told. Raises as `answer_of`."""
+    return _lines_of("HTTP/1.1 200 OK", *map(": ".join, headers))
+
+
 @lru_cache(maxsize=1024)
 def _head(status: int, length: int, headers: tuple[tuple[str, str], ...]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_phrase(status)}", *map(": ".join, headers), f"Content-Length: {length}", ""]
+    return _lines_of(f"HTTP/1.1 {status} {_phrase(status)}", *map(": ".join, headers), f"Content-Length: {length}")
+
+
+def _lines_of(*lines: str) -> bytes:
     if any("\r" in line or "\n" in line or "\0" in line for line in lines):
         raise ValueError("expected headers in one line")
-    return "\r\n".join(lines).encode("latin-1")
+    return "\r\n".join((*lines, "")).encode("latin-1")
 
 
 def _phrase(status: int) -> str:

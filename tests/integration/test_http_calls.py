@@ -15,7 +15,7 @@ import pytest
 from inferd.api.status import StatusTable
 from inferd.http.handling import HttpCalls
 from inferd.http.limits import ConnectionLimits
-from inferd.http.messages import HttpBody, HttpMessage, Operation
+from inferd.http.messages import HttpBody, HttpMessage, HttpUnaryCall, Operation
 from inferd.http.router import OperationRouter
 from inferd.http.server import HttpServer
 from inferd.rpc import MemoryMeter, Rejection, Server, UnaryCall
@@ -55,12 +55,14 @@ class Running:
 
     def __init__(self, **options: Any) -> None:
         self.ends = Ends()
-        self.calls: queue.SimpleQueue[tuple[UnaryCall, HttpMessage]] = queue.SimpleQueue()
+        self.calls: queue.SimpleQueue[tuple[HttpUnaryCall, HttpMessage]] = queue.SimpleQueue()
         statuses = StatusTable(grpc.StatusCode.UNAVAILABLE)
         self.server = Server(interceptors=[self.ends], status_of=statuses.rejection, **options)
         held = Operation(method=METHOD, handler=lambda *call: self.calls.put(call), max_body_bytes=8 * MIB)
         broken = Operation(method="POST /broken", handler=self._fail, max_body_bytes=10)
-        self.handling = HttpCalls(self.server, OperationRouter([("/held", held), ("/broken", broken)]))
+        watched = Operation(method="GET /watched", handler=lambda *call: self.calls.put(call), max_body_bytes=0)
+        table = [("/held", held), ("/broken", broken), ("/watched", watched)]
+        self.handling = HttpCalls(self.server, OperationRouter(table))
         limits = ConnectionLimits(linger_s=0.2)
         self.http = HttpServer(
             "test-http", "127.0.0.1", 0, self.handling.handle, limits=limits, direct=self.handling.serve_directly
@@ -83,7 +85,7 @@ class Running:
         connection.request("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         return connection
 
-    def next(self) -> tuple[UnaryCall, HttpMessage]:
+    def next(self) -> tuple[HttpUnaryCall, HttpMessage]:
         return self.calls.get(timeout=PATIENCE_S)
 
     def wait_idle(self) -> None:

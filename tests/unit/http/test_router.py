@@ -110,3 +110,17 @@ def test_known_paths_are_bounded(router):
 def test_path_of_many_segments(router):
     """It is refused without looking at each."""
     assert isinstance(router.find("GET", "/v2" * 5000), NotFound)
+
+
+def test_form_of_what_is_not_found():
+    """Is that of its first segment."""
+
+    def form(status, error):
+        return {"status": status, **error}
+
+    router = OperationRouter([("/v1/models", _operation("GET /v1/models"))], {"/v1/a": "no"}, {"v1": form})
+    for verb, path in (("GET", "/v1/none"), ("POST", "/v1/models"), ("GET", "/v1/a")):
+        found = router.find(verb, path)
+        assert isinstance(found, NotFound)
+        assert found.error_form is form
+    assert router.find("GET", "/v2/none").error_form is not form

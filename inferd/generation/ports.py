@@ -79,8 +79,8 @@ class TextStream(Protocol):
 class TextCodec(Protocol):
     """A model's tokenizer, as far as the engine needs it."""
 
-    def stream(self) -> TextStream:
-        """Return a stream for a new sequence."""
+    def stream(self, prompt: TokenIds) -> TextStream:
+        """Return a stream of what follows ``prompt``."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:

@@ -1,0 +1,51 @@
+"""Log probabilities of tokens, by the logits as the model gave them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from inferd.generation.candidates import most_likely
+from inferd.generation.penalties import Row
+from inferd.generation.ports import Logits, TextCodec
+from inferd.generation.request import Candidate, TokenLogprobs
+from inferd.generation.sampler import NO_TOKEN, SequenceSampling
+
+#: Stands for tokens that cannot be: protocols have no infinite numbers.
+_LOWEST = -9999.0
+_LARGEST = np.finfo(np.float32).max
+
+
+def token_logprobs(
+    logits: Logits, tokens: Sequence[int], states: Sequence[SequenceSampling], text: TextCodec | None
+) -> list[TokenLogprobs | None]:
+    """Return what is known of each chosen token, None for sequences that did not ask, and for `NO_TOKEN`.
+
+    ``logits`` are those of `choose`, unchanged.
+    """
+    found: list[TokenLogprobs | None] = [None] * len(states)
+    counts = {
+        row: state.top_logprobs
+        for row, state in enumerate(states)
+        if state.top_logprobs is not None and tokens[row] != NO_TOKEN
+    }
+    if not counts:
+        return found
+    # Infinite ones could not be subtracted from each other.
+    wanted = np.minimum(logits[list(counts)], _LARGEST)
+    values, ids = most_likely(wanted, min(max(1, *counts.values()), logits.shape[1]))
+    for at, (row, count) in enumerate(counts.items()):
+        base = _log_of_sum(wanted[at], values[at, 0])
+        top = values[at, :count]
+        candidates = zip(ids[at].tolist(), top[top > -np.inf].tolist(), strict=False)
+        chosen = _candidate(tokens[row], float(wanted[at, tokens[row]]) - base, text)
+        found[row] = TokenLogprobs(chosen, [_candidate(token, value - base, text) for token, value in candidates])
+    return found
+
+
+def _log_of_sum(row: Row, largest: np.float32) -> float:
+    """Return the logarithm of the sum of the exponentials."""
+    return float(largest) + float(np.log(np.exp(row - largest).sum()))
+
+
+def _candidate(token_id: int, logprob: float, text: TextCodec | None) -> Candidate:
+    return Candidate(token_id, text.token_bytes(token_id) if text else b"", max(logprob, _LOWEST))

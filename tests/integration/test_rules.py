@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from inferd.observability.metrics.generation import GENERATION_BOUNDS_S
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S
 from inferd.observability.timing import STAGES
 from scripts.generate_dashboard import TARGET, dashboard
@@ -88,7 +89,8 @@ def test_rules_and_runbooks_use_existing_metrics() -> None:
         assert metrics_in(expr) <= NAMES, expr
         assert set(re.findall(r"inferd:\w+:\w+", expr)) <= recorded, expr
         assert set(re.findall(r'stage="(\w+)"', expr)) <= set(STAGES), expr
-        assert set(map(float, re.findall(r'le="([\d.]+)"', expr))) <= set(DURATION_BOUNDS_S), expr
+        bounds = GENERATION_BOUNDS_S if "first_token" in expr else DURATION_BOUNDS_S
+        assert set(map(float, re.findall(r'le="([\d.]+)"', expr))) <= set(bounds), expr
 
 
 def test_rules_use_series_that_exist_from_start() -> None:

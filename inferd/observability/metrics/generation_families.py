@@ -38,6 +38,7 @@ _HISTOGRAMS: tuple[tuple[str, str, Callable[[GenerationCounts], Histogram]], ...
 
 _GAUGES: tuple[tuple[str, str, Callable[[GenerationSample], float]], ...] = (
     ("inferd_sequences_running", "Sequences in the cache", lambda g: g.running),
+    ("inferd_sequences_limit", "Sequences that may be there at a time", lambda g: g.max_running),
     ("inferd_sequences_waiting", "Sequences in the queue", lambda g: g.waiting),
     ("inferd_waiting_tokens", "Tokens to be reserved for those in the queue", lambda g: g.waiting_tokens),
     ("inferd_kv_cache_bytes", "Size of the cache", lambda g: g.cache_bytes),

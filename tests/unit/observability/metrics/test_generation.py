@@ -84,6 +84,7 @@ def test_gauges(stats: GenerationStats, registry: CollectorRegistry) -> None:
     """Sequences and cache; nothing in rows, because the queue is in tokens."""
     names = ("sequences_running", "sequences_waiting", "waiting_tokens", "kv_cache_bytes", "kv_cache_used_bytes")
     assert [registry.get_sample_value(f"inferd_{name}", LABELS) for name in names] == [6, 2, 500, 4000, 1000]
+    assert registry.get_sample_value("inferd_sequences_limit", LABELS) == 8
     assert registry.get_sample_value("inferd_kv_cache_usage_ratio", LABELS) == 0.25
     assert registry.get_sample_value("inferd_model_instances", LABELS) == 1
     for name in ("queue_rows", "queue_limit_rows", "model_capacity_rows_per_second", "model_max_rows"):

@@ -1,5 +1,6 @@
 """The panels of the dashboard: their queries and how they are shown."""
 
+from scripts.dashboard_generation_panels import GENERATION
 from scripts.dashboard_model_panels import MODELS
 from scripts.dashboard_parts import Panel, Query, Section
 
@@ -362,4 +363,4 @@ SECURITY = Section(
     ),
 )
 
-SECTIONS = (OVERVIEW, QUEUE, BATCHING, RUNTIME, MODELS, POLL_THREAD, SECURITY)
+SECTIONS = (OVERVIEW, QUEUE, BATCHING, GENERATION, RUNTIME, MODELS, POLL_THREAD, SECURITY)

@@ -76,7 +76,7 @@ class CallContext:
         self.version: str | None = None
         #: Rows of the call's request, if it has a single one.
         self.rows: int | None = None
-        #: Time of the request in the queue, in seconds, and the timing of its batch.
+        #: Time of the request in the queue, in seconds, and the timing of its batch; a generation has no batch.
         self.queue_s: float | None = None
         self.batch: BatchTiming | None = None
 
@@ -85,15 +85,14 @@ class CallContext:
 class Generated:
     """What a call, or one request of a stream, has generated so far, for logs and traces.
 
-    ``operation`` is "chat" or "text_completion", as in OpenTelemetry. ``queue_s`` and ``first_token_s`` are of the
-    first request that got a token, the latter from its receipt. ``finish_reasons`` has each one once, in the order in
-    which they came. Changed by the poll thread, and not after the end of the call.
+    ``operation`` is "chat" or "text_completion", as in OpenTelemetry; ``first_token_s`` is from the receipt of the
+    first request that got a token. ``finish_reasons`` has each one once, in the order in which they came. Changed by
+    the poll thread, and not after the end of the call.
     """
 
     operation: str = "text_completion"
     prompt_tokens: int = 0
     tokens: int = 0
-    queue_s: float | None = None
     first_token_s: float | None = None
     finish_reasons: dict[str, None] = field(default_factory=dict)
 
@@ -108,11 +107,9 @@ class Generated:
             self.first_token_s = since_received_s
         self.tokens += tokens
 
-    def finished(self, reason: str, queue_s: float) -> None:
-        """Take note of why a request ended, and how long it had been in the queue."""
+    def finished(self, reason: str) -> None:
+        """Take note of why a request ended."""
         self.finish_reasons[reason] = None
-        if self.queue_s is None:
-            self.queue_s = queue_s
 
 
 def generated_by(annotations: MutableMapping[str, object]) -> Generated:

@@ -93,7 +93,7 @@ def json_lines(calls: Sequence[FinishedCall], epoch_s: float, threshold: int) ->
         if context.rows is not None:
             pieces.append(f',"rows":{context.rows}')
         end = _END if status == "OK" else _error(call.details)
-        pieces.append(end if call.annotations is None else _rare(call.annotations) + end)
+        pieces.append(end if call.annotations is None else _rare(call.annotations, context) + end)
     return "".join(pieces).encode()
 
 
@@ -139,18 +139,18 @@ def _run(run_s: float, rows: int) -> str:
     return f',"run_ms":{run_s * 1000:.3f},"batch_rows":{rows}'
 
 
-def _rare(annotations: Mapping[str, Any]) -> str:
+def _rare(annotations: Mapping[str, Any], context: CallContext) -> str:
     """Format the fields that only some calls have."""
     found = {name: annotations[key] for key, name in _RARE.items() if key in annotations}
     if GENERATED_KEY in annotations:
-        found |= _generated(annotations[GENERATED_KEY])
+        found |= _generated(annotations[GENERATED_KEY], context.queue_s)
     return "".join([f',"{name}":{_json(value)}' for name, value in found.items()])
 
 
-def _generated(generated: Generated) -> Fields:
+def _generated(generated: Generated, queue_s: float | None) -> Fields:
     """Return the fields of a call or request that generates; those of a cancelled one are what it got until then."""
     fields: Fields = {"prompt_tokens": generated.prompt_tokens, "generated_tokens": generated.tokens}
-    for name, seconds in (("queue_ms", generated.queue_s), ("ttft_ms", generated.first_token_s)):
+    for name, seconds in (("queue_ms", queue_s), ("ttft_ms", generated.first_token_s)):
         if seconds is not None:
             fields[name] = round(seconds * 1000, 3)
     if generated.finish_reasons:
@@ -220,7 +220,7 @@ class AccessLog:
         if stages.batch is not None and stages.queue_s is not None:
             line |= {"queue_s": stages.queue_s, "run_s": stages.batch.run_s, "batch_rows": stages.batch.rows}
         if result.generated is not None:
-            line |= _generated(result.generated)
+            line |= _generated(result.generated, stages.queue_s)
         if result.error:
             line["error"] = clipped(result.error, MAX_TEXT)
         self._writer.submit(self._render(line))

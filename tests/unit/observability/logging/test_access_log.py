@@ -339,13 +339,13 @@ def test_queued_lines_do_not_keep_calls_alive() -> None:
 def test_generation() -> None:
     """Tokens, the time to the first one, and why it ended; those of all requests of a call together."""
     log = Log()
-    call = FakeCall(context=call_context(model="lm", version="1"))
-    for reason, queue_s in (("length", 0.25), ("stop", 0.5)):
+    call = FakeCall(context=call_context(model="lm", version="1", queue_s=0.25))
+    for reason in ("length", "stop"):
         generated = generated_by(call.annotations)
         generated.admitted(7)
         generated.add(1, 0.75)
         generated.add(2, 1.0)
-        generated.finished(reason, queue_s)
+        generated.finished(reason)
     log.finish(call)
     (record,) = log.records
     fields = ("prompt_tokens", "generated_tokens", "queue_ms", "ttft_ms", "finish_reason")

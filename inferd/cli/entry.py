@@ -25,6 +25,7 @@ from inferd.plain_text import escaped
 COMMANDS = {
     "serve": "Serve models over gRPC and HTTP.",
     "infer": "Run a model on a server once, and print or save its outputs.",
+    "generate": "Let a language model answer or continue a text.",
     "health": "Check the health of a server.",
     "models": "List the models of a server, load and unload them.",
     "bench": "Put a server under load, and report its throughput and latencies.",

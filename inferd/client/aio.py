@@ -19,7 +19,7 @@ from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import AsyncSharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, Cancelled, InferdError, from_rpc_error, out_of_time, own_metadata
-from inferd.client.generation_messages import Answer
+from inferd.client.generation_messages import Collected
 from inferd.client.generation_streams import AsyncGeneration
 from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
 from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
@@ -320,11 +320,11 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
 
     def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> AsyncGeneration:
         self._lifetime.check()
-        answer = Answer(request.request_id)
+        answer = Collected(request.request_id)
         return AsyncGeneration(self._responses(request, terms, answer), answer)
 
     async def _responses(
-        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Answer
+        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Collected
     ) -> AsyncGenerator[generation_pb2.GenerateResponse, None]:
         self._lifetime.check_loop()
         timeout_s, metadata, waits = terms

@@ -120,7 +120,7 @@ def _token_ids(name: str, value: object) -> list[int]:
     return [checked_integer(name, each, 0, _UINT32) for each in value]
 
 
-class Answer:
+class Collected:
     """Collects the responses to one request. The first one says which model and version generates."""
 
     def __init__(self, request_id: str) -> None:

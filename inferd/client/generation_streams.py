@@ -7,13 +7,13 @@ from typing import Self
 from inferd._generated.inferd.v1 import generation_pb2 as pb
 from inferd.client.errors import Cancelled, InferdError
 from inferd.client.generation import Delta, Generated
-from inferd.client.generation_messages import Answer
+from inferd.client.generation_messages import Collected
 
 
 class _Stream:
     """What both have: what came so far, and how it ended."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Collected) -> None:
         self._answer = answer
         self._failure: InferdError | None = None
 
@@ -53,7 +53,7 @@ class Generation(_Stream, Iterator[Delta]):
     `close`, leaving the ``with`` block, and dropping the object cancel the request. Used by one thread at a time.
     """
 
-    def __init__(self, responses: Generator[pb.GenerateResponse, None, None], answer: Answer) -> None:
+    def __init__(self, responses: Generator[pb.GenerateResponse, None, None], answer: Collected) -> None:
         super().__init__(answer)
         self._responses = responses
 
@@ -89,7 +89,7 @@ class Generation(_Stream, Iterator[Delta]):
 class AsyncGeneration(_Stream, AsyncIterator[Delta]):
     """As `Generation`, with coroutines. Cancelling the task that waits for a delta cancels the request too."""
 
-    def __init__(self, responses: AsyncGenerator[pb.GenerateResponse, None], answer: Answer) -> None:
+    def __init__(self, responses: AsyncGenerator[pb.GenerateResponse, None], answer: Collected) -> None:
         super().__init__(answer)
         self._responses = responses
 

@@ -17,7 +17,7 @@ from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import SharedStream
 from inferd.client.codec import Inputs
 from inferd.client.errors import NOT_READY, InferdError, from_rpc_error, out_of_time, own_metadata
-from inferd.client.generation_messages import Answer
+from inferd.client.generation_messages import Collected
 from inferd.client.generation_streams import Generation
 from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
 from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
@@ -333,11 +333,11 @@ class Client(BaseClient[ClientInterceptor, Generation]):
 
     def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> Generation:
         self._lifetime.check()
-        answer = Answer(request.request_id)
+        answer = Collected(request.request_id)
         return Generation(self._responses(request, terms, answer), answer)
 
     def _responses(
-        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Answer
+        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Collected
     ) -> Generator[generation_pb2.GenerateResponse, None, None]:
         self._lifetime.check()
         timeout_s, metadata, waits = terms

@@ -4,26 +4,45 @@ import base64
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar, Unpack
 
 from google.protobuf.json_format import ParseDict, ParseError
 from numpy.typing import ArrayLike
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
+from inferd._generated.inferd.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from inferd.arguments import checked_timeout
 from inferd.cli.rest.address import HttpAddress
 from inferd.cli.rest.errors import RestError
+from inferd.cli.rest.generation import CHAT_PATH, TEXT_PATH, request_body, responses
 from inferd.cli.rest.tensors import read_answer, write_request
-from inferd.cli.rest.transport import Answer, Transport, no_protocol
-from inferd.client import IndexEntry, ModelInfo, ModelState, Result, RetryPolicy, Routing, Timing
+from inferd.cli.rest.transport import Answer, StreamedAnswer, Transport, no_protocol
+from inferd.client import (
+    Generation,
+    GenerationOptions,
+    IndexEntry,
+    Messages,
+    ModelInfo,
+    ModelState,
+    Result,
+    RetryPolicy,
+    Routing,
+    Timing,
+    generation_messages,
+)
+from inferd.client.generation_messages import Collected
 from inferd.client.messages import model_info
 
 _MODELS = ("v2", "models")
 _REPOSITORY = ("v2", "repository")
 _JSON = {"Content-Type": "application/json"}
 _TIMING_HEADER = "inferd-timing"
+
+_Answer = TypeVar("_Answer", Answer, StreamedAnswer)
 
 
 class RestClient:
@@ -66,6 +85,20 @@ class RestClient:
             request_id=str(content.get("id", "")),
             timing=Timing(queue_s=durations_s.get("queue", 0.0), run_s=durations_s.get("run", 0.0), batch_rows=0),
         )
+
+    def generate(
+        self, model: str, prompt: str, *, timeout_s: float | None, **options: Unpack[GenerationOptions]
+    ) -> Generation:
+        """Continue a text by OpenAI's API."""
+        request = generation_messages.generate_request(model, generation_messages.text_or_ids(prompt), options)
+        return self._generation(TEXT_PATH, request, timeout_s)
+
+    def chat(
+        self, model: str, messages: Messages, *, timeout_s: float | None, **options: Unpack[GenerationOptions]
+    ) -> Generation:
+        """Continue a conversation by OpenAI's API."""
+        request = generation_messages.generate_request(model, generation_messages.chat(messages), options)
+        return self._generation(CHAT_PATH, request, timeout_s)
 
     def models(self) -> list[ModelInfo]:
         """Describe all models."""
@@ -126,6 +159,20 @@ class RestClient:
         """Refuse as `routing`, which commands call first unless they clear all."""
         self.routing(name)
 
+    def _generation(self, path: Sequence[str], request: GenerateRequest, timeout_s: float | None) -> Generation:
+        if request.HasField("logprobs"):
+            _refuse("log probabilities are given", "leave --logprobs out")
+        collected = Collected(request.request_id)
+        return Generation(self._responses(path, json.dumps(request_body(request)).encode(), timeout_s), collected)
+
+    def _responses(
+        self, path: Sequence[str], body: bytes, timeout_s: float | None
+    ) -> Generator[GenerateResponse, None, None]:
+        send = partial(self._transport.stream, "POST", path, body=body, headers=_JSON)
+        answer = self._accepted(send, timeout_s)
+        with closing(answer.parts):
+            yield from responses(answer.parts, answer.headers.get("x-request-id", ""))
+
     def _described(self, query: Mapping[str, str]) -> list[ModelInfo]:
         answer = self._call("GET", _MODELS, query={"details": "true", **query})
         try:
@@ -147,12 +194,18 @@ class RestClient:
         timeout_s: float | None = None,
     ) -> Answer:
         """Send a request, and again if it was rejected, within the time limit of all attempts. Raises `RestError`."""
+        return self._accepted(
+            partial(self._transport.request, verb, path, body=body, headers=headers, query=query), timeout_s
+        )
+
+    def _accepted(self, send: Callable[..., _Answer], timeout_s: float | None) -> _Answer:
+        """Return what ``send`` returns in one of several attempts."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = None if limit_s is None else self._clock() + limit_s
         for delay_s in (*self._delays_s(), None):
             left_s = None if deadline is None else deadline - self._clock()
             try:
-                return self._transport.request(verb, path, body=body, headers=headers, query=query, timeout_s=left_s)
+                return send(timeout_s=left_s)
             except RestError as error:
                 wait_s = delay_s if error.retry_after_s is None else error.retry_after_s
                 if delay_s is None or wait_s is None or not error.may_retry:

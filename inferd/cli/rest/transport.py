@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +65,14 @@ class Answer:
             raise no_protocol(200, self.headers) from None
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedAnswer:
+    """A successful answer whose body is still to come; closing ``parts`` gives it up."""
+
+    headers: Mapping[str, str]
+    parts: Generator[bytes, None, None]
+
+
 class Transport:
     """Connections to one server. Redirects are not followed, and nothing is retried here."""
 
@@ -92,6 +101,20 @@ class Transport:
         timeout_s: float | None = None,
     ) -> Answer:
         """Send one request; ``path`` is in parts, which are quoted here. Raises `RestError`."""
+        answer = self.stream(verb, path, body=body, headers=headers, query=query, timeout_s=timeout_s)
+        return Answer(answer.headers, b"".join(answer.parts))
+
+    def stream(
+        self,
+        verb: str,
+        path: Iterable[str],
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> StreamedAnswer:
+        """As `request`, with the body as it comes."""
         if timeout_s is not None and timeout_s <= 0:
             raise _out_of_time(timeout_s)
         sent = {**self._headers, **(headers or {})}
@@ -101,7 +124,7 @@ class Transport:
         if query:
             url += f"?{urlencode(query)}"
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        try:
+        with self._translated_errors(timeout_s):
             response = self._manager.urlopen(
                 verb,
                 url,
@@ -112,22 +135,34 @@ class Transport:
                 timeout=urllib3.Timeout(total=timeout_s),
                 preload_content=False,
             )
-            content = b"".join(_parts(response, deadline))
+        parts = self._parts(response, deadline, timeout_s)
+        if response.status != _OK:
+            raise _error_of(response.status, response.headers, b"".join(parts))
+        return StreamedAnswer(response.headers, parts)
+
+    def _parts(
+        self, response: urllib3.BaseHTTPResponse, deadline: float | None, timeout_s: float | None
+    ) -> Generator[bytes, None, None]:
+        """Yield the body as it comes: urllib3 limits the time of each read, and not of all of them together.
+
+        A body that is not read to its end takes its connection along.
+        """
+        try:
+            with self._translated_errors(timeout_s):
+                while part := response.read1(_READ_BYTES):
+                    yield part
+                    if deadline is not None and time.monotonic() > deadline:
+                        raise Urllib3Timeout
+                response.release_conn()
+        finally:
+            response.close()
+
+    @contextmanager
+    def _translated_errors(self, timeout_s: float | None) -> Iterator[None]:
+        try:
+            yield
         except HTTPError as error:
             raise _no_answer(self._address.url, error, timeout_s) from None
-        if response.status != _OK:
-            raise _error_of(response.status, response.headers, content)
-        return Answer(response.headers, content)
-
-
-def _parts(response: urllib3.BaseHTTPResponse, deadline: float | None) -> Iterator[bytes]:
-    """Yield the body as it comes: urllib3 limits the time of each read, and not of all of them together."""
-    while part := response.read1(_READ_BYTES):
-        yield part
-        if deadline is not None and time.monotonic() > deadline:
-            response.close()
-            raise Urllib3Timeout
-    response.release_conn()
 
 
 def no_protocol(http_status: int, headers: Mapping[str, str]) -> RestError:
@@ -157,6 +192,8 @@ def _error_of(http_status: int, headers: Mapping[str, str], body: bytes) -> Rest
     try:
         content = json.loads(body)
         text = content["error"]
+        # OpenAI's API has an object there.
+        text = text["message"] if isinstance(text, dict) else text
     except (ValueError, KeyError, TypeError):
         return no_protocol(http_status, headers)
     hint_ms = content.get("retry_after_ms")

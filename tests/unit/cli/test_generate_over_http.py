@@ -59,7 +59,8 @@ def test_text(generate, service):
     service.answers = [_stream(TEXT_EVENTS, end="")]
     line = (
         "--max-tokens 7 --min-tokens 2 --stop END --ignore-end-tokens --temperature 0 --top-k 50 --top-p 0.5 "
-        "--min-p 0.25 --seed 18446744073709551615 --repetition-penalty 1.5 --frequency-penalty -1 --presence-penalty 0.5 --no-chat"
+        "--min-p 0.25 --seed 18446744073709551615 --repetition-penalty 1.5 --frequency-penalty -1 "
+        "--presence-penalty 0.5 --no-chat"
     )
     assert generate(*line.split()).out == "on\n"
     (request,) = service.requests

@@ -65,7 +65,7 @@ class RequestParams:
 def validate(model: ModelVersion, signature: ModelSignature, decoded: DecodedRequest) -> RequestParams:
     """Check ``decoded`` against the signature and settings of ``model``. Raises `InvalidInputError`."""
     checked = signature.check(decoded.inputs)
-    priority = _priority(model, decoded.priority)
+    priority = priority_of(model, decoded.priority)
     timeout_s, default_timeout_s = _timeouts(model.settings.queue, priority, decoded.timeout_s)
     return RequestParams(
         outputs=signature.select_outputs(decoded.outputs),
@@ -80,7 +80,7 @@ def validate(model: ModelVersion, signature: ModelSignature, decoded: DecodedReq
 
 def params_of(model: ModelVersion, rows: int, priority: int, timeout_s: float | None) -> RequestParams:
     """Return what decides whether a request is admitted. Raises `InvalidInputError` for an invalid priority."""
-    priority = _priority(model, priority)
+    priority = priority_of(model, priority)
     timeout_s, default_timeout_s = _timeouts(model.settings.queue, priority, timeout_s)
     return RequestParams(
         outputs=(),
@@ -95,14 +95,28 @@ def params_of(model: ModelVersion, rows: int, priority: int, timeout_s: float | 
 
 def deadline_of(params: RequestParams, received_at: float, call_deadline: float) -> float:
     """Return when a request expires: with its call, or earlier."""
-    if params.timeout_s is not None:
-        return min(call_deadline, received_at + params.timeout_s)
+    return _expiry(params.timeout_s, params.default_timeout_s, received_at, call_deadline)
+
+
+def generation_deadline(
+    model: ModelVersion, priority: int, timeout_s: float | None, received_at: float, call_deadline: float
+) -> float:
+    """Return when a request to generate expires: with its call, or earlier."""
+    settings = model.settings
+    timeouts = _timeouts(settings.queue, priority, timeout_s, settings.generation.default_timeout_s * 1000)
+    return _expiry(*timeouts, received_at, call_deadline)
+
+
+def _expiry(timeout_s: float | None, default_timeout_s: float, received_at: float, call_deadline: float) -> float:
+    if timeout_s is not None:
+        return min(call_deadline, received_at + timeout_s)
     if call_deadline == math.inf:
-        return received_at + params.default_timeout_s
+        return received_at + default_timeout_s
     return call_deadline
 
 
-def _priority(model: ModelVersion, priority: int) -> int:
+def priority_of(model: ModelVersion, priority: int) -> int:
+    """Return ``priority``, or the model's default for 0. Raises `InvalidInputError`."""
     queue = model.settings.queue
     scavenger = queue.priority_levels + 1
     if not 0 <= priority <= scavenger:
@@ -114,9 +128,15 @@ def _priority(model: ModelVersion, priority: int) -> int:
     return priority or queue.default_priority
 
 
-def _timeouts(queue: QueueSettings, priority: int, timeout_s: float | None) -> tuple[float | None, float]:
-    """Return the timeout of a request that names ``timeout_s``, and the default for those without one, in seconds."""
-    default_ms, may_override = queue.default_timeout_ms, queue.allow_timeout_override
+def _timeouts(
+    queue: QueueSettings, priority: int, timeout_s: float | None, default_ms: float | None = None
+) -> tuple[float | None, float]:
+    """Return the timeout of a request that names ``timeout_s``, and the default for those without one, in seconds.
+
+    ``default_ms`` is in place of the queue's.
+    """
+    default_ms = queue.default_timeout_ms if default_ms is None else default_ms
+    may_override = queue.allow_timeout_override
     own = queue.by_priority.get(priority)
     if own is not None:
         default_ms = default_ms if own.default_timeout_ms is None else own.default_timeout_ms
@@ -214,14 +234,14 @@ def charge_invalid(call: Call, error: ServingError) -> ServingError:
         error, InvalidInputError | ModelNotFoundError | NotAllowedError
     ):
         try:
-            _charge_request(call, call.context.model)
+            charge_request(call, call.context.model)
         except QuotaExceededError as exceeded:
             return exceeded
     return error
 
 
-def _charge_request(call: Call, model: str | None) -> None:
-    """Charge a request about ``model`` that is not run. Raises `QuotaExceededError`."""
+def charge_request(call: Call, model: str | None) -> None:
+    """Charge a request about ``model`` that runs nothing. Raises `QuotaExceededError`."""
     permissions = _permissions(call)
     quota = None if permissions is None else permissions.quota(kind_of(call.method), model)
     if quota is not None:
@@ -241,7 +261,7 @@ class ModelView:
         """Charge the query, which is about ``model``, unless it has been. Raises `QuotaExceededError`."""
         if not self._charged:
             self._charged = True
-            _charge_request(self._call, model)
+            charge_request(self._call, model)
 
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version in any state. Raises as `ModelRegistry.find`, `NotAllowedError`, `QuotaExceededError`."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from inferd._generated.inferd.v1 import inference_pb2
+from inferd._generated.inferd.v1 import generation_pb2, inference_pb2
 from inferd._generated.inference import grpc_service_pb2
 from inferd.api.handler_resources import DRAINING, HandlerResources
 from inferd.api.large_messages import LargeMessages
@@ -17,6 +17,7 @@ from inferd.api.repository import RepositoryControl
 from inferd.api.rest.routes import PATHS
 from inferd.api.rest.service import RestService
 from inferd.api.status import StatusTable
+from inferd.api.v1.generation import GenerationService
 from inferd.api.v1.service import InferenceService
 from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import ModelUnavailableError
@@ -28,21 +29,24 @@ from inferd.models.router import Router
 from inferd.rpc import Server
 
 _INFERENCE: ServiceDescriptor = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+_GENERATION: ServiceDescriptor = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"]
 _OPEN_INFERENCE: ServiceDescriptor = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 #: Names of the services that answer inference requests.
-INFERENCE_SERVICE_NAMES = (_INFERENCE.full_name, _OPEN_INFERENCE.full_name)
+INFERENCE_SERVICE_NAMES = (_INFERENCE.full_name, _GENERATION.full_name, _OPEN_INFERENCE.full_name)
 
 
 def method_names() -> frozenset[str]:
     """Return the full name of each method, as calls carry it: ``/package.Service/Method``, or a verb and a path."""
     return frozenset(
-        f"/{service.full_name}/{method.name}" for service in (_INFERENCE, _OPEN_INFERENCE) for method in service.methods
+        f"/{service.full_name}/{method.name}"
+        for service in (_INFERENCE, _GENERATION, _OPEN_INFERENCE)
+        for method in service.methods
     ).union(PATHS)
 
 
 class InferenceServices:
-    """Both inference services, and the REST form of the second, on one registry.
+    """The inference services, and the REST form of the Open Inference Protocol, on one registry.
 
     Call `add_to` before the server starts, `drain` when it begins to stop, and `stop` when it has stopped.
     """
@@ -90,6 +94,7 @@ class InferenceServices:
         server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(_INFERENCE.full_name, own.handlers()),
+                grpc.method_handlers_generic_handler(_GENERATION.full_name, GenerationService(resources).handlers()),
                 grpc.method_handlers_generic_handler(_OPEN_INFERENCE.full_name, open_inference.handlers()),
             ]
         )

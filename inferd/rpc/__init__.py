@@ -13,7 +13,7 @@ Set ``GRPC_ENABLE_FORK_SUPPORT=0`` in the environment before grpc is imported. A
 child cannot use gRPC.
 """
 
-from inferd.rpc.accept import callback_stream, callback_unary
+from inferd.rpc.accept import callback_answer_stream, callback_stream, callback_unary
 from inferd.rpc.call_ends import RejectionCause
 from inferd.rpc.core import EncodedMetadata, IncompatibleGrpcioError, Metadata, encoded_metadata
 from inferd.rpc.interfaces import Call, CallInterceptor, Rejection, StreamCall, StreamListener, UnaryCall
@@ -33,6 +33,7 @@ __all__ = [
     "StreamCall",
     "StreamListener",
     "UnaryCall",
+    "callback_answer_stream",
     "callback_stream",
     "callback_unary",
     "encoded_metadata",

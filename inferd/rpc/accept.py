@@ -14,7 +14,14 @@ from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call import INTERNAL_ERROR, CallBase, CoreUnaryCall, log_failed_interceptor
 from inferd.rpc.call_ends import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.core import Metadata
-from inferd.rpc.interfaces import CallInterceptor, Finisher, Rejection, StreamHandler, UnaryHandler
+from inferd.rpc.interfaces import (
+    AnswerStreamHandler,
+    CallInterceptor,
+    Finisher,
+    Rejection,
+    StreamHandler,
+    UnaryHandler,
+)
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.stream_call import CoreStreamCall
 
@@ -63,6 +70,16 @@ class CallbackStreamHandler(_CallbackHandler):
         self.callback = callback
 
 
+class CallbackAnswerStreamHandler(_CallbackHandler):
+    """A method of one request and a stream of answers, whose handler is called with the request."""
+
+    request_streaming = False
+    response_streaming = True
+
+    def __init__(self, callback: AnswerStreamHandler) -> None:
+        self.callback = callback
+
+
 def callback_unary(handler: UnaryHandler) -> "grpc.RpcMethodHandler[Any, Any]":
     """Make a method of one request and one answer; ``handler`` is called on the poll thread and must not block."""
     return CallbackUnaryHandler(handler)
@@ -74,6 +91,11 @@ def callback_stream(handler: StreamHandler) -> "grpc.RpcMethodHandler[Any, Any]"
     It is called before the first message is received, which ``call.read()`` asks for.
     """
     return CallbackStreamHandler(handler)
+
+
+def callback_answer_stream(handler: AnswerStreamHandler) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make a method of one request and a stream of answers; ``handler`` is as that of `callback_unary`."""
+    return CallbackAnswerStreamHandler(handler)
 
 
 class _CallDetails(NamedTuple):
@@ -316,6 +338,8 @@ class Acceptor:
             call.abort(grpc.StatusCode.UNKNOWN, "the handler could not be found")
         elif type(handler) is CallbackStreamHandler:
             call.serve(handler.callback)
+        elif type(handler) is CallbackAnswerStreamHandler:
+            call.receive_one(partial(handler.callback, call))
         else:
             self._blocking.serve(call, handler)
 

@@ -114,6 +114,14 @@ class UnaryCall(Call, Protocol):
 class StreamCall(Call, Protocol):
     """Messages in streams. Any thread may call any of the methods; none of them blocks."""
 
+    #: Called on the poll thread after each message has been sent, or could not be.
+    on_sent: Callable[[], None] | None
+
+    @property
+    def waiting_messages(self) -> int:
+        """The number of messages that wait behind the one that is being sent: many if the caller does not read."""
+        ...
+
     def read(self) -> None:
         """Request one more message for the listener. Repeating this before it came has no effect.
 
@@ -184,3 +192,5 @@ class CallInterceptor(Protocol):
 
 UnaryHandler = Callable[[UnaryCall, bytes], None]
 StreamHandler = Callable[[StreamCall], StreamListener]
+#: Called with a stream, and with its only message.
+AnswerStreamHandler = Callable[[StreamCall, bytes], None]

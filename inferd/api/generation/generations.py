@@ -1,11 +1,46 @@
 """Requests to generate, from what is wanted to the engine of a version."""
 
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 
-from inferd.api.generation.wanted import GenerationReceiver, Wanted
+from inferd.api.admission import (
+    charge_invalid,
+    find_model,
+    generation_deadline,
+    granted_priority,
+    priority_of,
+)
+from inferd.api.generation.limits import Limits, limits_of
+from inferd.api.generation.prompt import takes_long, tokens_of
+from inferd.api.generation.validation import Checked, check, max_tokens_of
+from inferd.api.generation.wanted import Chat, GenerationReceiver, Wanted
 from inferd.api.handler_resources import HandlerResources
-from inferd.errors import InferenceFailedError
+from inferd.api.model_waits import Waited
+from inferd.batching.queued import Principal
+from inferd.call_context import Generated, generated_by, log_fields, request_id_of
+from inferd.errors import (
+    ColdModelError,
+    InferenceFailedError,
+    InvalidInputError,
+    ModelUnavailableError,
+    OverloadedError,
+    ServingError,
+)
+from inferd.generation.request import Delta, GenerationRequest, TokenIds
+from inferd.models.version import ModelVersion
 from inferd.rpc import Call
+from inferd.security.authorization.policy import Grant
+from inferd.security.authorization.quota import Quota
+
+_log = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    """Do nothing: nobody wants to hear of it, or nothing was begun."""
 
 
 class Generations:
@@ -21,7 +56,254 @@ class Generations:
         """
         call.on_terminated(self.begin(call, wanted, receiver))
 
-    def begin(self, call: Call, wanted: Wanted, receiver: GenerationReceiver) -> Callable[[], None]:
-        """Do the same, and return what cancels the request; for streams of many requests."""
-        receiver.on_error(InferenceFailedError())
-        return lambda: None
+    def begin(
+        self,
+        call: Call,
+        wanted: Wanted,
+        receiver: GenerationReceiver,
+        *,
+        on_settled: Callable[[], None] = _nothing,
+        generated: Generated | None = None,
+    ) -> Callable[[], None]:
+        """Do the same for one of the requests of a stream, and return what cancels it.
+
+        ``on_settled`` is called once, when the request has been admitted or rejected, unless it is cancelled before.
+        ``generated`` records what is generated, in addition to what the call records.
+        """
+        if call.ended_at != math.inf:
+            return _nothing
+        generation = _Generation(self._resources, call, wanted, receiver, on_settled, generated)
+        generation.start()
+        return generation.cancel
+
+
+@dataclass(slots=True)
+class _Admitted:
+    """A request that the engine has, the version whose engine that is, and the quota that it is charged to."""
+
+    version: ModelVersion
+    request: GenerationRequest
+    quota: Quota | None
+
+
+class _Generation:
+    """One request, from what is wanted to its end; stands between the engine and the receiver.
+
+    Invariants: the receiver hears of one end, or of none once the request is cancelled; the quota is released once, at
+    the end. On the poll thread, except `_tokenize`.
+    """
+
+    def __init__(
+        self,
+        resources: HandlerResources,
+        call: Call,
+        wanted: Wanted,
+        receiver: GenerationReceiver,
+        on_settled: Callable[[], None],
+        generated: Generated | None,
+    ) -> None:
+        self._resources = resources
+        self._call = call
+        self._wanted = wanted
+        self._receiver = receiver
+        self._on_settled = on_settled
+        self._own_record = generated
+        self._waited = Waited(monotonic())
+        self._withdraw: Callable[[], None] | None = None
+        self._admitted: _Admitted | None = None
+        self._tokens = 0
+        self._has_ended = False
+
+    def start(self) -> None:
+        """Look up the model, and make tokens of the prompt."""
+        self._withdraw = None
+        try:
+            self._look_up()
+        except ColdModelError as error:
+            self._wait(error)
+        except ServingError as error:
+            self._refuse(error)
+
+    def _look_up(self) -> None:
+        wanted = self._wanted
+        try:
+            version, grant = find_model(self._resources.registry, self._call, wanted.model, wanted.version)
+            limits = limits_of(version)
+            checked = check(wanted, limits)
+        except InvalidInputError as error:
+            self._set_field(error)
+            raise
+        prepare = partial(self._tokenize, version, limits)
+        admit = partial(self._admit, version, grant, limits, checked)
+        if takes_long(wanted):
+            self._resources.large_messages.decode(partial(self._in_thread, prepare, admit))
+        else:
+            admit(prepare())
+
+    def _tokenize(self, version: ModelVersion, limits: Limits) -> TokenIds | ServingError:
+        """Return the tokens of the prompt, or what is wrong with it; any thread."""
+        try:
+            return tokens_of(self._wanted, version, limits)
+        except ServingError as error:
+            return error
+        except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
+            _log.exception("could not make tokens of a prompt of %s", self._call.method, extra=log_fields(self._call))
+            return InferenceFailedError()
+
+    def _in_thread(
+        self, prepare: Callable[[], TokenIds | ServingError], admit: Callable[[TokenIds | ServingError], None]
+    ) -> None:
+        if not self._has_ended and self._call.ended_at == math.inf:
+            self._resources.call_soon(partial(admit, prepare()))
+
+    def _wait(self, error: ColdModelError) -> None:
+        self._withdraw = self._resources.waits.add(
+            self._call,
+            error,
+            self._waited,
+            timeout_s=self._wanted.timeout_s,
+            go_on=self._go_on,
+            fail=self._refuse,
+        )
+
+    def _go_on(self, waited: Waited) -> None:
+        """Begin again when the model is loaded."""
+        self._waited = waited
+        self.start()
+
+    def _admit(
+        self,
+        version: ModelVersion,
+        grant: Grant | None,
+        limits: Limits,
+        checked: Checked,
+        tokens: TokenIds | ServingError,
+    ) -> None:
+        """Charge the quota and give the request to the engine."""
+        if self._has_ended:
+            return
+        try:
+            if isinstance(tokens, ServingError):
+                raise tokens
+            engine = version.generator
+            if engine is None:
+                raise version.unavailable()
+            request = self._build(version, limits, checked, tokens)
+            self._admitted = _Admitted(
+                version, request, None if grant is None else self._charge(grant, version, request)
+            )
+        except ServingError as error:
+            self._set_field(error)
+            self._refuse(error)
+            return
+        operation = "chat" if isinstance(self._wanted.prompt, Chat) else "text_completion"
+        for record in self._records():
+            record.admitted(len(tokens), operation)
+        engine.submit(request)
+        self._on_settled()
+
+    def _build(self, version: ModelVersion, limits: Limits, checked: Checked, tokens: TokenIds) -> GenerationRequest:
+        wanted, call = self._wanted, self._call
+        priority = priority_of(version, wanted.priority)
+        received_at = self._waited.received_at
+        return GenerationRequest(
+            prompt=tokens,
+            max_tokens=max_tokens_of(wanted, limits, len(tokens)),
+            receiver=self,
+            received_at=received_at,
+            sampling=checked.sampling,
+            stops=checked.stops,
+            top_logprobs=checked.top_logprobs,
+            wants_text=wanted.wants_text and limits.has_tokenizer,
+            deadline=generation_deadline(version, priority, wanted.timeout_s, received_at, call.deadline),
+            priority=priority,
+            principal=Principal(call.context.principal or ""),
+            request_id=wanted.request_id or request_id_of(call.context),
+        )
+
+    def _charge(self, grant: Grant, version: ModelVersion, request: GenerationRequest) -> Quota | None:
+        """Charge ``request`` to the quota of ``grant``, and give it the priority and weight that are granted."""
+        request.priority = granted_priority(grant, version, request.priority)
+        request.principal = Principal(request.principal.name, grant.rule.weight)
+        try:
+            if grant.quota is not None:
+                grant.quota.acquire(1, request.received_at, tokens=request.rows)
+        except InvalidInputError as error:
+            error.field = self._wanted.field_of("max_tokens")
+            raise
+        return grant.quota
+
+    def on_delta(self, delta: Delta) -> None:
+        """Pass on what was generated; see `Receiver`."""
+        admitted = self._admitted
+        if self._has_ended or admitted is None:
+            return
+        is_first = self._tokens == 0
+        self._tokens += len(delta.token_ids)
+        self._record(delta, admitted.request)
+        if delta.finish_reason is not None:
+            self._end()
+        try:
+            if is_first:
+                self._receiver.on_started(admitted.version, admitted.request)
+            self._receiver.on_delta(delta)
+        except Exception:  # noqa: BLE001  (the others of this step must get theirs, and the call must end)
+            _log.exception("could not answer a request of %s", self._call.method, extra=log_fields(self._call))
+            self.cancel()
+            self._receiver.on_error(InferenceFailedError())
+
+    def on_error(self, error: ServingError) -> None:
+        """Pass on why the engine gave up; see `Receiver`."""
+        if self._has_ended:
+            return
+        self._end(is_refused=not self._tokens and isinstance(error, OverloadedError | ModelUnavailableError))
+        self._receiver.on_error(error)
+
+    def cancel(self) -> None:
+        """End the request without a further word to the receiver; no effect if it has ended."""
+        if self._has_ended:
+            return
+        admitted = self._admitted
+        if self._withdraw is not None:
+            self._withdraw()
+        if admitted is not None and admitted.version.generator is not None:
+            admitted.version.generator.cancel(admitted.request)
+        self._end()
+
+    def _refuse(self, error: ServingError) -> None:
+        """End a request that never came to the engine."""
+        if self._has_ended:
+            return
+        self._end()
+        self._receiver.on_error(charge_invalid(self._call, error))
+        self._on_settled()
+
+    def _end(self, *, is_refused: bool = False) -> None:
+        """Release the quota; the tokens that were not generated are refunded, all of a request that was rejected."""
+        self._has_ended = True
+        admitted = self._admitted
+        if admitted is None or admitted.quota is None:
+            return
+        if is_refused:
+            admitted.quota.release(1, refund_tokens=admitted.request.rows)
+        else:
+            admitted.quota.release(refund_tokens=max(0, admitted.request.max_tokens - self._tokens))
+
+    def _record(self, delta: Delta, request: GenerationRequest) -> None:
+        """Take note of what was generated, for logs and traces."""
+        since_received_s = monotonic() - request.received_at
+        for record in self._records():
+            record.add(len(delta.token_ids), since_received_s)
+            if delta.finish_reason is not None:
+                record.finished(delta.finish_reason.value)
+        if delta.usage is not None:
+            self._call.context.queue_s = delta.usage.queue_s
+
+    def _records(self) -> Sequence[Generated]:
+        of_call = generated_by(self._call.annotations)
+        return (of_call,) if self._own_record is None else (of_call, self._own_record)
+
+    def _set_field(self, error: ServingError) -> None:
+        """Name the field of the protocol that ``error`` is about."""
+        if isinstance(error, InvalidInputError) and error.at is not None and not error.field:
+            error.field = self._wanted.field_of(str(error.at))

@@ -6,6 +6,7 @@ from functools import lru_cache
 from operator import attrgetter
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from numpy.typing import NDArray
 
 from inferd import dtypes, wire
@@ -50,7 +51,7 @@ class InferenceCodec:
 
     def timeout_s(self, request: pb.InferRequest) -> float | None:
         """Return the timeout that ``request`` names."""
-        return _timeout_s(request) if request.HasField("timeout") else None
+        return timeout_s_of(request.timeout) if request.HasField("timeout") else None
 
     def terms(self, outline: pb.InferRequest, signature: ModelSignature) -> Terms:
         """Return the terms of a request whose ``outline`` was parsed."""
@@ -68,7 +69,7 @@ class InferenceCodec:
             inputs=inputs,
             outputs=tuple(request.outputs),
             priority=request.priority,
-            timeout_s=_timeout_s(request) if request.HasField("timeout") else None,
+            timeout_s=self.timeout_s(request),
         )
 
     def field_of(self, request: pb.InferRequest, at: Place | Part) -> str:
@@ -146,9 +147,9 @@ def _encode_timing(result: InferenceResult) -> bytes:
     return bytes((_TIMING, len(content))) + content
 
 
-def _timeout_s(request: pb.InferRequest) -> float | None:
-    """Return the timeout in seconds. 0 means no timeout, as in the Open Inference Protocol."""
-    timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
+def timeout_s_of(timeout: Duration) -> float | None:
+    """Return the ``timeout`` of a request in seconds. 0 means no timeout, as in the Open Inference Protocol."""
+    timeout_s = timeout.seconds + timeout.nanos / 1e9
     if timeout_s < 0:
         raise InvalidInputError(f"timeout: expected 0 or more seconds, got {timeout_s:g}", field="timeout")
     return timeout_s or None

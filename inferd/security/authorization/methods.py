@@ -19,6 +19,7 @@ class MethodKind(StrEnum):
 
 
 _OWN = "/inferd.v1.InferenceService"
+_GENERATION = "/inferd.v1.GenerationService"
 _OPEN_INFERENCE = "/inference.GRPCInferenceService"
 _MODEL = "/v2/models/{model}"
 _REPOSITORY = "/v2/repository"
@@ -33,6 +34,8 @@ _KINDS = {
     MethodKind.INFER: (
         f"{_OWN}/Infer",
         f"{_OWN}/StreamInfer",
+        f"{_GENERATION}/Generate",
+        f"{_GENERATION}/Tokenize",
         f"{_OPEN_INFERENCE}/ModelInfer",
         f"{_OPEN_INFERENCE}/ModelStreamInfer",
         f"POST {_MODEL}/infer",
@@ -107,6 +110,7 @@ KNOWN_METHODS = frozenset(_KIND_OF)
 #: Unary methods, which end soon by themselves. Any other method may stay open for as long as its caller likes.
 UNARY_METHODS = KNOWN_METHODS - {
     f"{_OWN}/StreamInfer",
+    f"{_GENERATION}/Generate",
     f"{_OPEN_INFERENCE}/ModelStreamInfer",
     "/grpc.health.v1.Health/Watch",
     *_REFLECTION,

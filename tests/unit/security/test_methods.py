@@ -6,7 +6,7 @@ from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from inferd._generated.inferd.v1 import inference_pb2
+from inferd._generated.inferd.v1 import generation_pb2, inference_pb2
 from inferd._generated.inference import grpc_service_pb2
 from inferd.api.reflection import SERVICE_NAMES
 from inferd.api.rest import routes
@@ -15,7 +15,7 @@ from inferd.page import routes as page_routes
 from inferd.security.authorization.methods import KNOWN_METHODS, UNARY_METHODS, MethodKind, kind_of, methods_of
 
 #: The files that define the services; reflection is also served under its v1 name.
-FILES = (inference_pb2, grpc_service_pb2, health_pb2, channelz_pb2, reflection_pb2)
+FILES = (inference_pb2, generation_pb2, grpc_service_pb2, health_pb2, channelz_pb2, reflection_pb2)
 SERVICES: list[ServiceDescriptor] = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
 
 

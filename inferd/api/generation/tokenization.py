@@ -1,0 +1,94 @@
+"""The tokens of prompts, for callers who want to know them."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+from inferd.api.admission import charge_invalid, charge_request, find_model
+from inferd.api.generation.limits import Limits, limits_of
+from inferd.api.generation.prompt import takes_long, text_of, tokens_of
+from inferd.api.generation.wanted import Wanted
+from inferd.api.handler_resources import HandlerResources
+from inferd.api.model_waits import Waited
+from inferd.call_context import log_fields
+from inferd.errors import ColdModelError, InferenceFailedError, InvalidInputError, ServingError
+from inferd.generation.request import TokenIds
+from inferd.models.version import ModelVersion
+from inferd.rpc import Call
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokenized:
+    """The tokens of a prompt, and its text: of a chat, what the template made of it; empty for given tokens."""
+
+    version: ModelVersion
+    ids: TokenIds
+    text: str
+
+
+class Tokenizations:
+    """Makes tokens of prompts; called on the poll thread. Each counts as one request in the quota of its caller."""
+
+    def __init__(self, resources: HandlerResources) -> None:
+        self._resources = resources
+
+    def begin(
+        self, call: Call, wanted: Wanted, respond: Callable[[Tokenized], object], fail: Callable[[ServingError], None]
+    ) -> None:
+        """Call ``respond`` with the tokens of the prompt that is wanted, or ``fail``, in any thread."""
+        self._begin(call, wanted, respond, fail, Waited(monotonic()))
+
+    def _begin(
+        self,
+        call: Call,
+        wanted: Wanted,
+        respond: Callable[[Tokenized], object],
+        fail: Callable[[ServingError], None],
+        waited: Waited,
+    ) -> None:
+        try:
+            version, _ = find_model(self._resources.registry, call, wanted.model, wanted.version)
+            limits = limits_of(version)
+            charge_request(call, version.name)
+            work = partial(self._tokenize, call, wanted, version, limits, respond, fail)
+            if takes_long(wanted):
+                self._resources.large_messages.decode(work)
+            else:
+                work()
+        except ColdModelError as error:
+            go_on = partial(self._begin, call, wanted, respond, fail)
+            call.on_terminated(self._resources.waits.add(call, error, waited, go_on=go_on, fail=fail))
+        except InvalidInputError as error:
+            if error.at is not None and not error.field:
+                error.field = wanted.field_of(str(error.at))
+            fail(charge_invalid(call, error))
+        except ServingError as error:
+            fail(charge_invalid(call, error))
+
+    def _tokenize(
+        self,
+        call: Call,
+        wanted: Wanted,
+        version: ModelVersion,
+        limits: Limits,
+        respond: Callable[[Tokenized], object],
+        fail: Callable[[ServingError], None],
+    ) -> None:
+        """Answer; in any thread."""
+        if call.ended_at != math.inf:
+            return
+        try:
+            tokens = tokens_of(wanted, version, limits)
+            text = text_of(wanted, version)
+        except ServingError as error:
+            fail(error)
+        except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
+            _log.exception("could not make tokens of a prompt of %s", call.method, extra=log_fields(call))
+            fail(InferenceFailedError())
+        else:
+            respond(Tokenized(version=version, ids=tokens, text=text))

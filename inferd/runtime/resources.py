@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
+from inferd.runtime.recent import Recent
+
 #: Mount point of the cgroup file systems, and the file that lists this process's cgroups.
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
@@ -35,7 +37,7 @@ def cgroup_directories(
     """Return the cgroup directories, v1 or v2, that may limit ``controller``, innermost first; the tightest limit wins.
 
     A directory need not exist. Inside a container the listed path is often the host's; the limits are then in the root
-    of the mount. Cached, because it is needed several times for each model; the limits themselves are read each time.
+    of the mount. Cached, because it is needed several times for each model; the limits themselves are read again.
     """
     return tuple(_cgroup_directories(controller, root, membership))
 
@@ -66,11 +68,10 @@ def usable_cores(cgroup_root: Path = CGROUP_ROOT, membership: Path = CGROUP_MEMB
     """Return the cores that CPU affinity and cgroup quota allow, at least 1.
 
     A quota of 1.5 cores counts as 1: a second thread would exhaust the quota early in each period and both threads
-    would be throttled.
+    would be throttled. The quota may be a second old, because each model asks several times while it is loaded.
     """
     affinity = len(os.sched_getaffinity(0))
-    quotas = list(_quotas(cgroup_root, membership))
-    return max(1, int(min([affinity, *quotas])))
+    return max(1, int(min([affinity, *_recent_quotas(cgroup_root, membership)])))
 
 
 def threads_per_run(*, configured: int, on_accelerator: bool, instances: int, cores: int) -> int:
@@ -129,6 +130,10 @@ def _quotas(root: Path, membership: Path) -> Iterator[float]:
                 yield cores
 
 
+#: Kept for a moment, because reading the files of nested cgroups takes most of a millisecond.
+_recent_quotas = Recent(lambda root, membership: tuple(_quotas(root, membership)))
+
+
 def _cpu_max(directory: Path) -> float | None:
     text = read_file(directory / "cpu.max")
     return None if text is None else parse_cpu_max(text)
@@ -152,13 +157,23 @@ def resident_bytes() -> int:
 def usable_bytes(
     cgroup_root: Path = CGROUP_ROOT, membership: Path = CGROUP_MEMBERSHIP, meminfo: Path = _MEMINFO
 ) -> int:
-    """Return the memory limit of this process: the tightest cgroup limit, or else the machine's memory."""
+    """Return the memory limit of this process: the tightest cgroup limit, or else the machine's memory.
+
+    It may be a second old, as in `usable_cores`.
+    """
+    return _recent_memory_limit(cgroup_root, membership, meminfo)
+
+
+def _memory_limit(cgroup_root: Path, membership: Path, meminfo: Path) -> int:
     total = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
     limits = [int(total.split()[1]) * 1024]
     for directory in cgroup_directories("memory", cgroup_root, membership):
         found = (read_file(directory / name) for name in _MEMORY_LIMITS)
         limits += [int(text) for text in found if text is not None and text.strip() != "max"]
     return min(limits)
+
+
+_recent_memory_limit = Recent(_memory_limit)
 
 
 def available_bytes(resident: int, usable: int, meminfo: Path = _MEMINFO) -> int:

@@ -2,13 +2,20 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from inferd.batching.batcher import Batcher
 from inferd.config.settings import BatchingSettings
 from inferd.models.load_meter import NOTHING_MEASURED, Measured
 from inferd.models.residency import NO_MEMORY, Memory
+from inferd.runtime.batch_axes.verdict import Verdict
+from inferd.runtime.genai_config import GenaiConfig
 from inferd.runtime.session import OnnxSession
+
+if TYPE_CHECKING:
+    from inferd.generation.engine import GenerationEngine
+    from inferd.generation.text import ModelText
+    from inferd.runtime.decoder import OnnxDecoder
 
 
 class Engine(Protocol):
@@ -49,6 +56,29 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationLimits:
+    """What a language model can generate, and what its files say of sampling."""
+
+    context_length: int
+    vocabulary_size: int
+    defaults: GenaiConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageModel:
+    """A decoder, the engine that runs it, and its tokenizer if it has one.
+
+    ``verdict``: whether sequences beside each other are what they are alone, bit for bit.
+    """
+
+    decoder: "OnnxDecoder"
+    generator: "GenerationEngine"
+    text: "ModelText | None"
+    limits: GenerationLimits
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedVersion(ABC):
     """What all loaded versions have.
 
@@ -72,6 +102,16 @@ class LoadedVersion(ABC):
     @abstractmethod
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use, in order of preference."""
+
+    @property
+    def language(self) -> LanguageModel | None:
+        """The language model; None of an ordinary one."""
+        return None
+
+    @property
+    @abstractmethod
+    def verdict(self) -> Verdict:
+        """Whether rows of several requests may run together."""
 
     @abstractmethod
     def max_batch_size(self, batching: BatchingSettings) -> int:
@@ -99,6 +139,11 @@ class LoadedModel(LoadedVersion):
         """The session's."""
         return self.session.providers
 
+    @property
+    def verdict(self) -> Verdict:
+        """The session's, which may be revoked while it serves."""
+        return self.session.verdict
+
     def max_batch_size(self, batching: BatchingSettings) -> int:
         """Return the batcher's, unless each request runs alone."""
         return self.batcher.max_rows if batching.enabled and self.session.signature.batchable else 1
@@ -106,3 +151,38 @@ class LoadedModel(LoadedVersion):
     def close(self) -> None:
         """Close the session."""
         self.session.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedLanguageModel(LoadedVersion):
+    """A language model."""
+
+    model: LanguageModel
+
+    @property
+    def engine(self) -> Engine:
+        """The generator."""
+        return self.model.generator
+
+    @property
+    def language(self) -> LanguageModel:
+        """The model."""
+        return self.model
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The decoder's."""
+        return self.model.decoder.providers
+
+    @property
+    def verdict(self) -> Verdict:
+        """The model's."""
+        return self.model.verdict
+
+    def max_batch_size(self, _: BatchingSettings) -> int:
+        """Return the number of sequences in a run."""
+        return self.model.decoder.slots
+
+    def close(self) -> None:
+        """Close the decoder, with its cache."""
+        self.model.decoder.close()

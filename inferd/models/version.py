@@ -1,16 +1,21 @@
 """One version of a model: its state, its settings and, once loaded, what answers its requests."""
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
 from inferd.errors import ColdModelError, InvalidInputError, ModelUnavailableError
-from inferd.models.loaded import LoadedModel, LoadedVersion
+from inferd.models.loaded import GenerationLimits, LanguageModel, LoadedModel, LoadedVersion
 from inferd.models.states import ModelState, require_transition
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.signature import ModelSignature
+
+if TYPE_CHECKING:
+    from inferd.generation.engine import GenerationEngine
+    from inferd.generation.text import ModelText
 
 
 class ModelVersion:
@@ -104,8 +109,8 @@ class ModelVersion:
     @property
     def verdict(self) -> Verdict | None:
         """Whether requests may be batched, and why not; None until loaded."""
-        model = self._model
-        return None if model is None else model.session.verdict
+        loaded = self._loaded
+        return None if loaded is None else loaded.verdict
 
     @property
     def synthetic_inputs(self) -> SyntheticInputs | None:
@@ -130,6 +135,30 @@ class ModelVersion:
         """How long its load took; 0 until it is loaded."""
         loaded = self._loaded
         return 0.0 if loaded is None else loaded.measured.load_s
+
+    @property
+    def language(self) -> LanguageModel | None:
+        """The language model; None until loaded, and of an ordinary model."""
+        loaded = self._loaded
+        return None if loaded is None else loaded.language
+
+    @property
+    def generator(self) -> "GenerationEngine | None":
+        """The engine of a language model; None until loaded, and of an ordinary model."""
+        language = self.language
+        return None if language is None else language.generator
+
+    @property
+    def text(self) -> "ModelText | None":
+        """The tokenizer of a language model, if it has one; None until loaded."""
+        language = self.language
+        return None if language is None else language.text
+
+    @property
+    def generation_limits(self) -> GenerationLimits | None:
+        """What a language model can generate; None until loaded, and of an ordinary model."""
+        language = self.language
+        return None if language is None else language.limits
 
     @property
     def is_loaded(self) -> bool:

@@ -1,0 +1,1 @@
+"""Language models as versions of models: their settings, their loading, and what is served of them."""

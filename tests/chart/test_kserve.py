@@ -87,7 +87,7 @@ def test_runtimes_match_the_schema(name: str) -> None:
 
 def test_services_match_the_schema() -> None:
     """Those of the page, which use these runtimes."""
-    assert len(_services()) == 3
+    assert len(_services()) == 4
     for service in _services():
         assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
         _check(service, "V1beta1InferenceService", service["metadata"]["name"])

@@ -1,9 +1,13 @@
 """Values about models that come and go, and what the server and its pods get."""
 
+import re
+
 import pytest
+import yaml
 
 from inferd.config.settings import Settings
 from tests.chart.rendering import RefusedError, Values, container, of_scenario, pod, rendered, server_settings
+from tests.server import ROOT
 
 _STATE = {"name": "models-state", "mountPath": "/var/lib/inferd"}
 _TEMPLATES = [{"metadata": {"name": "state"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]
@@ -86,3 +90,19 @@ def test_refused(values: Values, error: str) -> None:
     """Contradictions, by name."""
     with pytest.raises(RefusedError, match=error):
         rendered(values)
+
+
+def test_language_models() -> None:
+    """The example of the README: memory of the cache, and a test that generates."""
+    (text,) = [block for block in _blocks() if "generationCache" in block]
+    objects = rendered(yaml.safe_load(text))
+    assert Settings.model_validate(server_settings(objects)).generation.cache_bytes == 2**30
+    arguments = objects["Pod", "rel-inferd-test"]["spec"]["containers"][0]["args"]
+    assert arguments[:3] == ["generate", "smollm2", "What is the capital of France?"]
+    assert "generation" not in server_settings(rendered())
+    with pytest.raises(RefusedError, match=r"use the value models\.generationCache"):
+        rendered({"config": {"generation": {"cache_bytes": 2**30}}})
+
+
+def _blocks() -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "helm/inferd/README.md.in").read_text(), re.DOTALL)

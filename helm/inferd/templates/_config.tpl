@@ -124,6 +124,9 @@ extraEnv
 {{- $_ = set $server "drain_grace_s" .Values.drain.graceSeconds -}}
 {{- $ours := dict "server" $server "repository" (include "inferd.repositorySettings" . | fromJson) -}}
 {{- if $paths }}{{ $_ := set $ours "models" $paths }}{{ end -}}
+{{- with .Values.models.generationCache -}}
+{{- $_ := set $ours "generation" (dict "cache_bytes" (include "inferd.bytes" . | int64)) -}}
+{{- end -}}
 {{- if include "inferd.caches" . -}}
 {{- $bytes := div (mul (include "inferd.bytes" .Values.models.cache.size | int64) 4) 5 -}}
 {{- $_ := set $ours "remote" (dict "cache" "/var/cache/inferd/files" "cache_bytes" $bytes) -}}

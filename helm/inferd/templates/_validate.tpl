@@ -22,6 +22,7 @@ repository.remember: models.control.remember
 repository.readiness: models.readiness
 repository.on_demand: models.onDemand
 repository.memory_budget_bytes: models.memoryBudget
+generation.cache_bytes: models.generationCache
 repository.device_memory_budget_bytes: models.deviceMemoryBudget
 remote.cache: models.cache
 remote.cache_bytes: models.cache.size

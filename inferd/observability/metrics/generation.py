@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, Histogram
 from inferd.observability.metrics.models import BatchReport, ModelStats, RunOutcome
-from inferd.observability.metrics.token_capacity import TokenCapacity
 
 #: How generations end; label values of ``inferd_generation_requests_total``. The first two end with an answer.
 FINISH_REASONS = ("stop", "length", "cancelled", "deadline", "error")
@@ -43,7 +42,8 @@ class GenerationSample:
     """What a loaded language model does at one moment.
 
     ``waiting_tokens`` are those that the requests in the queue would reserve, ``cache_used_bytes`` those reserved for
-    ``running`` sequences, of which there may be ``max_running``.
+    ``running`` sequences, of which there may be ``max_running``. ``capacity_tokens_per_s`` are those that leave the
+    queue in a second while the cache is full, 0 while that is unknown.
     """
 
     running: int
@@ -52,6 +52,7 @@ class GenerationSample:
     waiting_tokens: int
     cache_bytes: int
     cache_used_bytes: int
+    capacity_tokens_per_s: float = 0.0
 
     @property
     def cache_usage(self) -> float:
@@ -73,7 +74,6 @@ class GenerationCounts:
     generated_tokens: int
     finished: Mapping[str, int]
     prefill_run_s: float
-    capacity_tokens_per_s: float
     first_token_s: Histogram
     token_interval_s: Histogram
     prefill_s: Histogram
@@ -81,6 +81,7 @@ class GenerationCounts:
     run_tokens: Histogram
     request_prompt_tokens: Histogram
     request_generated_tokens: Histogram
+    request_max_tokens: Histogram
 
 
 class _Runs:
@@ -105,6 +106,7 @@ class _Requests:
         self.duration_s = Histogram(GENERATION_BOUNDS_S)
         self.prompt_tokens = Histogram(TOKEN_BOUNDS)
         self.generated_tokens = Histogram(TOKEN_BOUNDS)
+        self.max_tokens = Histogram(TOKEN_BOUNDS)
 
     def add(self, ended: FinishedGeneration) -> None:
         self.finished[ended.reason] += 1
@@ -112,6 +114,7 @@ class _Requests:
             self.prefill_s.observe(ended.first_token_s - ended.queue_s)
             self.prompt_tokens.observe(ended.prompt_tokens)
             self.generated_tokens.observe(ended.generated_tokens)
+            self.max_tokens.observe(ended.max_tokens)
             self.duration_s.observe(ended.duration_s)
 
 
@@ -133,7 +136,6 @@ class GenerationStats:
         self._waited_s: list[float] = []
         self._runs = _Runs()
         self._requests = _Requests()
-        self._capacity = TokenCapacity()
         self._lock = threading.Lock()
 
     def offered(self, prompt_tokens: int, max_tokens: int) -> None:
@@ -150,7 +152,6 @@ class GenerationStats:
         runs.prompt_tokens += tokens
         runs.prefill_s += seconds
         runs.run_tokens.observe(tokens)
-        self._capacity.prefilled(tokens, seconds)
         self._ran(1, seconds, RunOutcome.COMPLETED)
 
     def first_token(self, seconds: float) -> None:
@@ -163,7 +164,6 @@ class GenerationStats:
         runs = self._runs
         runs.generated_tokens += rows
         runs.run_tokens.observe(rows)
-        self._capacity.stepped(rows, seconds)
         self._ran(rows, seconds, RunOutcome.COMPLETED)
 
     def token_intervals(self, seconds: float, count: int) -> None:
@@ -182,7 +182,6 @@ class GenerationStats:
         """Count the end of an admitted request."""
         with self._lock:
             self._requests.add(ended)
-            self._capacity.finished(ended.prompt_tokens, ended.generated_tokens, ended.max_tokens)
         if ended.reason in ("stop", "length"):
             self.model.answered_by_runs(ended.queue_s, ended.duration_s - ended.queue_s, ended.duration_s)
         elif ended.reason != "cancelled":
@@ -198,7 +197,6 @@ class GenerationStats:
                 generated_tokens=runs.generated_tokens,
                 finished=dict(requests.finished),
                 prefill_run_s=runs.prefill_s,
-                capacity_tokens_per_s=self._capacity.tokens_per_s,
                 first_token_s=runs.first_token_s.copy(),
                 token_interval_s=runs.token_interval_s.copy(),
                 prefill_s=requests.prefill_s.copy(),
@@ -206,6 +204,7 @@ class GenerationStats:
                 run_tokens=runs.run_tokens.copy(),
                 request_prompt_tokens=requests.prompt_tokens.copy(),
                 request_generated_tokens=requests.generated_tokens.copy(),
+                request_max_tokens=requests.max_tokens.copy(),
             )
 
     def _ran(self, rows: int, seconds: float, outcome: RunOutcome) -> None:

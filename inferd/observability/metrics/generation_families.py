@@ -34,6 +34,7 @@ _HISTOGRAMS: tuple[tuple[str, str, Callable[[GenerationCounts], Histogram]], ...
     ("inferd_iteration_tokens", "Tokens per run of the model", lambda g: g.run_tokens),
     ("inferd_request_prompt_tokens", "Tokens of the prompt per request", lambda g: g.request_prompt_tokens),
     ("inferd_request_generation_tokens", "Generated tokens per request", lambda g: g.request_generated_tokens),
+    ("inferd_request_max_tokens", "Maximum of generated tokens per request", lambda g: g.request_max_tokens),
 )
 
 _GAUGES: tuple[tuple[str, str, Callable[[GenerationSample], float]], ...] = (
@@ -44,6 +45,11 @@ _GAUGES: tuple[tuple[str, str, Callable[[GenerationSample], float]], ...] = (
     ("inferd_kv_cache_bytes", "Size of the cache", lambda g: g.cache_bytes),
     ("inferd_kv_cache_used_bytes", "Reserved for running sequences", lambda g: g.cache_used_bytes),
     ("inferd_kv_cache_usage_ratio", "Their ratio, from 0 to 1", lambda g: g.cache_usage),
+    (
+        "inferd_model_capacity_tokens_per_second",
+        "Throughput of a full cache, in offered tokens/s",
+        lambda g: g.capacity_tokens_per_s,
+    ),
 )
 
 
@@ -65,19 +71,9 @@ def generation_families(counts: Mapping[ModelLabels, GenerationCounts]) -> Itera
         yield HistogramFamily(name, text, _MODEL, [(labels, histogram(each)) for labels, each in counts.items()])
 
 
-def sequence_families(
-    models: Iterable[ModelSample], counts: Mapping[ModelLabels, GenerationCounts]
-) -> Iterator[Metric]:
+def sequence_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
     """Sequences, cache and capacity of the language models that are loaded."""
     samples = {(each.model, each.version): each.generation for each in models if each.generation is not None}
-    if not samples:
-        return
-    for gauge in _GAUGES:
-        yield gauge_family(*gauge, _MODEL, samples)
-    yield gauge_family(
-        "inferd_model_capacity_tokens_per_second",
-        "Peak measured throughput, in offered tokens/s",
-        lambda g: g.capacity_tokens_per_s,
-        _MODEL,
-        {labels: counts[labels] for labels in samples if labels in counts},
-    )
+    if samples:
+        for gauge in _GAUGES:
+            yield gauge_family(*gauge, _MODEL, samples)

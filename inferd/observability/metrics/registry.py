@@ -116,11 +116,10 @@ class Metrics(Collector):
             models, language_models = dict(self._models), dict(self._generations)
         counts = {labels: metrics.read() for labels, metrics in models.items()}
         yield from model_families(counts)
-        generations = {labels: metrics.read() for labels, metrics in language_models.items()}
-        yield from generation_families(generations)
+        yield from generation_families({labels: metrics.read() for labels, metrics in language_models.items()})
         if samples is not None and self._sources is not None:
             yield from _of_sources(self._sources, samples)
-            yield from sequence_families(samples, generations)
+            yield from sequence_families(samples)
             if self._triton_names:
                 yield from triton_families(counts, samples, self._sources.gpus())
 

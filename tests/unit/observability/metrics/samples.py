@@ -57,7 +57,13 @@ LANGUAGE_MODEL = ModelSample(
     instances=1,
     instances_under_load=1,
     generation=GenerationSample(
-        running=6, max_running=8, waiting=2, waiting_tokens=500, cache_bytes=4000, cache_used_bytes=1000
+        running=6,
+        max_running=8,
+        waiting=2,
+        waiting_tokens=500,
+        cache_bytes=4000,
+        cache_used_bytes=1000,
+        capacity_tokens_per_s=250.5,
     ),
 )
 

@@ -32,6 +32,7 @@ def test_tokens(stats: GenerationStats, registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("inferd_iteration_tokens_sum", LABELS) == 14
     assert registry.get_sample_value("inferd_request_prompt_tokens_sum", LABELS) == 10
     assert registry.get_sample_value("inferd_request_generation_tokens_sum", LABELS) == 3
+    assert registry.get_sample_value("inferd_request_max_tokens_sum", LABELS) == 30
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,7 @@ def test_gauges(stats: GenerationStats, registry: CollectorRegistry) -> None:
     names = ("sequences_running", "sequences_waiting", "waiting_tokens", "kv_cache_bytes", "kv_cache_used_bytes")
     assert [registry.get_sample_value(f"inferd_{name}", LABELS) for name in names] == [6, 2, 500, 4000, 1000]
     assert registry.get_sample_value("inferd_sequences_limit", LABELS) == 8
+    assert registry.get_sample_value("inferd_model_capacity_tokens_per_second", LABELS) == 250.5
     assert registry.get_sample_value("inferd_kv_cache_usage_ratio", LABELS) == 0.25
     assert registry.get_sample_value("inferd_model_instances", LABELS) == 1
     for name in ("queue_rows", "queue_limit_rows", "model_capacity_rows_per_second", "model_max_rows"):
@@ -125,20 +127,3 @@ def test_series_go_with_version(registry: CollectorRegistry) -> None:
     assert scraped() == (None, None)
     generate(metrics.generation_stats_for("lm", "1"))
     assert scraped() == (5, None)
-
-
-def test_capacity(stats: GenerationStats, registry: CollectorRegistry) -> None:
-    """The tokens reserved for a request by the time that it takes with the cheapest steps; 0 before the first."""
-
-    def capacity() -> float | None:
-        return registry.get_sample_value("inferd_model_capacity_tokens_per_second", LABELS)
-
-    assert capacity() == 0
-    stats.prefill(10, 0.1)
-    stats.step(1, 0.01)
-    stats.step(4, 0.02)
-    stats.finished(FINISHED)
-    # 10 tokens of the prompt at 10 ms, and two further tokens at 5 ms, for 40 tokens that were offered.
-    assert capacity() == pytest.approx(40 / (10 * 0.01 + 2 * 0.005))
-    stats.step(1, 0.01)
-    assert capacity() == pytest.approx(40 / 0.11)

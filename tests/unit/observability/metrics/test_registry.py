@@ -58,6 +58,7 @@ NAMES = {
     *("inferd_prefill_seconds_total", "inferd_generation_requests_total", "inferd_time_to_first_token_seconds"),
     *("inferd_inter_token_latency_seconds", "inferd_e2e_request_latency_seconds"),
     *("inferd_request_prefill_time_seconds", "inferd_iteration_tokens", "inferd_request_prompt_tokens"),
+    "inferd_request_max_tokens",
     *("inferd_request_generation_tokens", "inferd_sequences_running", "inferd_sequences_limit"),
     *("inferd_sequences_waiting", "inferd_waiting_tokens"),
     *("inferd_kv_cache_bytes", "inferd_kv_cache_used_bytes"),

@@ -27,6 +27,9 @@ _FATAL_ONLY = 4
 #: Name, type and shape of a tensor in ONNX Runtime's form.
 _Declaration = tuple[str, str, Sequence[int | str | None]]
 
+#: Where external weights are if the model is not opened by its path.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
 #: Some sandboxes lack the system call, or forbid it.
 _NOT_POSSIBLE = {errno.ENOSYS, errno.EPERM}
 
@@ -44,12 +47,15 @@ _LARGE_BYTES = 256 * 1024 * 1024
 _APART = {BYTES, BY_NAME["BF16"]}
 
 
-def open_runtime_session(path: Path, settings: ModelSettings, weights: ExternalWeights = NO_WEIGHTS) -> OrtObject:
+def open_runtime_session(
+    path: Path, settings: ModelSettings, weights: ExternalWeights = NO_WEIGHTS, content: bytes | None = None
+) -> OrtObject:
     """Open ``path`` with the first providers that work. Raises `ModelLoadError`.
 
-    Later changes of its files have no effect on the session, unless they are taken for immutable.
+    ``content`` is opened in place of what is in the file, as if it were there. Later changes of its files have no
+    effect on the session, unless they are taken for immutable.
     """
-    session = _opened(path, settings, weights)
+    session = _opened(path, settings, weights, content)
     if not weights.are_immutable:
         copied = sum(_keep(file) for file in weights.files.values())
         if copied >= _LARGE_BYTES:
@@ -74,7 +80,7 @@ def _keep(file: Path) -> int:
         return 0
 
 
-def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> OrtObject:
+def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights, content: bytes | None) -> OrtObject:
     custom_ops = libraries(settings.runtime.custom_ops)
     wanted = providers.attempts(settings.runtime, providers.built_in())
     for position, attempt in enumerate(wanted):
@@ -83,10 +89,12 @@ def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> Or
             providers.preload_cuda()
         is_last = position == len(wanted) - 1
         options = _session_options(settings, on_accelerator=providers.on_accelerator(names))
+        if content is not None:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
         register(custom_ops, options)
         try:
             with weights.given_to(options):
-                session = _attempt(path, attempt, options)
+                session = _attempt(path if content is None else content, attempt, options)
         # Damaged files raise many kinds of errors, such as UnicodeDecodeError.
         except Exception as error:
             if is_last:
@@ -103,10 +111,10 @@ def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights) -> Or
     raise AssertionError
 
 
-def _attempt(path: Path, attempt: Sequence[Provider], options: OrtObject) -> OrtObject:
+def _attempt(model: Path | bytes, attempt: Sequence[Provider], options: OrtObject) -> OrtObject:
     # Without fallback, which would print to stdout and continue with the CPU.
     opened = partial(
-        onnxruntime.InferenceSession, path, sess_options=options, providers=list(attempt), enable_fallback=0
+        onnxruntime.InferenceSession, model, sess_options=options, providers=list(attempt), enable_fallback=0
     )
     # In a thread of its own, so that only those that it starts are of lower priority.
     with low_priority_thread("model-opener", RUNS_NICE) as opener:

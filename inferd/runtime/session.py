@@ -27,7 +27,7 @@ from inferd.runtime.resources import BACKGROUND_NICE, low_priority_thread, paral
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner, RunStop
 from inferd.runtime.served_tensors import ServedTensors, served_tensors
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
-from inferd.runtime.verdict_cache import CacheFolder, VerdictCache, fingerprint
+from inferd.runtime.verdict_cache import CacheFolder, VerdictCache, fingerprint, fingerprints
 
 _log = logging.getLogger("inferd.runtime")
 
@@ -201,7 +201,7 @@ def open_session(
     file = read_model_file(path)
     weights = find_weights(path, file.external_files, are_immutable=is_immutable)
     on_weights(weights)
-    before, states = _fingerprints(path, weights), _states(path, weights)
+    before, states = fingerprints(path, weights.files), _states(path, weights)
     cache = VerdictCache(settings.runtime.verdict_cache)
     with low_priority_thread("model-digest", BACKGROUND_NICE) as background:
         # Hashing a large file takes about as long as opening it, and both release the GIL. Requests go first.
@@ -212,7 +212,7 @@ def open_session(
         tensors = _served_tensors(path, inputs, outputs, settings)
         runner = tensors.runner(_runner(session, inputs, outputs, used))
         key = hashing.result() if hashing else ""
-    if _fingerprints(path, weights) != before:
+    if fingerprints(path, weights.files) != before:
         msg = f"{path.name} or a file with its weights was changed while it was loaded"
         raise ModelLoadError(msg)
     on_opened()
@@ -280,11 +280,6 @@ def _runner(
         return DirectRunner(session, inputs, outputs)
     device_id = int(session.get_provider_options()[used[0]].get("device_id", 0)) if is_cuda else 0
     return BoundRunner(session, inputs, device="cuda" if is_cuda else "cpu", device_id=device_id)
-
-
-def _fingerprints(path: Path, weights: ExternalWeights) -> dict[str, str]:
-    """Return the fingerprints of the model file, under "", and of its external weights, under their names."""
-    return {name: fingerprint(file) for name, file in {"": path, **weights.files}.items()}
 
 
 def _states(path: Path, weights: ExternalWeights) -> dict[str, str]:

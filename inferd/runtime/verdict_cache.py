@@ -121,6 +121,11 @@ def fingerprint(path: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
+def fingerprints(model: Path, weights: Mapping[str, Path]) -> dict[str, str]:
+    """Return the fingerprints of a model file, under "", and of its external ``weights``, under their names."""
+    return {name: fingerprint(file) for name, file in {"": model, **weights}.items()}
+
+
 def expanded_folder(folder: Path) -> Path:
     """Return the directory of a cache, of which ``~/.cache`` is elsewhere if the environment says so."""
     cache = os.environ.get("XDG_CACHE_HOME")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install external tools of the tests into .venv: Triton's and KServe's Python clients with their dependencies,
+# Install external tools of the tests into .venv: Triton's, KServe's and OpenAI's Python clients with their dependencies,
 # and perf_analyzer, Triton's load generator, out of the last wheel that carried the binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +13,11 @@ fi
 if [ ! -x .venv/kserve/bin/python ] || ! .venv/kserve/bin/python -c 'from kserve import InferenceRESTClient' 2>/dev/null; then
   .venv/bin/python -m venv --clear .venv/kserve
   .venv/kserve/bin/python -m pip --disable-pip-version-check --quiet install 'kserve==0.21.0'
+fi
+
+if [ ! -x .venv/openai/bin/python ] || ! .venv/openai/bin/python -c 'import openai' 2>/dev/null; then
+  .venv/bin/python -m venv --clear .venv/openai
+  .venv/openai/bin/python -m pip --disable-pip-version-check --quiet install 'openai==3.57.0'
 fi
 
 if [ ! -x .venv/perf_analyzer/perf_analyzer ]; then

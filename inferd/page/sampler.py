@@ -40,8 +40,10 @@ def read_counters(sources: CounterSources, at: float, wall_time: float) -> Readi
     model_bytes = 0
     for sample in sources.models():
         model_bytes += sample.memory_bytes
-        if sample.queue_rows:
-            waiting[sample.model] = waiting.get(sample.model, 0) + sample.queue_rows
+        # A row of a language model is a sequence; its queue is measured in tokens.
+        rows = sample.queue_rows if sample.generation is None else sample.generation.waiting
+        if rows:
+            waiting[sample.model] = waiting.get(sample.model, 0) + rows
     return Reading(
         at=at,
         time=wall_time,

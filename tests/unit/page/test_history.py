@@ -11,6 +11,7 @@ from inferd.page.history import ANSWERED, FAILED, WAITING, Gauges, History, Read
 from inferd.page.percentiles import percentile
 from inferd.page.sampler import CounterSources, read_counters
 from inferd.page.series import model_series, recent_figures, server_series
+from tests.unit.observability.metrics.samples import LANGUAGE_MODEL
 
 _BUCKETS = len(DURATION_BOUNDS_S) + 1
 
@@ -159,7 +160,7 @@ def test_recent_figures_are_averages_over_the_time():
 
 
 def test_readings_join_the_sources():
-    """Counters of a version, its calls by duration, and rows that wait for a model in all its versions."""
+    """Counters of a version, its calls by duration, and rows or sequences that wait for a model in all its versions."""
     calls = tuple(range(_BUCKETS))
     batches = (1,) * (len(ROWS_BOUNDS) + 1)
     activity = Activity(answered=1, failed=2, rejected=3, rows=4, runs=5, batches=batches)
@@ -168,10 +169,13 @@ def test_readings_join_the_sources():
         CounterSources(
             activity=lambda: {("m", "1"): activity, ("m", "2"): activity},
             answered=lambda: {("m", "1"): calls},
-            models=lambda: [
-                ModelSample(model="m", version=version, state="ready", queue_rows=3, memory_bytes=50)
-                for version in ("1", "2")
-            ],
+            models=lambda: (
+                [
+                    ModelSample(model="m", version=version, state="ready", queue_rows=3, memory_bytes=50)
+                    for version in ("1", "2")
+                ]
+                + [LANGUAGE_MODEL]
+            ),
             cpu_s=lambda: 1.5,
             resident_bytes=lambda: 1000,
             usage=lambda: usage,
@@ -183,7 +187,7 @@ def test_readings_join_the_sources():
     )
     assert reading.counters["m", "1"] == (1, 2, 3, 4, 5, *calls, *batches)
     assert reading.counters["m", "2"] == (1, 2, 3, 4, 5, *[0] * _BUCKETS, *batches)
-    assert reading.waiting_rows == {"m": 6}
+    assert reading.waiting_rows == {"m": 6, "lm": 2}
     assert (reading.at, reading.time) == (4.0, 5.0)
     assert (reading.gauges.model_bytes, reading.gauges.request_bytes, reading.gauges.open_calls) == (100, 7, 9)
 

@@ -1,14 +1,15 @@
 """Log probabilities of tokens, by the logits as the model gave them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from inferd.generation.candidates import most_likely
-from inferd.generation.penalties import Row
 from inferd.generation.ports import Logits, TextCodec
 from inferd.generation.request import Candidate, TokenLogprobs
 from inferd.generation.sampler import NO_TOKEN, SequenceSampling
+from inferd.generation.whole_rows import total_weight
 
 #: Stands for tokens that cannot be: protocols have no infinite numbers.
 _LOWEST = -9999.0
@@ -30,21 +31,18 @@ def token_logprobs(
     }
     if not counts:
         return found
-    # Infinite ones could not be subtracted from each other.
-    wanted = np.minimum(logits[list(counts)], _LARGEST)
-    values, ids = most_likely(wanted, min(max(1, *counts.values()), logits.shape[1]))
+    some = logits if len(counts) == len(logits) else logits[list(counts)]
+    values, ids = most_likely(some, min(max(1, *counts.values()), logits.shape[1]))
+    if np.isposinf(values).any():
+        # Infinite ones could not be subtracted from each other.
+        some, values = np.minimum(some, _LARGEST), np.minimum(values, _LARGEST)
     for at, (row, count) in enumerate(counts.items()):
-        base = _log_of_sum(wanted[at], values[at, 0])
+        base = float(values[at, 0]) + math.log(total_weight(some[at], 1.0))
         top = values[at, :count]
         candidates = zip(ids[at].tolist(), top[top > -np.inf].tolist(), strict=False)
-        chosen = _candidate(tokens[row], float(wanted[at, tokens[row]]) - base, text)
+        chosen = _candidate(tokens[row], float(some[at, tokens[row]]) - base, text)
         found[row] = TokenLogprobs(chosen, [_candidate(token, value - base, text) for token, value in candidates])
     return found
-
-
-def _log_of_sum(row: Row, largest: np.float32) -> float:
-    """Return the logarithm of the sum of the exponentials."""
-    return float(largest) + float(np.log(np.exp(row - largest).sum()))
 
 
 def _candidate(token_id: int, logprob: float, text: TextCodec | None) -> Candidate:

@@ -1,8 +1,6 @@
 """A loaded language model: an ONNX Runtime session and the cache of its sequences."""
 
-import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +13,6 @@ from inferd.runtime.genai_config import GenaiConfig
 from inferd.runtime.providers import on_accelerator
 from inferd.runtime.runners import RunStop
 
-_log = logging.getLogger("inferd.runtime")
-
-#: How often warm-up repeats a run to time it; the shortest counts.
-_TIMED = 2
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderSizes:
@@ -28,14 +21,6 @@ class DecoderSizes:
     slots: int
     context_length: int
     vocabulary_size: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecoderTimes:
-    """Seconds that runs took in warm-up, by the rows of a step and by the tokens of a part of a prompt."""
-
-    steps: Sequence[tuple[int, float]]
-    prompts: Sequence[tuple[int, float]]
 
 
 class OnnxDecoder:
@@ -137,26 +122,6 @@ class OnnxDecoder:
         if self._cache is not None:
             self._cache.release(slot, tokens)
 
-    def warm_up(self, chunk_tokens: int, clock: Callable[[], float] = time.monotonic) -> DecoderTimes:
-        """Run what requests will run, and return how long it took. Raises `RunFailedError`.
-
-        Logs a warning if a row has other logits beside others than alone.
-        """
-        tokens = min(chunk_tokens, self.context_length - 1)
-        prompt = np.arange(tokens) % self.vocabulary_size
-        prompts = [(tokens, _shortest(lambda: self.prefill(0, prompt, 0), clock))]
-        alone = self.decode([0], [tokens])[0].copy()
-        steps: list[tuple[int, float]] = []
-        for rows in _row_counts(self.slots):
-            step = [0] * rows, [tokens] * rows
-            steps.append((rows, _shortest(lambda step=step: self.decode(*step), clock)))  # type: ignore[misc]  # mypy does not infer defaults of lambdas
-            difference = float(np.abs(self.decode(*step)[0] - alone).max())
-            if difference:
-                _log.warning("logits beside %d rows differ by up to %g from those alone", rows - 1, difference)
-        for slot in range(self.slots):
-            self.release(slot, tokens + 1)
-        return DecoderTimes(steps=steps, prompts=prompts)
-
     def close(self) -> None:
         """Release the model and its cache; their memory is freed when no run is in progress."""
         self._runner = None
@@ -174,19 +139,3 @@ class OnnxDecoder:
             raise RunFailedError(error).with_traceback(error.__traceback__) from None
         finally:
             self._running = None
-
-
-def _row_counts(slots: int) -> list[int]:
-    """Return the numbers of rows that are timed; those in between are interpolated."""
-    powers = [1 << power for power in range(slots.bit_length())]
-    return sorted({*powers, slots})
-
-
-def _shortest(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Return how long ``run`` takes at least."""
-    times = []
-    for _ in range(_TIMED):
-        started_at = clock()
-        run()
-        times.append(clock() - started_at)
-    return min(times)

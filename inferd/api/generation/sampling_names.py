@@ -1,0 +1,111 @@
+"""Parameters of sampling by the names of vLLM, which Triton's conventions have as well."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from inferd.errors import InvalidInputError
+from inferd.plain_text import clipped, listed
+
+#: What each is called here, and its type.
+_NUMBERS: Mapping[str, tuple[str, type[int] | type[float]]] = {
+    "temperature": ("temperature", float),
+    "top_p": ("top_p", float),
+    "min_p": ("min_p", float),
+    "top_k": ("top_k", int),
+    "seed": ("seed", int),
+    "repetition_penalty": ("repetition_penalty", float),
+    "frequency_penalty": ("frequency_penalty", float),
+    "presence_penalty": ("presence_penalty", float),
+    "max_tokens": ("max_tokens", int),
+    "min_tokens": ("min_tokens", int),
+    "logprobs": ("logprobs", int),
+}
+_OTHERS: Mapping[str, str] = {
+    "stop": "stop_texts",
+    "stop_token_ids": "stop_token_ids",
+    "ignore_eos": "ignore_end_tokens",
+}
+#: All names that have an effect, with the attributes of `Wanted`.
+NAMES: Mapping[str, str] = {**{name: ours for name, (ours, _) in _NUMBERS.items()}, **_OTHERS}
+
+#: Parameters that have no effect here, with the values that ask for none.
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    **dict.fromkeys(("n", "best_of", "length_penalty"), (1,)),
+    **dict.fromkeys(("use_beam_search", "early_stopping", "include_stop_str_in_output"), (False,)),
+    **dict.fromkeys(("detokenize", "skip_special_tokens", "spaces_between_special_tokens"), (True,)),
+    **dict.fromkeys(("logit_bias", "bad_words", "allowed_token_ids"), ({}, [])),
+    **dict.fromkeys(("prompt_logprobs", "truncate_prompt_tokens", "lora_name", "guided_decoding"), ()),
+    "structured_outputs": (),
+}
+
+
+def read_sampling(given: Mapping[str, Any], path: Callable[[str], str]) -> dict[str, Any]:
+    """Return attributes of `Wanted` by their names. Null counts as not given.
+
+    ``path`` returns where a parameter is in the request. Numbers may be in strings. Raises `InvalidInputError`.
+    """
+    attributes: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name in _NUMBERS:
+            ours, kind = _NUMBERS[name]
+            attributes[ours] = _number(path(name), value, kind)
+        elif name == "stop":
+            attributes["stop_texts"] = _texts(path(name), value)
+        elif name == "stop_token_ids":
+            attributes["stop_token_ids"] = _tokens(path(name), value)
+        elif name == "ignore_eos":
+            attributes["ignore_end_tokens"] = _boolean(path(name), value)
+        elif name in _NEUTRAL:
+            _require_neutral(path(name), value, _NEUTRAL[name])
+        else:
+            text = f"{path(clipped(name))}: no such parameter, expected one of {listed(NAMES, most=len(NAMES))}"
+            raise InvalidInputError(text, field=path(clipped(name)))
+    if attributes.get("top_k") == -1:
+        # vLLM's way to say all.
+        attributes["top_k"] = 0
+    return attributes
+
+
+def _number(path: str, value: object, kind: type[int] | type[float]) -> float | int:
+    expected = "an integer" if kind is int else "a number"
+    if isinstance(value, str):
+        try:
+            return kind(value)
+        except ValueError:
+            raise _invalid(path, expected, value) from None
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        raise _invalid(path, expected, value)
+    return value
+
+
+def _boolean(path: str, value: object) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower(), value)
+    if not isinstance(value, bool):
+        raise _invalid(path, "a boolean", value)
+    return value
+
+
+def _texts(path: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise _invalid(path, "a text or an array of them", value)
+    return tuple(value)
+
+
+def _tokens(path: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(each) is int for each in value):
+        raise _invalid(path, "an array of integers", value)
+    return tuple(value)
+
+
+def _require_neutral(path: str, value: object, neutral: tuple[object, ...]) -> None:
+    if value not in neutral:
+        raise InvalidInputError(f"{path}: not supported, got {clipped(str(value))}", field=path)
+
+
+def _invalid(path: str, expected: str, value: object) -> InvalidInputError:
+    return InvalidInputError(f"{path}: expected {expected}, got {clipped(repr(value))}", field=path)

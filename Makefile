@@ -8,11 +8,11 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime conflict, so the machine decides which one is installed.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test test-replicas test-page test-image chart soak test-oldest-grpcio lint format types protos docs lock \
-  test-graphs trace image bench-tools bench bench-peers bench-hostile clean
+.PHONY: help setup run test test-replicas test-page test-smollm2 test-image chart soak test-oldest-grpcio lint format \
+  types protos docs lock test-graphs trace image bench-tools bench bench-peers bench-hostile clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/inferd: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -63,6 +63,9 @@ test-replicas: setup .venv/.replicas ## Restart, drain, kill and add replicas un
 test-page: .venv/.page ## Use the status page in a headless Chromium; SCREENSHOTS=docs takes those of the docs
 	scripts/page_tools.sh
 	SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/page $(PYTEST_ARGS)
+
+test-smollm2: setup ## Build a real language model, ask it by every protocol, and compare its answers with those alone
+	$(BIN)/python -m pytest tests/smollm2 $(PYTEST_ARGS)
 
 image: ## Build the image with docker or buildah; IMAGE names it, VARIANT=gpu is for GPUs, IMAGE_ARGS go to the builder
 	scripts/image.sh $(IMAGE_ARGS)

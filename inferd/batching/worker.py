@@ -61,6 +61,11 @@ class Worker:
         self.has_started = True
 
     @property
+    def name(self) -> str:
+        """The name of the thread."""
+        return self.post.name
+
+    @property
     def has_ended(self) -> bool:
         """Whether the thread has run and ended."""
         return self.has_started and not self._thread.is_alive()
@@ -83,6 +88,16 @@ class Worker:
             batch = source.take(batch)
 
 
+class Startable(Protocol):
+    """A thread that has not run yet, or has; see `Worker`."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def has_started(self) -> bool: ...  # noqa: D102
+    def start(self) -> None: ...  # noqa: D102
+
+
 class LazyStart:
     """Starts the ``workers`` of a model version with its first request, so that idle versions have no threads.
 
@@ -90,7 +105,7 @@ class LazyStart:
     that has changed.
     """
 
-    def __init__(self, workers: Sequence[Worker], on_vacancy: Callable[[bool], None]) -> None:
+    def __init__(self, workers: Sequence[Startable], on_vacancy: Callable[[bool], None]) -> None:
         self._workers = workers
         self._on_vacancy = on_vacancy
         # Held while threads are started: a request may come just when they may be.
@@ -124,7 +139,7 @@ class LazyStart:
                     worker.start()
                 started += 1
         except RuntimeError:
-            _logger.exception("a thread could not be started for %s", worker.post.name)
+            _logger.exception("a thread could not be started for %s", worker.name)
         if (started == 0) != self._are_missing:
             self._are_missing = started == 0
             self._on_vacancy(self._are_missing)

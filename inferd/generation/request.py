@@ -111,7 +111,10 @@ class Receiver(Protocol):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Turn:
-    """When a request is served, on the monotonic clock; see `inferd.batching.request.InferenceRequest`."""
+    """When a request is served, on the monotonic clock; see `inferd.batching.request.InferenceRequest`.
+
+    ``expected_s`` is the predicted time to its end, if there is one; set by the engine.
+    """
 
     received_at: float
     deadline: float = math.inf
@@ -119,6 +122,7 @@ class Turn:
     principal: Principal = _ANYBODY
     enqueued_at: float = 0.0
     turn: tuple[float, int] = (0.0, 0)
+    expected_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

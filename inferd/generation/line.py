@@ -1,0 +1,213 @@
+"""The waiting line of a language model: every rule about which requests wait, are refused, or start next. Pure.
+
+It is the queue of ordinary models, with tokens for rows: order of service, ageing, shares of principals, scavengers and
+backpressure policies are the same. A request counts the tokens that it reserves in the cache.
+
+    offer ──▶ refused
+      │  └──▶ blocked ──▶ waiting       in order of arrival, as room appears
+      └─────▶ waiting ──▶ started
+
+Blocked and waiting requests leave early if they are cancelled, expire, or are shed.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import chain
+
+from inferd.batching.overflow import Overflow
+from inferd.batching.policies import Hold, Policy, Refuse, RunNow, Shed
+from inferd.batching.queued import QueueEffects
+from inferd.batching.refusals import Refusals
+from inferd.batching.waiting import Deadlines, Excess, WaitingRequests, refusal
+from inferd.config.generation import GenerationSettings
+from inferd.config.settings import QueueSettings
+from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
+from inferd.generation.forecast import GenerationForecast, Load
+from inferd.generation.request import GenerationRequest
+
+LineEffects = QueueEffects[GenerationRequest]
+
+
+class WaitingGenerations(WaitingRequests[GenerationRequest]):
+    """The waiting requests of a language model: bounded in number too, with tokens for rows."""
+
+    def __init__(self, queue: QueueSettings, generation: GenerationSettings, largest: int) -> None:
+        super().__init__(
+            max_rows=max(generation.max_waiting_tokens, largest),
+            max_bytes=queue.max_bytes,
+            priority_levels=queue.priority_levels,
+            low_share=queue.low_priority_share,
+            priority_rows={
+                priority: own.max_rows for priority, own in queue.by_priority.items() if own.max_rows is not None
+            },
+        )
+        self.max_requests = generation.max_waiting_requests
+
+    def fits(self, request: GenerationRequest) -> bool:
+        """Whether there is room for ``request`` now."""
+        return self.count < self.max_requests and super().fits(request)
+
+    def excess(self, request: GenerationRequest) -> Excess:
+        """Return by how much ``request`` would exceed the limits of the whole queue."""
+        excess = super().excess(request)
+        excess.requests = self.count + 1 - self.max_requests
+        return excess
+
+    def describe(self) -> str:
+        """Say how full it is, for a message."""
+        return (
+            f"{self.count} of {self.max_requests} requests with {self.rows} of {self.row_limit} tokens and "
+            f"{self.nbytes} of {self.max_bytes} bytes wait"
+        )
+
+
+class WaitingLine:
+    """The waiting and blocked requests of one version of a language model.
+
+    Invariants: the waiting requests are within their limits; every deadline is watched. ``largest`` is the most tokens
+    that a request may reserve. Not thread-safe: guarded by the engine's lock. ``now`` is monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        queue: QueueSettings,
+        generation: GenerationSettings,
+        policy: Policy,
+        forecast: GenerationForecast,
+        largest: int,
+    ) -> None:
+        self.waiting = WaitingGenerations(queue, generation, largest)
+        self.refusals = Refusals(name, self.waiting, forecast)
+        self.closed = False
+        #: What no request is admitted for although the line is open; None while there is nothing.
+        self.obstacle: Callable[[], ServingError] | None = None
+        self._forecast = forecast
+        self._largest = largest
+        self._overflow: Overflow[GenerationRequest] = Overflow(policy, self.waiting, self.refusals)
+        self._deadlines = Deadlines()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing waits and nothing ever will."""
+        return self.closed and not self._overflow.blocked.count and self.waiting.count == 0
+
+    @property
+    def present(self) -> int:
+        """Requests that wait or are blocked."""
+        return self.waiting.count + self._overflow.blocked.count
+
+    def offer(self, request: GenerationRequest, load: Load, now: float, effects: LineEffects) -> None:
+        """Admit, block or refuse ``request``."""
+        error = self._never(request, now)
+        if error is None:
+            self._drop_expired(now, effects)
+            self.waiting.row_limit = self._forecast.row_limit(self.waiting.max_rows, load)
+            error = self._not_now(request, load, now)
+        if error is not None:
+            effects.failed.append((request, error))
+            return
+        blocked = self._overflow.blocked
+        if (blocked.count and not blocked.lets_pass(request)) or not self._overflow.make_room(request, effects):
+            self._apply_policy(request, now, effects)
+            return
+        self._deadlines.watch(request.deadline, effects)
+        self._admit(request, now)
+
+    def _never(self, request: GenerationRequest, now: float) -> ServingError | None:
+        if self.closed:
+            return self.refusals.closed()
+        if self.obstacle is not None:
+            return self.obstacle()
+        if request.rows > self._largest:
+            return InvalidInputError(
+                f"prompt and max_tokens: expected at most {self._largest} tokens, what the cache holds, got "
+                f"{len(request.prompt)} and {request.max_tokens}"
+            )
+        return refusal(request, now, self.waiting)
+
+    def _not_now(self, request: GenerationRequest, load: Load, now: float) -> ServingError | None:
+        if self._forecast.comes_too_late(request, self.waiting.rows_ahead(request), load, now):
+            return self.refusals.too_late()
+        if self.waiting.priority_rows and not self.waiting.fits_priority(request):
+            return self.refusals.priority_full(request.priority)
+        return None
+
+    def _admit(self, request: GenerationRequest, now: float) -> None:
+        request.enqueued_at = now
+        self.waiting.add(request)
+
+    def _apply_policy(self, request: GenerationRequest, now: float, effects: LineEffects) -> None:
+        decision = self._overflow.decide(request)
+        match decision:
+            case Hold():
+                self._deadlines.watch(request.deadline, effects)
+                self._overflow.blocked.add(request)
+            case Shed(victims):
+                self._deadlines.watch(request.deadline, effects)
+                self._overflow.evict(victims, effects)
+                self._admit(request, now)
+            case Refuse(reason=reason, detail=detail):
+                effects.failed.append((request, self.refusals.overloaded(reason, detail)))
+            case RunNow():
+                raise AssertionError("caller_runs is refused when a language model is loaded")
+
+    def first(self, now: float, effects: LineEffects) -> GenerationRequest | None:
+        """Return the request that is to start next, if any; scavengers while nothing else waits."""
+        self._drop_expired(now, effects)
+        order = chain(self.waiting.in_order(), self.waiting.scavengers_in_order())
+        return next(order, None)
+
+    def take(self, request: GenerationRequest, now: float, effects: LineEffects) -> None:
+        """Remove ``request``, which starts; charge its principal for what it reserves."""
+        self.waiting.take([request], request.rows, 1.0)
+        self._admit_blocked(now, effects)
+
+    def look(self, load: Load, now: float, effects: LineEffects) -> None:
+        """Take note of another load of the cache, and admit what is blocked and fits now."""
+        self.waiting.row_limit = self._forecast.row_limit(self.waiting.max_rows, load)
+        self._admit_blocked(now, effects)
+
+    def _admit_blocked(self, now: float, effects: LineEffects) -> None:
+        blocked = self._overflow.blocked
+        while blocked.count:
+            request = next(iter(blocked))
+            if not self._overflow.make_room(request, effects):
+                return
+            blocked.remove(request)
+            self._admit(request, now)
+
+    def remove(self, request: GenerationRequest, now: float, effects: LineEffects) -> bool:
+        """Remove a cancelled ``request``; False if it neither waits nor is blocked."""
+        removed = self._take_out(request)
+        self._admit_blocked(now, effects)
+        return removed
+
+    def _take_out(self, request: GenerationRequest) -> bool:
+        return self.waiting.remove(request) or self._overflow.blocked.remove(request)
+
+    def expire(self, now: float, effects: LineEffects) -> None:
+        """Fail expired requests when a timer has fired, and arm the next one."""
+        self._drop_expired(now, effects)
+        self._deadlines.fired(now, effects)
+
+    def fail_all(self, error: ServingError, effects: LineEffects) -> None:
+        """Fail all waiting and blocked requests."""
+        for request in [*self.waiting, *self._overflow.blocked]:
+            effects.failed.append((request, error))
+            self._take_out(request)
+
+    def _drop_expired(self, now: float, effects: LineEffects) -> None:
+        if self._deadlines.earliest > now:
+            return
+        error = DeadlineExceededError("the deadline passed before the first token")
+        earliest = math.inf
+        for request in [*self.waiting, *self._overflow.blocked]:
+            if request.deadline > now:
+                earliest = min(earliest, request.deadline)
+            else:
+                effects.failed.append((request, error))
+                self._take_out(request)
+        self._deadlines.looked(earliest)
+        self._admit_blocked(now, effects)

@@ -1,0 +1,79 @@
+"""Hands what the engine has made to the receivers, on the poll thread, and ends each request once."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from inferd.batching.ports import PollThread
+from inferd.errors import ServingError
+from inferd.generation.request import Delta, GenerationRequest
+
+_logger = logging.getLogger("inferd.generation")
+
+#: What a request gets: a delta, or the error that ends it.
+Outcome = tuple[GenerationRequest, Delta | ServingError]
+
+
+class Outbox:
+    """The requests that have not ended, and what is on its way to them.
+
+    Invariant: a request is in ``_open`` from its arrival until its last delta, an error, or its cancel, and its
+    receiver gets nothing later. ``post`` and ``post_to_all`` are called by any thread, the rest by the poll thread;
+    ``open`` is read by any. What was posted together arrives together, in one call of the poll thread, in the order of
+    posting. ``on_empty`` is called when no request is open any more, possibly several times.
+    """
+
+    def __init__(self, poll_thread: PollThread, on_empty: Callable[[], None]) -> None:
+        self._poll_thread = poll_thread
+        self._on_empty = on_empty
+        self._open: set[GenerationRequest] = set()
+
+    @property
+    def open(self) -> int:
+        """The number of requests that have not ended."""
+        return len(self._open)
+
+    def add(self, request: GenerationRequest) -> None:
+        """Take ``request`` for one that waits for its outcome."""
+        self._open.add(request)
+
+    def withdraw(self, request: GenerationRequest) -> bool:
+        """End ``request`` without an outcome; False if it has ended."""
+        if request not in self._open:
+            return False
+        self._open.remove(request)
+        self._look_if_empty()
+        return True
+
+    def post(self, outcomes: Sequence[Outcome]) -> None:
+        """Deliver ``outcomes`` soon."""
+        if outcomes:
+            self._poll_thread.call_soon(partial(self.deliver, outcomes))
+
+    def post_to_all(self, error: ServingError) -> None:
+        """End all requests with ``error`` soon."""
+        self._poll_thread.call_soon(partial(self._fail_all, error))
+
+    def deliver(self, outcomes: Iterable[Outcome]) -> None:
+        """Give ``outcomes`` to those receivers whose requests have not ended."""
+        for request, outcome in outcomes:
+            if request not in self._open:
+                continue
+            try:
+                if isinstance(outcome, ServingError):
+                    self._open.remove(request)
+                    request.receiver.on_error(outcome)
+                else:
+                    if outcome.finish_reason is not None:
+                        self._open.remove(request)
+                    request.receiver.on_delta(outcome)
+            except Exception:  # one broken receiver must not hurt the requests of others
+                _logger.exception("the receiver of a generation failed")
+        self._look_if_empty()
+
+    def _fail_all(self, error: ServingError) -> None:
+        self.deliver([(request, error) for request in self._open])
+
+    def _look_if_empty(self) -> None:
+        if not self._open:
+            self._on_empty()

@@ -1,0 +1,156 @@
+"""Runs the model for sequences in slots and adds the tokens that it gives; what becomes of a run that fails."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from inferd.batching.ports import Clock
+from inferd.errors import InferenceFailedError, OutOfMemoryError, RunTooLongError, ServingError
+from inferd.generation.logprobs import token_logprobs
+from inferd.generation.ports import Decoder, Logits, TextCodec
+from inferd.generation.request import Delta, TokenLogprobs
+from inferd.generation.run_limit import RunLimit
+from inferd.generation.sampler import NO_TOKEN, choose
+from inferd.generation.sequence import GeneratingSequence
+from inferd.observability.metrics.generation import GenerationStats
+from inferd.runtime.errors import RunFailure, failure_of
+
+_logger = logging.getLogger("inferd.generation")
+
+#: What a sequence got from a run.
+Result = tuple[GeneratingSequence, Delta | ServingError]
+
+
+class ModelRuns:
+    """Makes the runs that the scheduler decides on; used by the engine's thread.
+
+    A step that fails is repeated for each of its sequences alone, so that only those fail that cannot run; the others
+    get the tokens that they would have got. Nothing is raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        decoder: Decoder,
+        text: TextCodec | None,
+        limit: RunLimit,
+        clock: Clock,
+        stats: GenerationStats,
+    ) -> None:
+        self._name = name
+        self._decoder = decoder
+        self._text = text
+        self._limit = limit
+        self._clock = clock
+        self._stats = stats
+
+    def chunk(self, sequence: GeneratingSequence, tokens: int) -> list[Result]:
+        """Run the next ``tokens`` of a prompt; the first token follows the last of them."""
+        began_at = self._clock()
+        past = sequence.length
+        ids = sequence.request.prompt[past : past + tokens]
+        logits = self._attempt([sequence], lambda: self._decoder.prefill(sequence.slot, ids, past))
+        seconds = self._clock() - began_at
+        if isinstance(logits, Exception):
+            self._stats.run_failed(1, seconds)
+            return [(sequence, self._error(logits, sequence))]
+        self._stats.prefill(tokens, seconds)
+        sequence.length += tokens
+        return [] if sequence.prompt_left else self._add_tokens([sequence], logits[np.newaxis])
+
+    def step(self, sequences: Sequence[GeneratingSequence]) -> list[Result]:
+        """Run the last token of each of ``sequences``, which are in the slots from 0, for its next one."""
+        began_at = self._clock()
+        ids = [sequence.last_token for sequence in sequences]
+        past = [sequence.length for sequence in sequences]
+        logits = self._attempt(sequences, lambda: self._decoder.decode(ids, past))
+        seconds = self._clock() - began_at
+        if isinstance(logits, Exception):
+            self._stats.run_failed(len(sequences), seconds)
+            return self._without(logits, sequences)
+        self._stats.step(len(sequences), seconds)
+        for sequence in sequences:
+            sequence.length += 1
+        return self._add_tokens(sequences, logits)
+
+    def _attempt(self, sequences: Sequence[GeneratingSequence], run: Callable[[], Logits]) -> Logits | Exception:
+        logits: Logits | Exception
+        self._limit.begin(sequences)
+        try:
+            logits = run()
+        except Exception as error:  # noqa: BLE001  whatever a run raises ends the run, and not the engine
+            logits = error
+        if self._limit.end():
+            return RunTooLongError("the model ran for longer than a run may take")
+        return logits
+
+    def _without(self, error: Exception, sequences: Sequence[GeneratingSequence]) -> list[Result]:
+        """Return what becomes of ``sequences`` whose step failed with ``error``."""
+        if len(sequences) == 1 or isinstance(error, ServingError):
+            return [(sequence, self._error(error, sequence)) for sequence in sequences]
+        _logger.warning("a step of %d sequences of model %s failed: %r", len(sequences), self._name, error)
+        return [result for sequence in sequences for result in self._alone(sequence)]
+
+    def _alone(self, sequence: GeneratingSequence) -> list[Result]:
+        """Run the last token of ``sequence`` alone: as a chunk of one token, in whatever slot it is."""
+        began_at = self._clock()
+        past, ids = sequence.length, np.array([sequence.last_token])
+        logits = self._attempt([sequence], lambda: self._decoder.prefill(sequence.slot, ids, past))
+        seconds = self._clock() - began_at
+        if isinstance(logits, Exception):
+            self._stats.run_failed(1, seconds)
+            return [(sequence, self._error(logits, sequence))]
+        self._stats.step(1, seconds)
+        sequence.length += 1
+        return self._add_tokens([sequence], logits[np.newaxis])
+
+    def _error(self, error: Exception, sequence: GeneratingSequence) -> ServingError:
+        if isinstance(error, ServingError):
+            return error
+        _logger.error(
+            "a run of model %s failed: %r", self._name, error, extra={"request_id": sequence.request.request_id}
+        )
+        if failure_of(error) is RunFailure.OUT_OF_MEMORY:
+            self._stats.model.out_of_memory()
+            return OutOfMemoryError("the server has not enough memory to run this request")
+        return InferenceFailedError()
+
+    def _add_tokens(self, sequences: Sequence[GeneratingSequence], logits: Logits) -> list[Result]:
+        """Choose the next token of each of ``sequences`` by ``logits``, and add it."""
+        states = [sequence.sampling for sequence in sequences]
+        try:
+            tokens = choose(logits, states)
+            logprobs = token_logprobs(logits, tokens, states, self._text)
+        except Exception:
+            _logger.exception("choosing tokens of model %s failed", self._name)
+            return [(sequence, InferenceFailedError()) for sequence in sequences]
+        now = self._clock()
+        self._count_intervals(sequences, now)
+        return [
+            (sequence, self._add(sequence, token, about, now))
+            for sequence, token, about in zip(sequences, tokens, logprobs, strict=True)
+        ]
+
+    def _add(
+        self, sequence: GeneratingSequence, token: int, logprobs: TokenLogprobs | None, now: float
+    ) -> Delta | ServingError:
+        try:
+            if token != NO_TOKEN:
+                return sequence.add(token, logprobs, now)
+            _logger.error("model %s gives no number for any token", self._name)
+        except Exception:
+            _logger.exception("making text of model %s failed", self._name)
+        return InferenceFailedError()
+
+    def _count_intervals(self, sequences: Sequence[GeneratingSequence], now: float) -> None:
+        """Report first tokens, and how long after the token before it each of the others comes."""
+        intervals: dict[float, int] = {}
+        for sequence in sequences:
+            if sequence.generated:
+                intervals[sequence.last_token_at] = intervals.get(sequence.last_token_at, 0) + 1
+            else:
+                self._stats.first_token(now - sequence.request.received_at)
+        for last_at, count in intervals.items():
+            self._stats.token_intervals(now - last_at, count)

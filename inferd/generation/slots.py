@@ -1,0 +1,91 @@
+"""Places sequences in the slots of the cache so that those that run are next to each other."""
+
+from collections.abc import Collection, Iterator
+from typing import Protocol
+
+from inferd.generation.sequence import GeneratingSequence
+
+
+class Cache(Protocol):
+    """What a decoder does with the contents of slots; see `inferd.generation.ports.Decoder`."""
+
+    @property
+    def slots(self) -> int: ...  # noqa: D102  see there
+    def move(self, source: int, target: int, tokens: int) -> None: ...  # noqa: D102
+    def release(self, slot: int, tokens: int) -> None: ...  # noqa: D102
+
+
+class Slots:
+    """The sequences in the cache.
+
+    Invariant: ``running`` are in the slots from 0, those that are ``prefilling`` in the slots behind them, both in the
+    order of their slots. The first one that is prefilling gets the next chunk, so that it is behind the running ones
+    when its prompt is complete. Used by the engine's thread.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self.running: list[GeneratingSequence] = []
+        self.prefilling: list[GeneratingSequence] = []
+
+    def __len__(self) -> int:
+        return len(self.running) + len(self.prefilling)
+
+    def __iter__(self) -> Iterator[GeneratingSequence]:
+        yield from self.running
+        yield from self.prefilling
+
+    @property
+    def free(self) -> int:
+        """The number of slots without a sequence."""
+        return self._cache.slots - len(self)
+
+    def join(self, sequence: GeneratingSequence) -> None:
+        """Place ``sequence``, which gets the next chunks: others that are prefilling go on when it is complete."""
+        others = self.prefilling
+        sequence.slot = len(self.running)
+        self.prefilling = [sequence, *others]
+        for other in reversed(others):
+            self._move(other, other.slot + 1)
+
+    def prefilled(self) -> None:
+        """Let the first one that is prefilling run: its prompt is complete."""
+        self.running.append(self.prefilling.pop(0))
+
+    def leave(self, gone: Collection[GeneratingSequence]) -> None:
+        """Remove ``gone``. The last ones that run fill the holes, then those that are prefilling close up."""
+        for sequence in gone:
+            self._cache.release(sequence.slot, sequence.length)
+        left = set(gone)
+        kept = [sequence for sequence in self.running if sequence not in left]
+        at: list[GeneratingSequence | None] = [None] * len(kept)
+        last = []
+        for sequence in kept:
+            if sequence.slot < len(kept):
+                at[sequence.slot] = sequence
+            else:
+                last.append(sequence)
+        for slot, there in enumerate(at):
+            if there is None:
+                self._move(last.pop(), slot)
+        self.running = sorted(kept, key=_slot)
+        self.prefilling = [sequence for sequence in self.prefilling if sequence not in left]
+        for slot, sequence in enumerate(self.prefilling, len(kept)):
+            if sequence.slot != slot:
+                self._move(sequence, slot)
+
+    def clear(self) -> list[GeneratingSequence]:
+        """Remove and return all sequences, whatever is in the cache."""
+        gone = list(self)
+        self.running, self.prefilling = [], []
+        return gone
+
+    def _move(self, sequence: GeneratingSequence, target: int) -> None:
+        if sequence.length:
+            self._cache.move(sequence.slot, target, sequence.length)
+            self._cache.release(sequence.slot, sequence.length)
+        sequence.slot = target
+
+
+def _slot(sequence: GeneratingSequence) -> int:
+    return sequence.slot

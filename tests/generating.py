@@ -1,0 +1,230 @@
+"""An engine of language models on a fake decoder, whose runs are made by the test, one after another."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from inferd.config.generation import GenerationSettings
+from inferd.config.settings import QueueSettings
+from inferd.errors import ServingError
+from inferd.generation.engine import GenerationEngine
+from inferd.generation.ports import Logits
+from inferd.generation.request import Delta, GenerationRequest, Sampling, Stops, TokenIds
+from inferd.observability.metrics.generation import GenerationStats
+from inferd.runtime.errors import RunFailedError
+from tests.fakes import FakeClock, ManualPollThread
+
+VOCABULARY = 32
+#: Ends an answer, in about one of sixteen steps.
+END = 1
+
+_PRIME = 1_000_003
+_MODULUS = 2**61 - 1
+_FACTORS = np.arange(1, VOCABULARY + 1, dtype=np.uint64) * np.uint64(2_654_435_761)
+
+
+class FakeDecoder:
+    """A decoder whose logits follow from all tokens that a slot holds, as they were written, copied and released.
+
+    ``runs`` are what was run: slots, tokens and past of each. ``fails`` is asked before each run, and raises. A run takes
+    ``run_s`` on ``clock``, and calls ``during``.
+    """
+
+    def __init__(
+        self, *, slots: int = 4, context: int = 64, clock: FakeClock | None = None, run_s: float = 0.0
+    ) -> None:
+        self.slots = slots
+        self.context_length = context
+        self.vocabulary_size = VOCABULARY
+        self.cache_bytes_per_token = 1024
+        self.runs: list[list[tuple[int, list[int], int]]] = []
+        self.fails: Callable[[list[tuple[int, list[int], int]]], None] = lambda _run: None
+        self.during: Callable[[], None] = lambda: None
+        self.stops = 0
+        self.moves: list[tuple[int, int, int]] = []
+        self._clock = clock
+        self._run_s = run_s
+        # The hash of the first n tokens; None where nothing was written.
+        self._hashes: list[list[int | None]] = [[7] + [None] * context for _ in range(slots)]
+
+    def prefill(self, slot: int, ids: TokenIds, past: int) -> Logits:
+        """As `Decoder.prefill`."""
+        assert len(ids)
+        return self._run([(slot, ids.tolist(), past)])[0]
+
+    def decode(self, ids: Sequence[int], past: Sequence[int]) -> Logits:
+        """As `Decoder.decode`."""
+        return self._run([(slot, [token], length) for slot, (token, length) in enumerate(zip(ids, past, strict=True))])
+
+    def _run(self, run: list[tuple[int, list[int], int]]) -> Logits:
+        self.runs.append(run)
+        if self._clock is not None:
+            self._clock.advance(self._run_s)
+        self.during()
+        self.fails(run)
+        return np.stack([self._write(slot, tokens, past) for slot, tokens, past in run])
+
+    def _write(self, slot: int, tokens: list[int], past: int) -> Logits:
+        hashes = self._hashes[slot]
+        for at, token in enumerate(tokens, past):
+            before = hashes[at]
+            assert before is not None, f"slot {slot} holds nothing at {at}"
+            hashes[at + 1] = (before * _PRIME + token + 1) % _MODULUS
+        last = hashes[past + len(tokens)]
+        mixed = (_FACTORS * np.uint64(last)) >> np.uint64(40)
+        return (mixed % np.uint64(4096)).astype(np.float32) / 512
+
+    def stop_run(self) -> None:
+        """As `Decoder.stop_run`."""
+        self.stops += 1
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """As `Decoder.move`."""
+        self.moves.append((source, target, tokens))
+        self._hashes[target][: tokens + 1] = self._hashes[source][: tokens + 1]
+
+    def release(self, slot: int, tokens: int) -> None:
+        """As `Decoder.release`."""
+        assert tokens == 0 or self._hashes[slot][tokens] is not None
+        self._hashes[slot][1:] = [None] * self.context_length
+
+    @property
+    def held_tokens(self) -> int:
+        """The tokens that were written and not released."""
+        return sum(value is not None for hashes in self._hashes for value in hashes[1:])
+
+
+def failing(run: object = None) -> None:
+    """Fail a run."""
+    raise RunFailedError(RuntimeError("no"))
+
+
+class FakeReceiver:
+    """Keeps what a request gets; fails if it gets anything after its end."""
+
+    def __init__(self) -> None:
+        self.deltas: list[Delta] = []
+        self.error: ServingError | None = None
+        self.is_cancelled = False
+
+    def on_delta(self, delta: Delta) -> None:
+        assert not self.has_ended
+        self.deltas.append(delta)
+
+    def on_error(self, error: ServingError) -> None:
+        assert not self.has_ended
+        self.error = error
+
+    @property
+    def tokens(self) -> list[int]:
+        """All tokens."""
+        return [token for delta in self.deltas for token in delta.token_ids]
+
+    @property
+    def text(self) -> str:
+        """All text."""
+        return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last delta has come."""
+        return bool(self.deltas) and self.deltas[-1].finish_reason is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing may come any more."""
+        return self.is_complete or self.error is not None or self.is_cancelled
+
+
+def a_request(
+    prompt: Sequence[int] | int = 3, max_tokens: int = 4, *, ends: bool = False, **fields
+) -> GenerationRequest:
+    """Return a request, whose ``prompt`` may be a number of tokens; it ends at `END` if it ``ends``."""
+    ids = [2 + n % 7 for n in range(prompt)] if isinstance(prompt, int) else prompt
+    return GenerationRequest(
+        prompt=np.array(ids, dtype=np.int64),
+        max_tokens=max_tokens,
+        receiver=FakeReceiver(),
+        **{"received_at": 100.0, "stops": Stops(token_ids=frozenset([END])) if ends else Stops()} | fields,
+    )
+
+
+def sampled(seed: int, **fields) -> Sampling:
+    """Return a sampling that is not greedy."""
+    return Sampling(**{"temperature": 1.0, "top_k": 12, "top_p": 0.9, "seed": seed} | fields)
+
+
+class Generation:
+    """An engine whose thread is the test's: `turn` makes one run."""
+
+    def __init__(
+        self, decoder: FakeDecoder | None = None, *, text=None, max_run_s=60.0, queue=None, **settings
+    ) -> None:
+        self.clock = FakeClock()
+        self.poll_thread = ManualPollThread(self.clock)
+        self.alarm = ManualPollThread(self.clock)
+        self.decoder = decoder or FakeDecoder()
+        self.decoder._clock = self.clock
+        self.stats = GenerationStats()
+        self.engine = GenerationEngine(
+            name="m",
+            decoder=self.decoder,
+            text=text,
+            settings=GenerationSettings(**{"prefill_chunk_tokens": 8} | settings),
+            queue=QueueSettings(**queue or {}),
+            max_run_s=max_run_s,
+            clock=self.clock,
+            poll_thread=self.poll_thread,
+            alarm=self.alarm,
+            stats=self.stats,
+        )
+
+    def submit(self, *requests: GenerationRequest) -> None:
+        """Submit ``requests`` in order."""
+        for request in requests:
+            self.engine.submit(request)
+
+    def cancel(self, request: GenerationRequest) -> None:
+        """Cancel ``request``; its receiver expects nothing more."""
+        request.receiver.is_cancelled = True
+        self.engine.cancel(request)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to do."""
+        return self.engine.running > 0 or self.engine.waiting > 0
+
+    def turn(self, times: int = 1) -> None:
+        """Make so many runs, as far as there is anything to run."""
+        for _ in range(times):
+            if self.is_busy:
+                self.engine.generating.turn()
+                self.check()
+
+    def finish(self) -> None:
+        """Run until there is nothing to do."""
+        for _ in range(100_000):
+            if not self.is_busy:
+                return
+            self.turn()
+        raise AssertionError("it does not come to an end")
+
+    def check(self) -> None:
+        """Check what is true between any two runs."""
+        slots, budget = self.engine.generating.slots, self.engine.generating.budget
+        assert [sequence.slot for sequence in slots] == list(range(len(slots)))
+        assert len(slots) <= self.decoder.slots
+        assert budget.reserved == sum(sequence.request.rows for sequence in slots) <= budget.total
+        assert self.decoder.held_tokens == sum(sequence.length for sequence in slots)
+
+
+def alone(request: GenerationRequest, **settings) -> list[int]:
+    """Return the tokens that a copy of ``request`` gets when nothing else runs."""
+    generation = Generation(FakeDecoder(slots=1, context=4096), **settings)
+    same = a_request(
+        request.prompt.tolist(), request.max_tokens, sampling=request.sampling, stops=request.stops, priority=1
+    )
+    generation.submit(same)
+    generation.finish()
+    assert same.receiver.is_complete
+    return same.receiver.tokens

@@ -37,6 +37,9 @@ class RunSeeds:
     chunks: Sequence[tuple[int, float]] = field(default_factory=tuple)
 
 
+NO_SEEDS = RunSeeds()
+
+
 def verify(decoder: Decoder) -> Verdict:
     """Return whether sequences that run beside each other get the logits that they get alone, bit for bit.
 

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from inferd.models.repository import ModelSource
+from inferd.runtime.model_folder import has_genai_config
 
 #: Name and version of a model.
 VersionKey = tuple[str, str]
@@ -117,10 +118,17 @@ def _files_of(source: ModelSource) -> Iterator[Path]:
         yield from _files(folder.parent, recursively=False)
         for name in _SHARED_FOLDERS:
             yield from _files(folder.parent / name)
-    elif sum(path.suffix == source.path.suffix for path in _files(folder, recursively=False)) > 1:
+    elif _has_several_models(folder, source.path.suffix):
         yield from (path for path in _files(folder, recursively=False) if path.name.startswith(source.path.stem))
         return
     yield from _files(folder)
+
+
+def _has_several_models(folder: Path, suffix: str) -> bool:
+    """Whether ``folder`` has models of its own for several files, which those of one language model are not."""
+    if has_genai_config(folder):
+        return False
+    return sum(path.suffix == suffix for path in _files(folder, recursively=False)) > 1
 
 
 def _files(folder: Path, *, recursively: bool = True, above: tuple[str, ...] = ()) -> Iterator[Path]:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inferd.models.residency import NO_MEMORY, Memory
@@ -28,6 +28,10 @@ class Measured:
     peak: Memory = NO_MEMORY
     is_alone: bool = False
     load_s: float = 0.0
+
+    def with_reserved(self, memory: Memory) -> "Measured":
+        """Return the same with ``memory`` that is reserved, and taken only later."""
+        return replace(self, steady=self.steady + memory, peak=self.peak + memory)
 
 
 NOTHING_MEASURED = Measured()

@@ -83,13 +83,15 @@ class LoadedVersion(ABC):
     """What all loaded versions have.
 
     ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took. ``least_peak`` is
-    the least that its loads took at their peak, nothing if that is not known. ``files`` keeps those that came from
-    remote storage in the cache.
+    the least that its loads took at their peak, nothing if that is not known. ``reserved`` is the part of these that
+    is taken by requests only: the cache of a language model. ``files`` keeps those that came from remote storage in the
+    cache.
     """
 
     memory: Memory = NO_MEMORY
     measured: Measured = NOTHING_MEASURED
     least_peak: Memory = NO_MEMORY
+    reserved: Memory = NO_MEMORY
     loaded_at: float = 0.0
     files: object = None
 

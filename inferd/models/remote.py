@@ -24,6 +24,7 @@ from inferd.remote.in_use import Hold
 from inferd.remote.listing import LatestListing
 from inferd.remote.storage import FsspecStorage, Listing, RemoteFile, Storage, StorageError, shown
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.model_folder import GENAI_CONFIG
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.verdict_cache import expanded_folder
 from inferd.small_files import MAX_BYTES
@@ -36,8 +37,9 @@ _MODEL = ".onnx"
 _SETTINGS = ("model.yaml", "config.pbtxt")
 _SETTINGS_FOLDER = "configs"
 
-#: Other files than models, weights that they name, and inputs are fetched up to this size: labels, vocabularies.
+#: Other files than models, weights that they name, inputs and tokenizers are fetched up to this size: labels.
 _MOST_BYTES_BESIDE = 16 * 2**20
+_TOKENIZER = "tokenizer.json"
 _INPUTS_FOLDER = "warmup"
 _RECORDED = "examples."
 
@@ -168,7 +170,7 @@ class _Repository:
         """Whether ``file`` says what a model is. Raises `StorageError` for one that is too large for it."""
         path = PurePosixPath(file.name)
         chosen = (_SETTINGS_FOLDER, f"{self._config_name}.pbtxt")
-        if path.name not in _SETTINGS and (path.parent.name, path.name) != chosen:
+        if path.name not in (*_SETTINGS, GENAI_CONFIG) and (path.parent.name, path.name) != chosen:
             return False
         if file.size > MAX_BYTES:
             raise StorageError(f"{shown(file.address)}: expected at most {MAX_BYTES} bytes, found {file.size}")
@@ -275,7 +277,7 @@ class RemoteModel:
             for name, file in self._files.items()
             if PurePosixPath(name).suffix != _MODEL
             and _version_folders(name) <= own
-            and (file.size <= _MOST_BYTES_BESIDE or _is_input(name))
+            and (file.size <= _MOST_BYTES_BESIDE or _is_needed(name))
         ]
 
 
@@ -306,8 +308,11 @@ def _version_folders(name: str) -> set[str]:
     return {part for part in PurePosixPath(name).parts[:-1] if part.isdecimal()}
 
 
-def _is_input(name: str) -> bool:
+def _is_needed(name: str) -> bool:
+    """Whether a file is fetched whatever its size: inputs, and tokenizers of language models."""
     path = PurePosixPath(name)
+    if path.name == _TOKENIZER:
+        return True
     return _INPUTS_FOLDER in path.parts[:-1] or path.name.startswith(_RECORDED)
 
 

@@ -18,6 +18,8 @@ from typing import Protocol
 
 from inferd.plain_text import escaped
 from inferd.runtime.errors import ModelLoadError
+from inferd.runtime.genai_config import read_genai_config
+from inferd.runtime.model_folder import has_genai_config
 from inferd.small_files import kind_of, why_unreadable
 
 _log = logging.getLogger(__name__)
@@ -162,8 +164,14 @@ def model_file(source: ModelSource, name: str = "") -> Path:
     """
     path = source.path.parent / name if name else source.path
     if not path.is_dir():
-        return path if name or os.path.lexists(path) else _only_file(path.parent)
+        return path if name or os.path.lexists(path) else _described_file(path.parent)
     return _only_file(path)
+
+
+def _described_file(folder: Path) -> Path:
+    """Return the file that a genai_config.json names, or else the only one. Raises `ModelLoadError`."""
+    name = read_genai_config(folder / f"model{_SUFFIX}").filename if has_genai_config(folder) else None
+    return folder / name if name else _only_file(folder)
 
 
 def _only_file(folder: Path) -> Path:
@@ -343,12 +351,15 @@ def _require_name(path: Path | str, name: str) -> None:
 
 
 def _model_file(folder: Path, files: Sequence[Path]) -> Path | None:
-    """Return the model among the ``files`` in ``folder``; None if there are none."""
+    """Return the model among the ``files`` in ``folder``; None if there are none.
+
+    Of several files of a language model, its genai_config.json says which one it is.
+    """
     named = folder / f"model{_SUFFIX}"
-    if len(files) > 1 and named not in files:
+    if len(files) > 1 and named not in files and not has_genai_config(folder):
         names = ", ".join(file.name for file in files)
         raise RepositoryError(f"{folder}: expected one {_SUFFIX} file, found {names}")
-    return named if named in files else next(iter(files), None)
+    return named if len(files) > 1 else next(iter(files), None)
 
 
 def _config_of_file(file: Path, name: str) -> Path | None:

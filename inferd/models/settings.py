@@ -14,7 +14,8 @@ from inferd.models.repository import ModelSource
 from inferd.models.triton import Translation, translate_file
 from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.model_folder import has_genai_config, model_folder
+from inferd.runtime.genai_config import is_described
+from inferd.runtime.model_folder import model_folder
 from inferd.runtime.resources import threads_per_run
 from inferd.small_files import read_text
 
@@ -35,7 +36,7 @@ def read_model_settings(settings: Settings, source: ModelSource, *, log: bool = 
     """
     triton = source.override or source.triton
     folder = model_folder(source.path)
-    generates = has_genai_config(source.path.parent)
+    generates = is_described(source.path)
     translation = (
         Translation({}) if triton is None else translate_file(triton, folder, name=source.name, generates=generates)
     )

@@ -2,7 +2,8 @@
 
 Only what was measured while nothing else was loaded or unloaded counts. Requests that are served meanwhile may add to
 it, so of the last measurements, the median does. They are kept beside the verdicts on batching, under what a size
-follows from: path, size and time of the files, and the settings of runtime and batching. The files are not read.
+follows from: path, size and time of the files, and the settings of runtime, batching and generation. The files are not
+read.
 """
 
 import hashlib
@@ -85,6 +86,7 @@ def size_key(source: ModelSource, settings: ModelSettings) -> SizeKey:
         "files": sorted((os.path.realpath(path), size, changed) for path, size, changed, _ in files),
         "runtime": settings.runtime.model_dump(mode="json"),
         "batching": settings.batching.model_dump(mode="json"),
+        "generation": settings.generation.model_dump(mode="json"),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     file_bytes = sum(max(size, 0) for _, size, _, _ in files)

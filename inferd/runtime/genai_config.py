@@ -6,7 +6,7 @@ From ``genai_config.json``, which onnxruntime-genai's builder writes; or else, w
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -35,8 +35,12 @@ class TensorNames:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenaiConfig:
-    """What is said about a language model; None where nothing is. ``temperature`` is 0 if it is not to be sampled."""
+    """What is said about a language model; None where nothing is. ``temperature`` is 0 if it is not to be sampled.
 
+    ``filename`` is that of the decoder's ONNX file.
+    """
+
+    filename: str | None = None
     names: TensorNames = field(default_factory=TensorNames)
     end_token_ids: tuple[int, ...] = ()
     context_length: int | None = None
@@ -104,6 +108,7 @@ class _Outputs(_Part):
 
 
 class _Decoder(_Part):
+    filename: Annotated[str, Field(pattern=r"^[^/]+$")] | None = None
     inputs: _Inputs = _Inputs()
     outputs: _Outputs = _Outputs()
 
@@ -141,7 +146,8 @@ def _from_genai(path: Path) -> GenaiConfig:
         present_key=outputs.present_key_names,
         present_value=outputs.present_value_names,
     )
-    return _config(found.search, names, found.model.eos_token_id, found.model.context_length)
+    config = _config(found.search, names, found.model.eos_token_id, found.model.context_length)
+    return replace(config, filename=found.model.decoder.filename)
 
 
 def _from_hugging_face(folder: Path) -> GenaiConfig:

@@ -2,8 +2,8 @@
 
 import logging
 
-from inferd.config.settings import Backpressure, ModelSettings
-from inferd.runtime.errors import ModelLoadError
+from inferd.config.settings import ModelSettings
+from inferd.generation.engine import require_policy
 
 _log = logging.getLogger(__name__)
 
@@ -18,11 +18,7 @@ def language_settings(settings: ModelSettings, servers: ModelSettings, name: str
     Logs these, unless they are ``servers`` own, which ordinary models have as well. Raises `ModelLoadError` for a
     backpressure policy that language models do not have.
     """
-    if settings.queue.policy is Backpressure.CALLER_RUNS:
-        raise ModelLoadError(
-            "queue.policy: expected reject, block or shed_oldest for a language model, whose sequences run together, "
-            "got caller_runs; set it in its model.yaml if the server's own settings have it"
-        )
+    require_policy(settings.queue)
     ignored = [name for name in _OF_MODEL if getattr(settings, name) != getattr(servers, name)]
     own, usual = settings.batching, servers.batching
     ignored += [f"batching.{name}" for name in _OF_BATCHING if getattr(own, name) != getattr(usual, name)]

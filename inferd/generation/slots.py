@@ -40,6 +40,12 @@ class Slots:
         """The number of slots without a sequence."""
         return self._cache.slots - len(self)
 
+    @property
+    def tokens(self) -> int:
+        """The tokens whose keys and values are in the cache. Any thread."""
+        # Copies, as the engine's thread changes the lists.
+        return sum(sequence.length for sequence in [*self.running, *self.prefilling])
+
     def join(self, sequence: GeneratingSequence) -> None:
         """Place ``sequence``, which gets the next chunks: others that are prefilling go on when it is complete."""
         others = self.prefilling

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Generic, Self
 
 from inferd.api.admission import charge, charge_invalid, find_model
 from inferd.api.codec import RAW, Response, WireRequest
@@ -91,12 +91,14 @@ class RequestStream(ABC, Generic[WireRequest]):
     def _take_messages(self) -> Sequence[bytes]:
         """Take the messages that can be sent now, with the lock held."""
 
-    def open(self) -> None:
-        """Read the first message."""
+    def open(self) -> Self:
+        """Add the new stream to the open ones and read its first message."""
+        self._resources.streams.add(self)
         if self._call.context.principal is not None:
             # For authentication, which ends the stream when its credential expires or is revoked.
             self._call.annotations["end_stream"] = self.end
         self._call.read()
+        return self
 
     def on_message(self, message: bytes) -> None:
         """Submit the requests in ``message``; read the next message when all of them have been released."""
@@ -196,12 +198,9 @@ class RequestStream(ABC, Generic[WireRequest]):
                 request.stages = Stages(decoding_at=monotonic())
             incoming = request.incoming
             model, request.grant = find_model(self._resources.registry, self._call, incoming.name, incoming.version)
-            built = self._decoder.build(incoming, model, reply, received_at, self._call.deadline)
-            if self._call.context.principal is not None:
-                built.principal = Principal(self._call.context.principal)
+            request.model, request.inference = model, self._build(request, model, reply, received_at)
             if request.stages is not None:
                 request.stages.decoded_at = monotonic()
-            request.model, request.inference = model, built
             if waited is not None:
                 request.mark_waited(waited.load_s)
         except ColdModelError as error:
@@ -213,6 +212,15 @@ class RequestStream(ABC, Generic[WireRequest]):
         except Exception:  # noqa: BLE001  (a bug that one request triggers must not end the stream for the others)
             self._log_exception("could not decode a request of %s")
             reply.deliver(InferenceFailedError())
+
+    def _build(
+        self, request: StreamRequest[WireRequest], model: ModelVersion, reply: Reply, received_at: float
+    ) -> InferenceRequest | None:
+        """Return what to submit for ``request``; None if it has a way of its own to begin. Any thread."""
+        built = self._decoder.build(request.incoming, model, reply, received_at, self._call.deadline)
+        if self._call.context.principal is not None:
+            built.principal = Principal(self._call.context.principal)
+        return built
 
     def _wait(self, request: StreamRequest[WireRequest], cold: ColdRequest) -> None:
         """Continue with ``request`` and the rest of its message when its model is loaded; on the poll thread."""
@@ -246,6 +254,8 @@ class RequestStream(ABC, Generic[WireRequest]):
         model: ModelVersion | None = None
         group: list[InferenceRequest] = []
         for request in requests:
+            if request.begin is not None:
+                request.begin()
             if request.inference is None or not self._charge(request, request.inference):
                 continue
             if model is not None and request.model is not model:
@@ -319,7 +329,14 @@ class RequestStream(ABC, Generic[WireRequest]):
         """Encode ``outcome`` and send it, now or with others; called by the thread that settles the reply."""
         if request not in self._open:
             return
-        response = outcome if isinstance(outcome, ServingError) else self._encode(request, outcome)
+        self._conclude(
+            request, outcome if isinstance(outcome, ServingError) else self._encode(request, outcome), outcome
+        )
+
+    def _conclude(
+        self, request: StreamRequest[WireRequest], response: bytes | ServingError | None, outcome: Outcome | None
+    ) -> None:
+        """Send the last ``response`` to a request, now or with others; without one the stream ends. Any thread."""
         with self._lock:
             if request not in self._open:
                 return
@@ -346,8 +363,7 @@ class RequestStream(ABC, Generic[WireRequest]):
         if stages is not None:
             stages.encoding_at = monotonic()
         try:
-            response = Response(request.model, incoming.request_id, incoming.form, result)
-            message = self._decoder.codec.encode(response)
+            message = self._decoder.codec.encode(Response(request.model, incoming.request_id, incoming.form, result))
         except Exception:  # noqa: BLE001  (the worker thread must go on)
             self._log_exception("could not encode a response of %s")
             return None
@@ -382,13 +398,3 @@ class RequestStream(ABC, Generic[WireRequest]):
         """Count for the access log; each name is counted by one thread at a time."""
         self._counts[name] += number
         self._call.annotations[name] = self._counts[name]
-
-
-Stream = TypeVar("Stream", bound=RequestStream[Any])
-
-
-def open_stream(stream: Stream, resources: HandlerResources) -> Stream:
-    """Add a new stream to the open ones and read its first message."""
-    resources.streams.add(stream)
-    stream.open()
-    return stream

@@ -11,6 +11,7 @@ from inferd.api.model_waits import Waited
 from inferd.api.request_decoder import IncomingRequest
 from inferd.api.status import StatusTable
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
+from inferd.call_context import Generated
 from inferd.errors import ColdModelError, ServingError
 from inferd.models.version import ModelVersion
 from inferd.observability.stream_results import StreamResult
@@ -34,9 +35,15 @@ class StreamRequest(Generic[Request]):
     ``inference`` are None for a request that was rejected before it was submitted, ``stages`` if nothing records them,
     ``grant`` if the caller may do anything. ``quota`` is to be released when the request is no longer open; it changes
     under the stream's lock.
+
+    A request to a language model has no ``inference``, but ``begin``, which begins to generate, on the poll thread;
+    ``withdraw`` then ends that, and ``generated`` is what came of it.
     """
 
-    __slots__ = ("cold", "grant", "incoming", "inference", "model", "quota", "stages", "withdraw")
+    __slots__ = (
+        *("begin", "cold", "generated", "grant", "incoming"),
+        *("inference", "model", "quota", "stages", "withdraw"),
+    )
 
     def __init__(self, incoming: IncomingRequest[Request]) -> None:
         self.incoming = incoming
@@ -47,6 +54,8 @@ class StreamRequest(Generic[Request]):
         self.quota: Quota | None = None
         self.cold: ColdRequest | None = None
         self.withdraw: Callable[[], None] | None = None
+        self.begin: Callable[[], None] | None = None
+        self.generated: Generated | None = None
 
     def mark_waited(self, load_s: float) -> None:
         """Count the time that the request, which is ready now, has waited for its model as that."""
@@ -61,7 +70,7 @@ class StreamRequest(Generic[Request]):
         if self.quota is not None:
             self.quota.release(rejected_rows(self.inference, outcome))
 
-    def result(self, outcome: Outcome, statuses: StatusTable) -> StreamResult:
+    def result(self, outcome: Outcome | None, statuses: StatusTable) -> StreamResult:
         """Return ``outcome`` as the listeners of the stream's results take it."""
         stages = self.stages or Stages()
         status, error = "OK", ""
@@ -77,6 +86,7 @@ class StreamRequest(Generic[Request]):
             status=status,
             error=error,
             stages=stages,
+            generated=self.generated,
         )
 
 

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 Query = TypeVar("Query", bound=Message)
 
+#: Answers a request to a language model, which may have waited for it; on the poll thread. Raises `InvalidInputError`.
+Generate = Callable[[UnaryCall, IncomingRequest[Any], Waited | None], None]
+
 
 class UnaryInference(Generic[Sent, Request]):
     """The handler of a unary inference method; called on the poll thread.
@@ -46,12 +49,15 @@ class UnaryInference(Generic[Sent, Request]):
         statuses: StatusTable,
         large_messages: LargeMessages,
         waits: ModelWaits,
+        generate: Generate | None = None,
     ) -> None:
+        """``generate`` is for protocols with requests that language models take."""
         self._decoder = decoder
         self._registry = registry
         self._statuses = statuses
         self._large_messages = large_messages
         self._waits = waits
+        self._generate = generate
         self._early = EarlyRefusals(decoder, registry, statuses)
 
     def __call__(self, call: UnaryCall, message: Sent, waited: Waited | None = None) -> None:
@@ -73,6 +79,10 @@ class UnaryInference(Generic[Sent, Request]):
                 incoming = self._decoder.parse(message)
             model, grant = self._find(call, incoming)
             cached = incoming.cached
+            # Requests to language models match no template.
+            if cached is None and self._generate is not None and model.language is not None:
+                self._generate(call, incoming, waited)
+                return
             # Looked at here, because this is done for each request and there mostly is room.
             if (
                 cached is not None
@@ -109,6 +119,9 @@ class UnaryInference(Generic[Sent, Request]):
         try:
             incoming = self._decoder.parse(message)
             model, grant = self._find(call, incoming)
+            if self._generate is not None and model.language is not None:
+                self._large_messages.call_soon(partial(self._generate_large, call, incoming, waited))
+                return
             request = self._build(call, incoming, model, received_at, waited)
         except ColdModelError as error:
             self._large_messages.call_soon(partial(self._wait, call, message, error, waited or Waited(received_at)))
@@ -119,6 +132,13 @@ class UnaryInference(Generic[Sent, Request]):
             abort(call, self._statuses, InferenceFailedError())
         else:
             self._large_messages.call_soon(partial(self._submit, call, incoming, model, grant, request))
+
+    def _generate_large(self, call: UnaryCall, incoming: IncomingRequest[Request], waited: Waited | None) -> None:
+        assert self._generate is not None, "only then"
+        try:
+            self._generate(call, incoming, waited)
+        except ServingError as error:
+            abort(call, self._statuses, charge_invalid(call, error))
 
     def _find(self, call: UnaryCall, incoming: IncomingRequest[Request]) -> tuple[ModelVersion, Grant | None]:
         """Look up the model of a request; any thread. Raises `ServingError`."""

@@ -64,16 +64,18 @@ class Generations:
         *,
         on_settled: Callable[[], None] = _nothing,
         generated: Generated | None = None,
+        waited: Waited | None = None,
     ) -> Callable[[], None]:
         """Do the same for one of the requests of a stream, and return what cancels it.
 
+        ``waited`` is what the request has waited for its model, if it has.
         ``on_settled`` is called once, when the request has been admitted or rejected, unless it is cancelled before.
         ``generated`` records what is generated, in addition to what the call records.
         """
         if call.ended_at != math.inf:
             return _nothing
         generation = _Generation(self._resources, call, wanted, receiver, on_settled, generated)
-        generation.start()
+        generation.start(waited or Waited(monotonic()))
         return generation.cancel
 
 
@@ -108,15 +110,15 @@ class _Generation:
         self._receiver = receiver
         self._on_settled = on_settled
         self._own_record = generated
-        self._waited = Waited(monotonic())
+        self._waited = Waited(0.0)
         self._withdraw: Callable[[], None] | None = None
         self._admitted: _Admitted | None = None
         self._tokens = 0
         self._has_ended = False
 
-    def start(self) -> None:
-        """Look up the model, and make tokens of the prompt."""
-        self._withdraw = None
+    def start(self, waited: Waited) -> None:
+        """Look up the model, and make tokens of the prompt; again after the wait for a cold model."""
+        self._waited, self._withdraw = waited, None
         try:
             self._look_up()
         except ColdModelError as error:
@@ -162,14 +164,9 @@ class _Generation:
             error,
             self._waited,
             timeout_s=self._wanted.timeout_s,
-            go_on=self._go_on,
+            go_on=self.start,
             fail=self._refuse,
         )
-
-    def _go_on(self, waited: Waited) -> None:
-        """Begin again when the model is loaded."""
-        self._waited = waited
-        self.start()
 
     def _admit(
         self,

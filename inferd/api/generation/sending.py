@@ -36,10 +36,7 @@ class DeltaSender:
 
     def send(self, encoder: Encoder, delta: Delta) -> None:
         """Send ``delta``, now or together with later ones; the last one of a generation now."""
-        kept = self._kept.pop(encoder, None)
-        if kept is not None:
-            join(kept, delta)
-            delta = kept
+        delta = self.take(encoder, delta)
         if delta.finish_reason is not None or self._has_room or len(delta.token_ids) >= MAX_JOINED_TOKENS:
             self._send(encoder.encode(delta))
         else:
@@ -51,9 +48,13 @@ class DeltaSender:
         if kept is not None:
             self._send(encoder.encode(kept))
 
-    def drop(self, encoder: Encoder) -> None:
-        """Forget what is kept of a generation."""
-        self._kept.pop(encoder, None)
+    def take(self, encoder: Encoder, delta: Delta) -> Delta:
+        """Return ``delta`` together with what is kept of its generation, which is not kept any more."""
+        kept = self._kept.pop(encoder, None)
+        if kept is None:
+            return delta
+        join(kept, delta)
+        return kept
 
     @property
     def _has_room(self) -> bool:

@@ -69,7 +69,7 @@ class OpenInferenceCodec:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
         priority, timeout_s = terms_of(of_message(request.parameters))
         return DecodedRequest(
-            inputs=_decode_inputs(request, signature, self._limits),
+            inputs=decode_inputs(request, signature, self._limits),
             outputs=requested_outputs(
                 [(output.name, of_message(output.parameters)) for output in request.outputs], signature
             ),
@@ -89,21 +89,26 @@ class OpenInferenceCodec:
         return ".".join((f"inputs[{position}].contents", *_typed_lists(request.inputs[position])[:1]))
 
     def encode(self, response: Response) -> bytes:
-        """Return the response message, joined from bytes, which is faster than building a message."""
+        """Return the response message."""
         model = response.model
-        parts: list[bytes | memoryview] = [_encode_names(model.name, model.version)]
-        if response.request_id:
-            parts.append(wire.field(_ID, response.request_id.encode()))
-        contents: list[bytes | memoryview] = []
         outputs: Mapping[str, NDArray[np.generic]] = response.result.outputs
         if response.form.classes:
             outputs = with_classes(outputs, response.form.classes, model.require_signature())
-        for name, array in outputs.items():
-            parts.append(_encode_output(name, array.dtype, array.shape))
-            raw = tensors.to_bytes(array)
-            contents.append(wire.prefix(_RAW_OUTPUT, len(raw)))
-            contents.append(raw)
-        return b"".join(parts + contents)
+        return encode_response(model.name, model.version, response.request_id, outputs)
+
+
+def encode_response(model: str, version: str, request_id: str, outputs: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Return the response message, joined from bytes, which is faster than building a message."""
+    parts: list[bytes | memoryview] = [_encode_names(model, version)]
+    if request_id:
+        parts.append(wire.field(_ID, request_id.encode()))
+    contents: list[bytes | memoryview] = []
+    for name, array in outputs.items():
+        parts.append(_encode_output(name, array.dtype, array.shape))
+        raw = tensors.to_bytes(array)
+        contents.append(wire.prefix(_RAW_OUTPUT, len(raw)))
+        contents.append(raw)
+    return b"".join(parts + contents)
 
 
 #: Paths to fields that are no tensors.
@@ -164,9 +169,10 @@ def requested_outputs(outputs: Iterable[tuple[str, Parameters]], signature: Mode
     return tuple(names)
 
 
-def _decode_inputs(
+def decode_inputs(
     request: pb.ModelInferRequest, signature: ModelSignature, limits: MessageLimits
 ) -> dict[str, NDArray[np.generic]]:
+    """Return the inputs of ``request`` as arrays. Raises `InvalidInputError`."""
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         msg = f"raw_input_contents: expected one entry for each of {len(request.inputs)} inputs, got {len(raw)}"

@@ -8,12 +8,12 @@ from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.oip import queries
 from inferd.api.oip.codec import OpenInferenceCodec
+from inferd.api.oip.generation import UnaryGenerations
 from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.oip.repository import repository_handlers
 from inferd.api.oip.stream import OpenInferenceStream
 from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.rpc import StreamCall, callback_stream, callback_unary
 
@@ -47,11 +47,18 @@ class OpenInferenceService:
             "ModelConfig": query_handler(pb.ModelConfigRequest, queries.model_config, registry, statuses, waits=waits),
             "ModelStatistics": query_handler(pb.ModelStatisticsRequest, answers.model_statistics, registry, statuses),
             "ModelInfer": callback_unary(
-                UnaryInference(self._decoder, registry, statuses, self._resources.large_messages, waits)
+                UnaryInference(
+                    self._decoder,
+                    registry,
+                    statuses,
+                    self._resources.large_messages,
+                    waits,
+                    UnaryGenerations(self._resources).begin,
+                )
             ),
             "ModelStreamInfer": callback_stream(self._open_stream),
             **repository_handlers(self._control),
         }
 
     def _open_stream(self, call: StreamCall) -> OpenInferenceStream:
-        return open_stream(OpenInferenceStream(call, self._decoder, self._resources), self._resources)
+        return OpenInferenceStream(call, self._decoder, self._resources).open()

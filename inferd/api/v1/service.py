@@ -10,7 +10,6 @@ from inferd.api.admission import ModelView
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
-from inferd.api.stream import open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.repository import repository_handlers
@@ -49,7 +48,7 @@ class InferenceService:
         }
 
     def _open_stream(self, call: StreamCall) -> InferenceStream:
-        return open_stream(InferenceStream(call, self._decoder, self._resources), self._resources)
+        return InferenceStream(call, self._decoder, self._resources).open()
 
 
 def _list_models(_: pb.ListModelsRequest, models: ModelView) -> pb.ListModelsResponse:

@@ -33,6 +33,7 @@ class FakeModel:
     """A model version that keeps requests until the test answers them."""
 
     batcher = None
+    language = None
     name = "fake"
     version = "3"
     settings = ModelSettings()

@@ -17,7 +17,6 @@ from inferd.api.model_waits import ModelWaits
 from inferd.api.open_streams import OpenStreams
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
-from inferd.api.stream import open_stream
 from inferd.api.unary import UnaryInference, query_handler
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
@@ -93,7 +92,7 @@ class StreamBench(Bench):
             limits=MessageLimits(requests=2000),
         )
         decoder = RequestDecoder(InferenceCodec())
-        self.stream = open_stream(InferenceStream(self.call, decoder, parts), parts)
+        self.stream = InferenceStream(self.call, decoder, parts).open()
 
     def ask(self, *ids: str, rows: int = 2) -> None:
         requests = [request(request_id=each, rows=rows) for each in ids]

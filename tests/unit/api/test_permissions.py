@@ -9,7 +9,6 @@ from inferd.api.handler_resources import HandlerResources
 from inferd.api.open_streams import OpenStreams
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
-from inferd.api.stream import open_stream
 from inferd.api.unary import UnaryInference
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
@@ -64,7 +63,7 @@ class Bench:
             large_messages=FakeLargeMessages(),
             limits=MessageLimits(),
         )
-        return call, open_stream(InferenceStream(call, RequestDecoder(InferenceCodec()), parts), parts)
+        return call, InferenceStream(call, RequestDecoder(InferenceCodec()), parts).open()
 
     def slots(self) -> int:
         """How many requests may still be opened."""

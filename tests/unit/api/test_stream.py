@@ -13,7 +13,6 @@ from inferd.api.oip.stream import OpenInferenceStream
 from inferd.api.open_streams import OpenStreams
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.status import StatusTable
-from inferd.api.stream import open_stream
 from inferd.api.v1 import stream as v1_stream
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.stream import InferenceStream
@@ -46,7 +45,7 @@ class Setup:
             limits=MessageLimits(requests=200),
         )
         make, codec = (InferenceStream, InferenceCodec()) if own else (OpenInferenceStream, OpenInferenceCodec())
-        self.stream = open_stream(make(self.call, RequestDecoder(codec), parts), parts)
+        self.stream = make(self.call, RequestDecoder(codec), parts).open()
 
     def ask(self, *ids, model="fake"):
         """Send one message with a request for each id."""

@@ -12,6 +12,7 @@ from inferd.api.services import method_names
 from inferd.batching.batcher import Batcher
 from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
+from inferd.generation.engine import GenerationEngine
 from inferd.models.registry import ModelRegistry
 from inferd.observability.logging import setup as logs
 from inferd.observability.logging.access_log import AccessLog
@@ -110,7 +111,7 @@ def build_telemetry(settings: Settings, models: ModelRegistry) -> Telemetry:
 def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
     """Yield the current values of each model version, for metrics and load reports."""
     for version in models.all():
-        batcher = version.batcher
+        batcher, generator = version.batcher, version.generator
         state = ModelSample(
             model=version.name,
             version=version.version,
@@ -118,7 +119,12 @@ def _model_samples(models: ModelRegistry) -> Iterable[ModelSample]:
             memory_bytes=version.memory_bytes,
             device_memory_bytes=version.device_memory_bytes,
         )
-        yield state if batcher is None else _loaded(state, batcher)
+        if batcher is not None:
+            yield _loaded(state, batcher)
+        elif generator is not None:
+            yield _loaded_language_model(state, generator)
+        else:
+            yield state
 
 
 def _loaded(state: ModelSample, batcher: Batcher) -> ModelSample:
@@ -136,6 +142,19 @@ def _loaded(state: ModelSample, batcher: Batcher) -> ModelSample:
         stuck_threads=batcher.stuck_threads,
         max_rows=batcher.max_rows,
         is_broken=bool(batcher.why_broken),
+    )
+
+
+def _loaded_language_model(state: ModelSample, generator: GenerationEngine) -> ModelSample:
+    sample = generator.sample()
+    return replace(
+        state,
+        queue_requests=sample.waiting,
+        instances=1,
+        instances_under_load=1,
+        stuck_threads=generator.stuck_threads,
+        is_broken=bool(generator.why_broken),
+        generation=sample,
     )
 
 

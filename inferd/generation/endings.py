@@ -36,7 +36,7 @@ def count_unstarted(stats: GenerationStats, request: GenerationRequest, reason: 
             generated_tokens=0,
             max_tokens=request.max_tokens,
             queue_s=duration_s,
-            first_token_s=duration_s,
+            prefill_s=0.0,
             duration_s=duration_s,
         )
     )
@@ -52,7 +52,7 @@ def count_ended(stats: GenerationStats, sequence: GeneratingSequence, reason: st
             generated_tokens=sequence.generated,
             max_tokens=request.max_tokens,
             queue_s=sequence.started_at - request.enqueued_at,
-            first_token_s=(sequence.first_token_at or now) - request.received_at,
+            prefill_s=(sequence.first_token_at or now) - sequence.started_at,
             duration_s=now - request.received_at,
         )
     )

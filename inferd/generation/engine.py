@@ -23,7 +23,8 @@ from inferd.generation.runs import ModelRuns
 from inferd.generation.scheduler import Scheduler
 from inferd.generation.sequence import GeneratingSequence
 from inferd.generation.slots import Slots
-from inferd.observability.metrics.generation import GenerationStats
+from inferd.observability.metrics.generation import GenerationSample, GenerationStats
+from inferd.observability.metrics.models import ModelCounts
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.resources import give_way
 
@@ -73,7 +74,7 @@ class GenerationEngine:
         self._empty = threading.Condition()
         self._outbox = Outbox(poll_thread, self._is_empty)
         total = total_tokens(decoder, settings)
-        forecast = GenerationForecast(
+        self._forecast = forecast = GenerationForecast(
             slots=decoder.slots,
             total_tokens=total,
             chunk_tokens=settings.prefill_chunk_tokens,
@@ -208,6 +209,27 @@ class GenerationEngine:
     def cache_bytes_in_use(self) -> int:
         """Bytes of the cache that sequences have reserved, for their prompts and all that they may generate."""
         return self.generating.budget.reserved * self._decoder.cache_bytes_per_token
+
+    def sample(self) -> GenerationSample:
+        """Return the numbers of this moment, for metrics."""
+        return GenerationSample(
+            running=self.running,
+            max_running=self._decoder.slots,
+            waiting=self.waiting,
+            waiting_tokens=self.waiting_tokens,
+            cache_bytes=self.cache_bytes,
+            cache_used_bytes=self.cache_bytes_in_use,
+            capacity_tokens_per_s=self._forecast.tokens_per_s,
+        )
+
+    def statistics(self) -> ModelCounts:
+        """Return the counts since the start."""
+        return self._stats.model.read()
+
+    @property
+    def cache_bytes_written(self) -> int:
+        """Bytes of the cache that hold tokens; on the host, no others take memory."""
+        return self._generating.slots.tokens * self._decoder.cache_bytes_per_token
 
     @property
     def unanswered_requests(self) -> int:

@@ -119,14 +119,14 @@ def _series(scrapes: list[str]) -> list[dict[str, str]]:
     return [{"series": series, "values": " ".join(found)} for series, found in values.items()]
 
 
-def _trigger(**autoscaling: Any) -> tuple[str, float]:
+def trigger(**autoscaling: Any) -> tuple[str, float]:
     """Return the chart's query and its target per replica."""
     keda = {"mode": "keda", "keda": {"serverAddress": "http://prometheus"}, **autoscaling}
     trigger = rendered({"autoscaling": keda})["ScaledObject", "rel-inferd"]["spec"]["triggers"][0]
     return trigger["metadata"]["query"], float(trigger["metadata"]["threshold"])
 
 
-def _check(folder: Path, scrapes: list[str], bounds: list[tuple[str, float, float]]) -> None:
+def check(folder: Path, scrapes: list[str], bounds: list[tuple[str, float, float]]) -> None:
     """Evaluate each query over the scrapes with promtool: its result must be within its bounds."""
     at = f"{round(SCRAPE_S * (len(scrapes) - 1))}s"
     cases = [
@@ -152,8 +152,8 @@ def test_signal_is_number_of_replicas_for_load(rows: int, tmp_path: Path) -> Non
     """
     replica = _Replica(rows)
     replica.scraped(2 * replica.capacity)
-    given, threshold = _trigger(rowsPerSecondPerReplica=round(replica.capacity, 3))
-    found, _ = _trigger()
+    given, threshold = trigger(rowsPerSecondPerReplica=round(replica.capacity, 3))
+    found, _ = trigger()
     for load in LOADS:
         scrapes = replica.scraped(load * replica.capacity)
         # Replicas, before rounding.
@@ -162,7 +162,7 @@ def test_signal_is_number_of_replicas_for_load(rows: int, tmp_path: Path) -> Non
         served = "sum(inferd:served_rows:rate2m)"
         possible = min(load, 1.0) * replica.capacity
         queries = [(f"({query}) / {threshold}", least, most) for query in (given, found)]
-        _check(tmp_path, scrapes, [*queries, (served, possible * (1 - TOLERANCE), possible * (1 + TOLERANCE))])
+        check(tmp_path, scrapes, [*queries, (served, possible * (1 - TOLERANCE), possible * (1 + TOLERANCE))])
 
 
 def test_real_server_exposes_metrics_of_query(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ RUN_TOKEN_BOUNDS = tuple(float(2**exponent) for exponent in range(12))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinishedGeneration:
-    """A generation that has ended. Seconds: in the queue, from receipt to the first token, and from receipt to the end.
+    """A generation that has ended. Seconds: in the queue, from then to the first token, and from receipt to the end.
 
     ``reason`` is one of the `FINISH_REASONS`. One that never ran has no generated tokens.
     """
@@ -33,7 +33,7 @@ class FinishedGeneration:
     generated_tokens: int
     max_tokens: int
     queue_s: float
-    first_token_s: float
+    prefill_s: float
     duration_s: float
 
 
@@ -111,7 +111,7 @@ class _Requests:
     def add(self, ended: FinishedGeneration) -> None:
         self.finished[ended.reason] += 1
         if ended.generated_tokens:
-            self.prefill_s.observe(ended.first_token_s - ended.queue_s)
+            self.prefill_s.observe(ended.prefill_s)
             self.prompt_tokens.observe(ended.prompt_tokens)
             self.generated_tokens.observe(ended.generated_tokens)
             self.max_tokens.observe(ended.max_tokens)

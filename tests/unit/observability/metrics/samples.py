@@ -68,7 +68,7 @@ LANGUAGE_MODEL = ModelSample(
 )
 
 FINISHED = FinishedGeneration(
-    reason="stop", prompt_tokens=10, generated_tokens=3, max_tokens=30, queue_s=0.5, first_token_s=0.75, duration_s=1.0
+    reason="stop", prompt_tokens=10, generated_tokens=3, max_tokens=30, queue_s=0.5, prefill_s=0.25, duration_s=1.0
 )
 
 

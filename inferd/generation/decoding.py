@@ -1,0 +1,142 @@
+"""Turns token ids into text one by one, so that the pieces together are what the tokenizer makes of all of them."""
+
+import codecs
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from inferd.generation.ports import TextStream
+from inferd.generation.request import TokenIds
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: Tokens of single bytes, for characters that are not in the vocabulary.
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+#: So many tokens before one are looked at: the text of a token may depend on whether there are any.
+_CONTEXT = 8
+#: Tokens whose bytes are kept; a few megabytes.
+_KEPT_TOKENS = 32768
+
+
+class TokenDecoder:
+    """The tokens of a tokenizer as bytes, and streams of text. Used by any thread.
+
+    Byte-level tokenizers write bytes as letters, and any token may end within a character. Others have whole characters
+    in their tokens, and single bytes as tokens of their own; what a token adds, such as a space before a word, is the
+    tokenizer's business, and may depend on the token before it.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer") -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self._added = frozenset(added)
+        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        kinds = _decoder_kinds(tokenizer)
+        self.is_byte_level = kinds == {"ByteLevel"}
+        self._has_byte_tokens = "ByteFallback" in kinds
+        self._some_word = [token_id for token_id in self._encode("a") if token_id not in self._added][-1:]
+        self.token_bytes = lru_cache(_KEPT_TOKENS)(self._bytes_of)
+
+    def stream(self, prompt: TokenIds) -> TextStream:
+        """Return a stream of what follows ``prompt``."""
+        if self.is_byte_level:
+            return _ByteStream(self)
+        before: list[int] = []
+        for token_id in reversed(prompt[-_CONTEXT:].tolist()):
+            # Text begins behind a special token.
+            if token_id in self.special_ids:
+                break
+            before.insert(0, token_id)
+        return _WordStream(self, before)
+
+    def byte(self, token_id: int) -> bytes | None:
+        """Return the byte that a token stands for; None if it is none of those."""
+        found = _BYTE.fullmatch(self._token(token_id)) if self._has_byte_tokens else None
+        return bytes.fromhex(found[1]) if found else None
+
+    def text_behind(self, before: Sequence[int], token_id: int) -> str:
+        """Return what ``token_id`` adds to the text of the tokens ``before`` it."""
+        decode = self._tokenizer.decode
+        ids = list(before)
+        return decode([*ids, token_id], skip_special_tokens=False)[len(decode(ids, skip_special_tokens=False)) :]
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        token = self._token(token_id)
+        if self.is_byte_level:
+            # Tokens that were added to the vocabulary may have letters that stand for no byte.
+            mapped = [_BYTES.get(letter) for letter in token]
+            return token.encode() if None in mapped else bytes(byte for byte in mapped if byte is not None)
+        if token_id in self._added:
+            return token.encode()
+        byte = self.byte(token_id)
+        return self.text_behind(self._some_word, token_id).encode() if byte is None else byte
+
+    def _token(self, token_id: int) -> str:
+        """Return a token as it is in the vocabulary; empty for ids beyond it, which models may have."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+class _ByteStream:
+    """Characters of bytes."""
+
+    def __init__(self, decoder: TokenDecoder) -> None:
+        self._decoder = decoder
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, token_id: int) -> str:
+        if token_id in self._decoder.special_ids:
+            return ""
+        return self._characters.decode(self._decoder.token_bytes(token_id))
+
+    def end(self) -> str:
+        return self._characters.decode(b"", final=True)
+
+
+class _WordStream:
+    """Words as the tokenizer writes them, and characters of tokens that are bytes."""
+
+    def __init__(self, decoder: TokenDecoder, before: list[int]) -> None:
+        self._decoder = decoder
+        self._before = before
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, token_id: int) -> str:
+        if token_id in self._decoder.special_ids:
+            return ""
+        byte = self._decoder.byte(token_id)
+        if byte is None:
+            text = self.end() + self._decoder.text_behind(self._before, token_id)
+        else:
+            text = self._characters.decode(byte)
+        self._before = [*self._before[1 - _CONTEXT :], token_id]
+        return text
+
+    def end(self) -> str:
+        rest = self._characters.decode(b"", final=True)
+        self._characters.reset()
+        return rest
+
+
+def _decoder_kinds(tokenizer: "Tokenizer") -> set[str]:
+    """Return the types of the steps of the tokenizer's decoder."""
+    decoder = tokenizer.decoder
+    if decoder is None:
+        return set()
+    description = json.loads(decoder.__getstate__())
+    return {step["type"] for step in description.get("decoders", [description])}
+
+
+def _letters_of_bytes() -> dict[str, int]:
+    """Return the byte of each letter in tokens of byte-level tokenizers: those of GPT-2."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
+_BYTES = _letters_of_bytes()

@@ -20,13 +20,18 @@ _STOP_NAMES = {"texts": "stop", "token_ids": "stop_token_ids", "ignore_end_token
 
 
 def request_body(request: pb.GenerateRequest) -> dict[str, Any]:
-    """Return a request for a stream that ends with the usage; what is unset is left out."""
+    """Return a request for a stream that ends with the usage; what is unset is left out.
+
+    inferd takes a version behind the name of a model there.
+    """
     fields = MessageToDict(request, preserving_proto_field_name=True)
+    if version := fields.pop("version", ""):
+        fields["model"] = f"{request.model}:{version}"
     prompt = fields.pop("prompt", {})
     stop = {_STOP_NAMES.get(name, name): value for name, value in fields.pop("stop", {}).items()}
     sampling = fields.pop("sampling", {})
-    for name in sampling.keys() & {"seed"}:  # JSON of protobuf has 64-bit integers as text.
-        sampling[name] = int(sampling[name])
+    if "seed" in sampling:  # JSON of protobuf has 64-bit integers as text.
+        sampling["seed"] = request.sampling.seed
     continued = {"messages": prompt["chat"]["messages"]} if "chat" in prompt else {"prompt": prompt.get("text", "")}
     return {**fields, **continued, **sampling, **stop, "stream": True, "stream_options": {"include_usage": True}}
 
@@ -52,7 +57,8 @@ def responses(parts: Iterable[bytes], request_id: str) -> Iterator[pb.GenerateRe
 def stream_error(error: object, request_id: str) -> RestError:
     """Return an error that came in place of an event."""
     content: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": error}
-    return RestError(str(content.get("message")), status=str(content.get("code") or "UNKNOWN"), request_id=request_id)
+    status = str(content.get("code") or "UNKNOWN").upper()
+    return RestError(str(content.get("message")), status=status, request_id=request_id)
 
 
 def _events(parts: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:

@@ -192,8 +192,10 @@ def _error_of(http_status: int, headers: Mapping[str, str], body: bytes) -> Rest
     try:
         content = json.loads(body)
         text = content["error"]
-        # OpenAI's API has an object there.
-        text = text["message"] if isinstance(text, dict) else text
+        if isinstance(text, dict):
+            # OpenAI's form, whose codes are reasons in lower case.
+            content = {**text, "reason": str(text.get("code")).upper()}
+            text = text["message"]
     except (ValueError, KeyError, TypeError):
         return no_protocol(http_status, headers)
     hint_ms = content.get("retry_after_ms")

@@ -62,13 +62,13 @@ def test_text(generate, service):
         "--min-p 0.25 --seed 18446744073709551615 --repetition-penalty 1.5 --frequency-penalty -1 "
         "--presence-penalty 0.5 --no-chat"
     )
-    assert generate(*line.split()).out == "on\n"
+    assert generate("--model-version", "2", *line.split()).out == "on\n"
     (request,) = service.requests
     assert request.path == "/v1/completions"
     sent = json.loads(request.body)
     assert sent.pop("stream_options") == {"include_usage": True}
     assert sent == {
-        "model": "storyteller", "prompt": "hi", "stream": True, "max_tokens": 7, "min_tokens": 2, "stop": ["END"],
+        "model": "storyteller:2", "prompt": "hi", "stream": True, "max_tokens": 7, "min_tokens": 2, "stop": ["END"],
         "ignore_eos": True, "temperature": 0, "top_k": 50, "top_p": 0.5, "min_p": 0.25, "seed": 2**64 - 1,
         "repetition_penalty": 1.5, "frequency_penalty": -1, "presence_penalty": 0.5,
     }  # fmt: skip
@@ -87,7 +87,7 @@ def test_form_by_the_models_description(generate, service):
 
 def test_rejected_requests_are_repeated(generate, service):
     """By the server's hint."""
-    rejection = {"error": {"message": "the queue is full", "code": "QUEUE_FULL"}, "retry_after_ms": 1}
+    rejection = {"error": {"message": "the queue is full", "code": "queue_full", "retry_after_ms": 1}}
     service.answers = [(429, {}, json.dumps(rejection).encode()), _stream(EVENTS)]
     assert generate("--chat").out == "Parïs\n"
     assert len(service.requests) == 2
@@ -97,7 +97,10 @@ def test_rejected_requests_are_repeated(generate, service):
     ("answer", "error"),
     [
         ((404, {}, b'{"error": {"message": "no such model", "type": "x"}}'), "NOT_FOUND: no such model"),
-        (_stream([{"error": {"message": "draining", "code": "UNAVAILABLE"}}]), "UNAVAILABLE: draining (request r1)"),
+        (
+            _stream([{"error": {"message": "draining", "code": "model_unavailable"}}]),
+            "MODEL_UNAVAILABLE: draining (request r1)",
+        ),
         (_stream(EVENTS[:-1]), "INTERNAL: the stream ended before the answer did"),
         (_stream([], end="data: {]\n\n"), "INTERNAL: expected an event of OpenAI's API, got  {]"),
     ],

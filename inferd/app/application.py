@@ -101,6 +101,7 @@ class Application:
             registry,
             self._server,
             stats_for=self._telemetry.metrics.stats_for,
+            generation_stats_for=self._telemetry.metrics.generation_stats_for,
             settle=self._settle,
             on_state=self._on_state,
             on_health=self._readiness.on_state,
@@ -300,7 +301,7 @@ class Application:
         )
 
     def _resident_without_models(self) -> int:
-        return resident_bytes() - self._models.manager.memory_bytes()
+        return resident_bytes() - self._models.manager.resident_bytes()
 
     def drain(self) -> bool:
         """Shut down: finish the admitted requests within the grace period. Returns True if nothing was cancelled."""

@@ -25,6 +25,7 @@ from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts
 from inferd.models.sizes import ModelSizes
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
+from inferd.observability.metrics.generation import GenerationStats
 from inferd.observability.metrics.models import ModelStats
 from inferd.observability.metrics.residency import ResidencySample
 from inferd.rpc import Server
@@ -55,6 +56,7 @@ class ServedModels:
         server: Server,
         *,
         stats_for: Callable[[str, str], ModelStats],
+        generation_stats_for: Callable[[str, str], GenerationStats],
         settle: Callable[[Callable[[], None]], None],
         on_state: Callable[[ModelVersion], None],
         on_health: Callable[[], None],
@@ -70,6 +72,7 @@ class ServedModels:
             poll_thread=server.poll_loop,
             alarm=self._run_watchdog,
             stats_for=stats_for,
+            generation_stats_for=generation_stats_for,
             on_health=on_health,
             free_idle=lambda: self._idle_memory.free(),  # noqa: PLW0108  (it is made below)
         )

@@ -184,6 +184,11 @@ class Lifecycle:
         with self._lock:
             return dict(self._loaded)
 
+    def unused_cache_bytes(self) -> int:
+        """Return the part of ``memory`` of the host that caches of language models may take, but do not at present."""
+        # A copy, as other threads change it.
+        return sum(each.unused_cache_bytes for each in list(self._loaded.values()))
+
     def advance(self, version: ModelVersion, state: ModelState) -> None:
         """Enter the next stage of a load. Raises `LoadCancelledError`."""
         with self._lock:

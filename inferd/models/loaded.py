@@ -111,6 +111,11 @@ class LoadedVersion(ABC):
         return None
 
     @property
+    def unused_cache_bytes(self) -> int:
+        """Bytes of ``reserved`` memory of the host that are not taken at present."""
+        return 0
+
+    @property
     @abstractmethod
     def verdict(self) -> Verdict:
         """Whether rows of several requests may run together."""
@@ -175,6 +180,11 @@ class LoadedLanguageModel(LoadedVersion):
     def providers(self) -> tuple[str, ...]:
         """The decoder's."""
         return self.model.decoder.providers
+
+    @property
+    def unused_cache_bytes(self) -> int:
+        """What sequences have not written to."""
+        return max(0, self.reserved.host - self.model.generator.cache_bytes_written)
 
     @property
     def verdict(self) -> Verdict:

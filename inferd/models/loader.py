@@ -1,29 +1,38 @@
-"""Loads one model version: read its settings, open it, verify how it batches, warm it up, give it a queue."""
+"""Loads one model version: read its settings, open it, verify how it batches, warm it up, give it a queue.
+
+What is a language model is known from its file. It is opened by `inferd.models.language`, and gets an engine.
+"""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.ports import Alarm, Clock, PollThread
 from inferd.config.settings import ModelSettings, Settings
+from inferd.generation.engine import GenerationEngine
+from inferd.models.language.loading import OpenedLanguageModel, Stages, open_language_model
+from inferd.models.language.settings import language_settings
 from inferd.models.load_meter import LoadMeter
-from inferd.models.loaded import LoadedModel
+from inferd.models.loaded import GenerationLimits, LanguageModel, LoadedLanguageModel, LoadedModel, LoadedVersion
 from inferd.models.probe import ModelProbe
 from inferd.models.repository import ModelSource, model_file
 from inferd.models.residency import NO_MEMORY
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.models.sizes import ModelSizes, size_key
 from inferd.models.states import ModelState
+from inferd.observability.metrics.generation import GenerationStats
 from inferd.observability.metrics.models import ModelStats
+from inferd.runtime.decoder_graph import DecoderForm, read_decoder
 from inferd.runtime.providers import built_in
 from inferd.runtime.resources import usable_cores
-from inferd.runtime.session import OnnxSession, open_session
+from inferd.runtime.session import open_session
 from inferd.runtime.warmup import warm_up
 from inferd.runtime.warmup_samples import run_samples
 
@@ -58,6 +67,7 @@ class BatcherParts:
     poll_thread: PollThread
     alarm: Alarm
     stats_for: Callable[[str, str], ModelStats]
+    generation_stats_for: Callable[[str, str], GenerationStats] = lambda *_: GenerationStats()
     on_health: Callable[[], None] = lambda: None
     free_idle: Callable[[], bool] = lambda: False
 
@@ -90,19 +100,50 @@ class VersionLoader:
         self._warming = threading.Lock()
         self._limit_logged = False
 
-    def load(self, source: ModelSource, progress: Progress) -> LoadedModel:
-        """Return ``source`` loaded; its batcher is not started. Raises `ModelLoadError` and `LoadCancelledError`."""
+    def load(self, source: ModelSource, progress: Progress) -> LoadedVersion:
+        """Return ``source`` loaded; its engine is not started. Raises `ModelLoadError` and `LoadCancelledError`."""
         own = read_model_settings(self._settings, source)
         key = size_key(source, own)
         settings = self._limited(own)
         progress.have_settings(settings)
         files = _fetched(source, settings, progress)
         with self._meter.load() as measurement:
-            session, run_times = self._opened(source, settings, progress)
-        measured = measurement.result
+            loaded = self._opened(source, settings, progress)
+        measured = measurement.result.with_reserved(loaded.reserved)
         if source.override is None:
             self._sizes.record(key, measured)
         expected = self._sizes.expected(key)
+        return replace(
+            loaded,
+            memory=expected.steady if expected.is_known else measured.steady,
+            measured=measured,
+            least_peak=NO_MEMORY if source.override is not None else expected.least_peak,
+            loaded_at=self._parts.clock(),
+            files=files,
+        )
+
+    def _opened(self, source: ModelSource, settings: ModelSettings, progress: Progress) -> LoadedVersion:
+        """Return the model, verified and warmed up, with what runs it."""
+        path = model_file(source, settings.file)
+        form = read_decoder(path)
+        if form is None:
+            return self._ordinary(source, path, settings, progress)
+        settings = language_settings(settings, self._settings.for_model({}), source.name)
+        progress.have_settings(settings)
+        return self._language_model(source, path, form, settings, progress)
+
+    def _ordinary(self, source: ModelSource, path: Path, settings: ModelSettings, progress: Progress) -> LoadedModel:
+        self._probed(path, settings, progress)
+        verifying = partial(progress.advance, ModelState.VERIFYING)
+        session = open_session(path, settings, verifying, is_immutable=source.is_immutable)
+        try:
+            progress.advance(ModelState.WARMING)
+            with self._turn_to_warm_up():
+                run_times = warm_up(session, settings, clock=self._parts.clock)
+                run_samples(session, settings, path)
+        except BaseException:
+            session.close()
+            raise
         batcher = Batcher(
             name=source.name,
             session=session,
@@ -118,34 +159,60 @@ class VersionLoader:
             on_health=self._parts.on_health,
             free_idle=self._parts.free_idle,
         )
-        return LoadedModel(
-            session=session,
-            batcher=batcher,
-            memory=expected.steady if expected.is_known else measured.steady,
-            measured=measured,
-            least_peak=NO_MEMORY if source.override is not None else expected.least_peak,
-            loaded_at=self._parts.clock(),
-            files=files,
+        return LoadedModel(session=session, batcher=batcher)
+
+    def _language_model(
+        self, source: ModelSource, path: Path, form: DecoderForm, settings: ModelSettings, progress: Progress
+    ) -> LoadedLanguageModel:
+        self._probed(path, settings, progress)
+        opened = open_language_model(
+            path,
+            form,
+            settings,
+            stages=Stages(
+                verifying=partial(progress.advance, ModelState.VERIFYING),
+                warming=partial(progress.advance, ModelState.WARMING),
+                turn=self._turn_to_warm_up,
+            ),
+            clock=self._parts.clock,
+            budget_bytes=self._settings.repository.memory_budget_bytes,
+            is_immutable=source.is_immutable,
+        )
+        progress.have_settings(opened.settings)
+        return LoadedLanguageModel(model=self._with_engine(source, opened), reserved=opened.cache)
+
+    def _with_engine(self, source: ModelSource, opened: OpenedLanguageModel) -> LanguageModel:
+        decoder, settings, parts = opened.decoder, opened.settings, self._parts
+        engine = GenerationEngine(
+            name=source.name,
+            decoder=decoder,
+            text=opened.text,
+            settings=settings.generation,
+            queue=settings.queue,
+            max_run_s=settings.runtime.max_run_ms / 1000,
+            clock=parts.clock,
+            poll_thread=parts.poll_thread,
+            alarm=parts.alarm,
+            stats=parts.generation_stats_for(source.name, source.version),
+            step_seeds=opened.seeds.steps,
+            chunk_seeds=opened.seeds.chunks,
+            on_health=parts.on_health,
+        )
+        return LanguageModel(
+            decoder=decoder,
+            generator=engine,
+            text=opened.text,
+            limits=GenerationLimits(
+                context_length=engine.largest_request,
+                vocabulary_size=decoder.vocabulary_size,
+                defaults=decoder.defaults,
+            ),
+            verdict=opened.verdict,
         )
 
-    def _opened(
-        self, source: ModelSource, settings: ModelSettings, progress: Progress
-    ) -> tuple[OnnxSession, list[tuple[int, float]]]:
-        """Return the session, and rows and seconds of its runs in warm-up."""
-        path = model_file(source, settings.file)
+    def _probed(self, path: Path, settings: ModelSettings, progress: Progress) -> None:
         if self._probe is not None:
             self._probe.check(path, settings, progress.is_cancelled)
-        verifying = partial(progress.advance, ModelState.VERIFYING)
-        session = open_session(path, settings, verifying, is_immutable=source.is_immutable)
-        try:
-            progress.advance(ModelState.WARMING)
-            with self._turn_to_warm_up():
-                run_times = warm_up(session, settings, clock=self._parts.clock)
-                run_samples(session, settings, path)
-        except BaseException:
-            session.close()
-            raise
-        return session, run_times
 
     @contextmanager
     def _turn_to_warm_up(self) -> Iterator[None]:

@@ -194,9 +194,13 @@ class ModelManager:
         return self._queue.counter.of(name)
 
     def memory_bytes(self) -> int:
-        """Return the host memory that the models take, and that loads may take which go on."""
+        """Return the host memory that the models may take, full caches included, and loads that go on."""
         taken = self._parts.lifecycle.memory
         return (taken + self._queue.reserved()).host if self._queue.going_on else taken.host
+
+    def resident_bytes(self) -> int:
+        """Return the same without what caches do not take at present."""
+        return self.memory_bytes() - self._parts.lifecycle.unused_cache_bytes()
 
     def memory_is_steady(self) -> bool:
         """Whether no model comes or goes at present."""

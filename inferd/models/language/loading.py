@@ -1,0 +1,115 @@
+"""Opens a language model: its decoder and tokenizer, trial runs, and how much of the memory its cache may take."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from inferd.batching.ports import Clock
+from inferd.config.settings import ModelSettings
+from inferd.generation.text import ModelText
+from inferd.generation.trial import NO_SEEDS, RunSeeds, verify, warm_up
+from inferd.models.residency import NO_MEMORY, Memory
+from inferd.runtime.batch_axes.verdict import Verdict
+from inferd.runtime.decoder import OnnxDecoder
+from inferd.runtime.decoder_graph import DecoderForm
+from inferd.runtime.decoder_opening import open_decoder
+from inferd.runtime.model_folder import model_folder
+from inferd.runtime.resources import available_bytes, resident_bytes, usable_bytes
+
+_log = logging.getLogger(__name__)
+
+#: Without generation.cache_bytes, the cache takes no more than one of so many parts of the memory that is free, and of
+#: the budget of all models.
+_PARTS_OF_FREE = 2
+_PARTS_OF_BUDGET = 4
+#: A machine that is short of memory must still serve requests of this length.
+_LEAST_TOKENS = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenedLanguageModel:
+    """A language model that is ready to generate, and what its engine starts with.
+
+    ``settings`` have the size of the cache. ``cache`` is the memory that it takes in addition to what can be measured.
+    """
+
+    decoder: OnnxDecoder
+    text: ModelText | None
+    verdict: Verdict
+    seeds: RunSeeds
+    settings: ModelSettings
+    cache: Memory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stages:
+    """What is told of the progress: the trial begins; then warm-up, within ``turn``."""
+
+    verifying: Callable[[], None]
+    warming: Callable[[], None]
+    turn: Callable[[], AbstractContextManager[None]]
+
+
+def open_language_model(
+    path: Path,
+    form: DecoderForm,
+    settings: ModelSettings,
+    *,
+    stages: Stages,
+    clock: Clock,
+    budget_bytes: int | None,
+    is_immutable: bool,
+) -> OpenedLanguageModel:
+    """Open the language model in ``path``, which is of ``form``. Raises `ModelLoadError`.
+
+    ``budget_bytes`` is what all models together may take, if that is limited.
+    """
+    text = load_text(path)
+    decoder = open_decoder(path, settings, form, is_immutable=is_immutable)
+    try:
+        stages.verifying()
+        verdict = verify(decoder)
+        if verdict.reason:
+            _log.warning("%s: %s", path.name, verdict.reason)
+        stages.warming()
+        with stages.turn():
+            chunk = settings.generation.prefill_chunk_tokens
+            seeds = warm_up(decoder, chunk, clock) if settings.runtime.warmup else NO_SEEDS
+        cache_bytes = _cache_bytes(decoder, settings, budget_bytes)
+    except BaseException:
+        decoder.close()
+        raise
+    generation = settings.generation.model_copy(update={"cache_bytes": cache_bytes})
+    return OpenedLanguageModel(
+        decoder=decoder,
+        text=text,
+        verdict=verdict,
+        seeds=seeds,
+        settings=settings.model_copy(update={"generation": generation}),
+        # On a device it is measured, as it is taken from the start.
+        cache=NO_MEMORY if decoder.on_accelerator else Memory(cache_bytes),
+    )
+
+
+def load_text(path: Path) -> ModelText | None:
+    """Return the tokenizer beside the file ``path``, or above its version directory. Raises `ModelLoadError`."""
+    for folder in dict.fromkeys((path.parent, model_folder(path))):
+        text = ModelText.load(folder)
+        if text is not None:
+            return text
+    return None
+
+
+def _cache_bytes(decoder: OnnxDecoder, settings: ModelSettings, budget_bytes: int | None) -> int:
+    """Return how much sequences may take: of what there are slots for, what is set, or what the memory allows."""
+    capacity = decoder.slots * decoder.context_length * decoder.cache_bytes_per_token
+    if settings.generation.cache_bytes is not None:
+        return min(capacity, settings.generation.cache_bytes)
+    if decoder.on_accelerator:
+        return capacity
+    limits = [capacity, available_bytes(resident_bytes(), usable_bytes()) // _PARTS_OF_FREE]
+    if budget_bytes is not None:
+        limits.append(budget_bytes // _PARTS_OF_BUDGET)
+    return max(min(limits), decoder.cache_bytes_per_token * min(decoder.context_length, _LEAST_TOKENS))

@@ -103,8 +103,10 @@ class OnnxDecoder:
         tokens, lengths = np.array(ids)[:, None], np.array(past)
         if not self._form.mixes_rows:
             return self._run(0, tokens, lengths)
-        rows = range(len(tokens))
-        return np.concatenate([self._run(row, tokens[row : row + 1], lengths[row : row + 1]) for row in rows])
+        rows = np.empty((len(tokens), self.vocabulary_size), np.float32)
+        for row in range(len(tokens)):
+            rows[row] = self._run(row, tokens[row : row + 1], lengths[row : row + 1])[0]
+        return rows
 
     def stop_run(self) -> None:
         """Have the run in progress end early with `RunFailedError`; no effect without one. Called by any thread."""

@@ -1,0 +1,308 @@
+"""Language models on slots of a cache: every row as if it were alone."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnxruntime.quantization import quantize_dynamic
+
+from inferd.config.settings import ModelSettings
+from inferd.runtime import decoder_opening
+from inferd.runtime.decoder import OnnxDecoder
+from inferd.runtime.decoder_graph import DecoderForm, read_decoder
+from inferd.runtime.decoder_opening import open_decoder
+from inferd.runtime.decoder_runner import SlotRunner
+from inferd.runtime.errors import ModelLoadError, RunFailedError, SessionClosedError
+from tests import decoder_forms
+from tests.decoder_models import CONTEXT, VOCABULARY, write_tiny_decoder
+
+KINDS = {
+    "fp32": {},
+    "int8": {"weights": "int8"},
+    "fp16": {"dtype": "fp16"},
+    "position_ids": {"position_ids": True},
+    "pruned": {"pruned": True},
+    "external": {"external_weights": True},
+}
+SLOTS = 8
+PROMPTS = [[5, 6, 7], [100], list(range(20, 61)), [300, 2, 300, 2], [9] * 17, [1, 0, 1]]
+
+
+def opened(path: Path, form: DecoderForm | None = None, **generation: object) -> OnnxDecoder:
+    settings = ModelSettings.model_validate({"generation": {"max_sequences": SLOTS, **generation}})
+    form = form or read_decoder(path)
+    assert form is not None
+    return open_decoder(path, settings, form)
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def path(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_decoder(tmp_path_factory.mktemp(kind), tokenizer=False, **KINDS[kind])
+
+
+@pytest.fixture(scope="module")
+def decoder(path: Path) -> Iterator[OnnxDecoder]:
+    opened_decoder = opened(path)
+    yield opened_decoder
+    opened_decoder.close()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_decoder(tmp_path_factory.mktemp("tiny"), tokenizer=False)
+
+
+def generated(decoder: OnnxDecoder, prompt: list[int], count: int) -> list[np.ndarray]:
+    """Return the logits of greedy generation in slot 0, alone."""
+    rows = [decoder.prefill(0, np.array(prompt), 0).copy()]
+    for past in range(len(prompt), len(prompt) + count - 1):
+        rows.append(decoder.decode([int(rows[-1].argmax())], [past])[0].copy())
+    return rows
+
+
+def unbound(path: Path, prompt: list[int], count: int) -> list[np.ndarray]:
+    """Return the same from the file as it is, by plain runs with a cache that grows."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in session.get_outputs()]
+    names = {value.name: value for value in session.get_inputs()}
+    caches = {
+        name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float16 if "16" in value.type else np.float32)
+        for name, value in names.items()
+        if name.startswith("past")
+    }
+    rows: list[np.ndarray] = []
+    past, ids = 0, prompt
+    while len(rows) < count:
+        feeds = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, past + len(ids)), np.int64)}
+        if "position_ids" in names:
+            feeds["position_ids"] = np.arange(past, past + len(ids))[None]
+        found = dict(zip(outputs, session.run(None, feeds | caches), strict=True))
+        caches = {name: found[name.replace("past_key_values", "present")] for name in caches}
+        rows.append(found["logits"][0, -1].astype(np.float32))
+        past, ids = past + len(ids), [int(rows[-1].argmax())]
+    return rows
+
+
+def test_answers_are_those_of_the_file_as_it_is(decoder, path):
+    """With logits of the last token only and the cache in place, they come out as without; greedy answers vary."""
+    for prompt in PROMPTS[:3]:
+        ours, plain = generated(decoder, prompt, 12), unbound(path, prompt, 12)
+        np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-4)
+        assert [row.argmax() for row in ours] == [row.argmax() for row in plain]
+        assert len({int(row.argmax()) for row in ours}) > 6
+
+
+def test_a_row_is_the_same_in_steps_of_any_size(decoder):
+    """Bit for bit: sequences of different lengths, in steps of 1 to all slots."""
+    alone = [generated(decoder, prompt, 4) for prompt in PROMPTS]
+    for size in range(1, len(PROMPTS) + 1):
+        rows = [[decoder.prefill(slot, np.array(PROMPTS[slot]), 0).copy()] for slot in range(size)]
+        for step in range(3):
+            ids = [int(row[-1].argmax()) for row in rows]
+            logits = decoder.decode(ids, [len(PROMPTS[slot]) + step for slot in range(size)])
+            assert logits.shape == (size, VOCABULARY)
+            assert logits.dtype == np.float32
+            for row, values in zip(rows, logits, strict=True):
+                row.append(values.copy())
+        for row, expected in zip(rows, alone, strict=False):
+            np.testing.assert_array_equal(row, expected)
+
+
+def test_a_prompt_in_parts_is_the_same_in_any_slot(decoder):
+    """The parts are a function of the prompt; steps of other slots in between change nothing."""
+    prompt = PROMPTS[2]
+
+    def in_parts(slot: int, between: Callable[[], object]) -> np.ndarray:
+        for start in range(0, len(prompt), 16):
+            logits = decoder.prefill(slot, np.array(prompt[start : start + 16]), start).copy()
+            between()
+        return logits
+
+    alone = in_parts(0, lambda: None)
+    decoder.prefill(0, np.array([3, 4]), 0)
+    beside = in_parts(1, lambda: decoder.decode([7], [2]))
+    np.testing.assert_array_equal(alone, beside)
+    whole = decoder.prefill(0, np.array(prompt), 0)
+    assert np.abs(whole - alone).max() < 0.1 * np.ptp(whole)
+
+
+def test_a_sequence_moves_to_another_slot(decoder):
+    """It continues there as if it had always been there, after the one that was there has ended."""
+    expected = generated(decoder, PROMPTS[2], 3)
+    for slot, prompt in enumerate([PROMPTS[0], PROMPTS[3], PROMPTS[2]]):
+        logits = decoder.prefill(slot, np.array(prompt), 0).copy()
+    decoder.release(1, len(PROMPTS[3]))
+    decoder.move(2, 1, len(PROMPTS[2]))
+    decoder.release(2, len(PROMPTS[2]))
+    step = decoder.decode([4, int(logits.argmax())], [len(PROMPTS[0]), len(PROMPTS[2])])
+    np.testing.assert_array_equal(step[1], expected[1])
+
+
+def test_a_released_slot_is_used_again(decoder):
+    """Of what was there nothing is left, and the slot beside it keeps what it has."""
+    expected = generated(decoder, PROMPTS[4], 3)
+    decoder.prefill(0, np.array(PROMPTS[2]), 0)
+    first = decoder.prefill(1, np.array(PROMPTS[4]), 0).copy()
+    decoder.release(0, len(PROMPTS[2]))
+    decoder.prefill(0, np.array(PROMPTS[0]), 0)
+    step = decoder.decode([1, int(first.argmax())], [len(PROMPTS[0]), len(PROMPTS[4])])
+    np.testing.assert_array_equal(step[1], expected[1])
+
+
+def test_tells_what_it_has(decoder, kind):
+    """Sizes are those of the file and of the settings."""
+    assert (decoder.slots, decoder.context_length, decoder.vocabulary_size) == (SLOTS, CONTEXT, VOCABULARY)
+    # Two layers with keys and values of two heads of 16.
+    assert decoder.cache_bytes_per_token == 2 * 2 * 2 * 16 * (2 if kind == "fp16" else 4)
+    assert decoder.cache_bytes >= SLOTS * CONTEXT * decoder.cache_bytes_per_token
+    assert decoder.providers == ("CPUExecutionProvider",)
+    assert not decoder.on_accelerator
+    assert decoder.defaults.end_token_ids == (1,)
+
+
+def test_context_is_limited_by_the_settings(tiny):
+    """The shorter one counts, of the model and the setting."""
+    assert opened(tiny, max_context_tokens=100).context_length == 100
+    assert opened(tiny, max_context_tokens=100_000).context_length == CONTEXT
+
+
+def test_logits_of_all_tokens_where_the_projection_is_not_recognised(tmp_path, caplog):
+    """The answers are the same, which costs time for long prompts and is logged."""
+    path = write_tiny_decoder(tmp_path, tokenizer=False)
+    expected = generated(opened(path), PROMPTS[2], 4)
+    decoder_forms.flatten_head(path)
+    with caplog.at_level(logging.INFO):
+        decoder = opened(path)
+    assert "no projection to the vocabulary was recognised" in caplog.text
+    np.testing.assert_allclose(generated(decoder, PROMPTS[2], 4), expected, rtol=0, atol=1e-4)
+
+
+def test_logits_of_all_tokens_where_those_of_the_last_come_out_otherwise(tiny, caplog):
+    """A wrong place to pick tokens is noticed by a run, and the file is used as it is."""
+    form = read_decoder(tiny)
+    expected = generated(opened(tiny), PROMPTS[2], 4)
+    wrong = next(node.outputs[0] for node in form.file.graph.nodes if node.operator == "MatMul")
+    decoder = opened(tiny, dataclasses.replace(form, projection=wrong))
+    assert "computes the logits of all tokens" in caplog.text
+    np.testing.assert_array_equal(generated(decoder, PROMPTS[2], 4), expected)
+
+
+def test_exports_that_are_told_how_many_logits_to_keep(tmp_path):
+    """They get 1."""
+    path = write_tiny_decoder(tmp_path, tokenizer=False)
+    expected = generated(opened(path), PROMPTS[2], 4)
+    decoder_forms.keep_some_logits(path)
+    np.testing.assert_array_equal(generated(opened(path), PROMPTS[2], 4), expected)
+
+
+def test_names_of_the_configuration(tmp_path):
+    """Inputs and outputs may have other names, which genai_config.json tells."""
+    path = write_tiny_decoder(tmp_path, tokenizer=False)
+    expected = generated(opened(path), PROMPTS[0], 4)
+    decoder_forms.rename(path)
+    np.testing.assert_array_equal(generated(opened(path), PROMPTS[0], 4), expected)
+
+
+def test_rows_run_alone_where_the_model_mixes_them(tmp_path):
+    """Dynamic quantization takes one scale for all rows, so that those beside a row would change its answer."""
+    write_tiny_decoder(tmp_path, tokenizer=False)
+    path = tmp_path / "dynamic.onnx"
+    quantize_dynamic(tmp_path / "model.onnx", path, extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
+    form = read_decoder(path)
+    assert form.mixes_rows
+    decoder, mixing = opened(path, form), opened(path, dataclasses.replace(form, mixes_rows=False))
+    expected = [generated(decoder, prompt, 2)[1] for prompt in PROMPTS]
+    for each in (decoder, mixing):
+        ids = [int(each.prefill(slot, np.array(prompt), 0).argmax()) for slot, prompt in enumerate(PROMPTS)]
+        step = each.decode(ids, [len(prompt) for prompt in PROMPTS])
+        assert np.array_equal(step, expected) == (each is decoder)
+
+
+def test_a_cache_that_is_not_kept_is_noticed(tiny):
+    """Here the layers get each other's keys and values."""
+    form = read_decoder(tiny)
+    first, second, third, fourth = form.caches
+    crossed = [
+        dataclasses.replace(first, present=third.present),
+        dataclasses.replace(second, present=fourth.present),
+        dataclasses.replace(third, present=first.present),
+        dataclasses.replace(fourth, present=second.present),
+    ]
+    with pytest.raises(ModelLoadError, match="does not keep its cache in place with CPUExecutionProvider"):
+        opened(tiny, dataclasses.replace(form, caches=crossed))
+
+
+def test_a_run_is_stopped_by_another_thread(tiny, monkeypatch):
+    """It fails, and the next one is as if it had not been; without a run there is nothing to stop."""
+    stops: list[Callable[[], None]] = []
+
+    class StoppedRunner(SlotRunner):
+        """Is stopped before it runs, as often as there are ``stops``."""
+
+        def run(self, slot, ids, past, options):
+            if stops:
+                stops.pop()()
+            return super().run(slot, ids, past, options)
+
+    monkeypatch.setattr(decoder_opening, "SlotRunner", StoppedRunner)
+    decoder = opened(tiny)
+    expected = generated(decoder, PROMPTS[0], 2)
+    first = decoder.prefill(0, np.array(PROMPTS[0]), 0).copy()
+    stops.append(decoder.stop_run)
+    with pytest.raises(RunFailedError):
+        decoder.decode([int(first.argmax())], [len(PROMPTS[0])])
+    decoder.stop_run()
+    np.testing.assert_array_equal(decoder.decode([int(first.argmax())], [len(PROMPTS[0])])[0], expected[1])
+
+
+def test_a_failed_run_leaves_the_others_as_they_are(tiny):
+    """A token that the vocabulary does not have fails the run, without its value in the text."""
+    decoder = opened(tiny)
+    expected = generated(decoder, PROMPTS[0], 2)
+    first = decoder.prefill(0, np.array(PROMPTS[0]), 0).copy()
+    with pytest.raises(RunFailedError) as failed:
+        decoder.prefill(1, np.array([424_242]), 0)
+    assert "424242" not in str(failed.value)
+    np.testing.assert_array_equal(decoder.decode([int(first.argmax())], [len(PROMPTS[0])])[0], expected[1])
+
+
+def test_a_closed_decoder_runs_no_more(tiny):
+    """What is still done with slots has no effect."""
+    decoder = opened(tiny)
+    decoder.close()
+    with pytest.raises(SessionClosedError):
+        decoder.prefill(0, np.array([1]), 0)
+    decoder.move(0, 1, 3)
+    decoder.release(0, 3)
+
+
+def test_a_file_that_is_damaged_in_its_weights(tmp_path):
+    """The external weights are missing, or end early."""
+    path = write_tiny_decoder(tmp_path, tokenizer=False, external_weights=True)
+    weights = tmp_path / "model.onnx.data"
+    os.truncate(weights, 100)
+    with pytest.raises(ModelLoadError, match=r"cannot load model\.onnx"):
+        opened(path)
+    weights.unlink()
+    with pytest.raises(ModelLoadError, match=r"weights in model\.onnx\.data: there is no such file"):
+        opened(path)
+
+
+def test_a_model_without_a_word_about_its_context(tmp_path):
+    """Neither a configuration nor a rotary table: the setting has to tell."""
+    path = write_tiny_decoder(tmp_path, tokenizer=False, genai_config=False, position_ids=True)
+    with pytest.raises(ModelLoadError, match=r"set generation\.max_context_tokens"):
+        opened(path)
+    assert opened(path, max_context_tokens=64).context_length == 64
+    assert onnx.load(path).graph.input[2].name == "position_ids"

@@ -145,7 +145,7 @@ class _Generation:
     def _tokenize(self, version: ModelVersion, limits: Limits) -> TokenIds | ServingError:
         """Return the tokens of the prompt, or what is wrong with it; any thread."""
         try:
-            return tokens_of(self._wanted, version, limits)
+            return tokens_of(self._wanted, version, limits)[0]
         except ServingError as error:
             return error
         except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)

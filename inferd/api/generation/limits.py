@@ -22,19 +22,19 @@ class Limits:
 
 def limits_of(version: ModelVersion) -> Limits:
     """Return the limits of a READY version. Raises `InvalidInputError` for one that is no language model."""
-    known = version.generation_limits
-    if known is None:
+    language = version.language
+    if language is None:
         if not version.is_loaded:
             raise version.unavailable()
         raise InvalidInputError(f'model "{version.name}" is no language model: it does not generate text', at="model")
-    defaults = known.defaults
     return Limits(
-        context_length=known.context_length,
-        vocabulary_size=known.vocabulary_size,
-        has_tokenizer=version.text is not None,
-        end_token_ids=frozenset(defaults.end_token_ids),
+        # Less than what the model was made for, if the cache is too small for that.
+        context_length=min(language.limits.context_length, language.generator.largest_request),
+        vocabulary_size=language.limits.vocabulary_size,
+        has_tokenizer=language.text is not None,
+        end_token_ids=frozenset(language.limits.defaults.end_token_ids),
         default_max_tokens=version.settings.generation.default_max_tokens,
-        default_sampling=_default_sampling(defaults),
+        default_sampling=_default_sampling(language.limits.defaults),
     )
 
 

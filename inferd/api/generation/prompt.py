@@ -27,31 +27,30 @@ def takes_long(wanted: Wanted) -> bool:
     return not isinstance(prompt, np.ndarray) and len(prompt) > SHORT_CHARACTERS
 
 
-def tokens_of(wanted: Wanted, version: ModelVersion, limits: Limits) -> TokenIds:
-    """Return the tokens of the prompt, at least one; any thread. Raises `InvalidInputError`."""
+def tokens_of(wanted: Wanted, version: ModelVersion, limits: Limits) -> tuple[TokenIds, str]:
+    """Return the tokens of the prompt, at least one, and its text. Any thread. Raises `InvalidInputError`.
+
+    The text of a chat is what the template makes of it; given tokens have none.
+    """
     prompt = wanted.prompt
     if not isinstance(prompt, str | Chat):
-        return _given_tokens(wanted, prompt, limits)
-    text = version.text
-    if text is None:
+        return _given_tokens(wanted, prompt, limits), ""
+    model = version.text
+    if model is None:
         raise wanted.invalid("prompt", f'expected token ids, as model "{version.name}" has no tokenizer')
     _require_text(wanted, prompt)
     try:
-        tokens = text.encode_chat(prompt.messages) if isinstance(prompt, Chat) else text.encode(prompt)
+        if isinstance(prompt, Chat):
+            text = model.render(prompt.messages)
+            tokens = model.encode_rendered(text)
+        else:
+            text, tokens = prompt, model.encode(prompt)
     except InvalidInputError as error:
-        error.field = error.field or wanted.field_of("prompt")
+        error.field = wanted.field_of("prompt")
         raise
     if not len(tokens):
         raise wanted.invalid("prompt", "expected at least one token, got an empty text")
-    return tokens
-
-
-def text_of(wanted: Wanted, version: ModelVersion) -> str:
-    """Return the text that a valid prompt is: of a chat what the template makes of it; of tokens none. Any thread."""
-    prompt = wanted.prompt
-    if isinstance(prompt, Chat):
-        return "" if version.text is None else version.text.render(prompt.messages)
-    return prompt if isinstance(prompt, str) else ""
+    return tokens, text
 
 
 def _require_text(wanted: Wanted, prompt: str | Chat) -> None:

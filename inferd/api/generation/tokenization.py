@@ -9,7 +9,7 @@ from time import monotonic
 
 from inferd.api.admission import charge_invalid, charge_request, find_model
 from inferd.api.generation.limits import Limits, limits_of
-from inferd.api.generation.prompt import takes_long, text_of, tokens_of
+from inferd.api.generation.prompt import takes_long, tokens_of
 from inferd.api.generation.wanted import Wanted
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
@@ -83,8 +83,7 @@ class Tokenizations:
         if call.ended_at != math.inf:
             return
         try:
-            tokens = tokens_of(wanted, version, limits)
-            text = text_of(wanted, version)
+            tokens, text = tokens_of(wanted, version, limits)
         except ServingError as error:
             fail(error)
         except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)

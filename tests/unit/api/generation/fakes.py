@@ -13,6 +13,7 @@ from inferd.api.wire_scanner import MessageLimits
 from inferd.config.settings import ModelSettings
 from inferd.errors import InvalidInputError, ServingError
 from inferd.generation.request import Delta, FinishReason, GenerationRequest, Usage
+from inferd.models.loaded import GenerationLimits
 from inferd.models.states import ModelState
 from inferd.runtime.genai_config import GenaiConfig
 from tests.unit.api.fakes import FakeCall, FakeLargeMessages, FakeRegistry, Soon
@@ -37,14 +38,15 @@ class ByteText:
             raise InvalidInputError('the chat template knows no role "nobody"')
         return "".join(f"<{message['role']}>{message['content']}" for message in messages)
 
-    def encode_chat(self, messages: Sequence[Message]) -> np.ndarray:
-        return self.encode(self.render(messages))
+    def encode_rendered(self, text: str) -> np.ndarray:
+        return self.encode(text)
 
 
 class FakeEngine:
     """Keeps requests until the test generates for them."""
 
     def __init__(self) -> None:
+        self.largest_request = CONTEXT
         self.submitted: list[GenerationRequest] = []
         self.cancelled: list[GenerationRequest] = []
         self.rejection: ServingError | None = None
@@ -85,7 +87,8 @@ class FakeLanguageModel:
         self.generator = FakeEngine()
         self.text = ByteText() if has_text else None
         config = GenaiConfig(**{"end_token_ids": (END,), **defaults})
-        self.generation_limits = SimpleNamespace(context_length=CONTEXT, vocabulary_size=VOCABULARY, defaults=config)
+        limits = GenerationLimits(context_length=CONTEXT, vocabulary_size=VOCABULARY, defaults=config)
+        self.language = SimpleNamespace(generator=self.generator, text=self.text, limits=limits)
 
 
 class Waits:

@@ -87,6 +87,14 @@ def test_default_length_is_that_of_the_settings() -> None:
     assert Asked("once", model=model).request.max_tokens == 10
 
 
+def test_context_is_at_most_the_cache() -> None:
+    """A request that never fits is refused at once."""
+    model = FakeLanguageModel()
+    model.generator.largest_request = 20
+    assert Asked("once", model=model).request.max_tokens == 16
+    assert "at most 16, as the context has 20 tokens" in Asked(model=model, max_tokens=17).got.error.message
+
+
 def test_draws_a_seed_if_none_is_given() -> None:
     """So that two requests differ."""
     assert Asked().request.sampling.seed != Asked().request.sampling.seed
@@ -167,7 +175,7 @@ def test_names_the_model_field() -> None:
     """As for tensors."""
     assert isinstance(Asked(model=FakeLanguageModel()).ask("x", model="none").error, ModelNotFoundError)
     model = FakeLanguageModel()
-    model.generation_limits = None
+    model.language = None
     asked = Asked(model=model, fields={"model": "model_name"})
     assert asked.got.error.field == "model_name"
     assert "no language model" in asked.got.error.message

@@ -25,10 +25,11 @@ def model_statistics(
     verdict = version.verdict
     if verdict is not None:
         message.batch_verdict, message.batch_verdict_reason = verdict.standing.value, verdict.reason
-    if version.batcher is None:
+    engine = version.batcher or version.generator
+    if engine is None:
         return message
     message.memory_usage.extend(_memory_usage(version))
-    counted = version.batcher.statistics()
+    counted = engine.statistics()
     message.last_inference = counted.last_inference_ms
     message.inference_count = counted.inference_count
     message.execution_count = counted.execution_count

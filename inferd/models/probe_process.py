@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.config.settings import ModelSettings
+from inferd.models.language.probing import open_as_served
 from inferd.runtime.external_weights import ExternalWeights
 from inferd.runtime.resources import BACKGROUND_NICE, trim_heap
 from inferd.runtime.trial_opening import try_opening, weight_fingerprints
@@ -81,7 +82,8 @@ def _open(request: Mapping[str, Any], server: socket.socket) -> None:
     def opened() -> None:
         send(server, {"opened": True})
 
-    try_opening(Path(request["path"]), ModelSettings.model_validate(request["settings"]), report, opened)
+    settings = ModelSettings.model_validate(request["settings"])
+    try_opening(Path(request["path"]), settings, report, opened, open_as_served)
     # Before the server itself needs as much.
     trim_heap()
     send(server, {"ended": True})

@@ -22,6 +22,10 @@ _log = logging.getLogger("inferd.runtime")
 
 Arguments = ParamSpec("Arguments")
 
+#: Opens a model as it will be served, and tries it out; calls the functions once it is open, and once its weight files
+#: are known.
+OpenAsServed = Callable[[Path, ModelSettings, Callable[[], None], Callable[[ExternalWeights], None]], object]
+
 #: Present where a driver of NVIDIA's is loaded.
 _NVIDIA_DEVICE = Path("/dev/nvidiactl")
 
@@ -44,17 +48,19 @@ def try_opening(
     settings: ModelSettings,
     on_weights: Callable[[ExternalWeights], None],
     on_opened: Callable[[], None],
+    open_as_served: OpenAsServed = open_session,
 ) -> None:
     """Open and close the model at ``path``. Raises nothing.
 
     Calls ``on_weights`` when its weight files are known: all are there, or the file is no model. Calls ``on_opened``
-    when it is open, or cannot be opened. Where the server will run it on the CPU too, verifies afterwards how it
-    batches. The server then finds that in the cache, and need not do it beside the requests that it serves.
+    when it is open, or cannot be opened. Where the server will run it on the CPU too, it is opened by
+    ``open_as_served``, which verifies how an ordinary model batches. The server then finds that in the cache, and need
+    not do it beside the requests that it serves.
     """
     opened, found = Once(on_opened), Once(on_weights)
     try:
         if runs_on_cpu(settings):
-            open_session(path, settings, opened, found)
+            open_as_served(path, settings, opened, found)
         else:
             _open(path, settings, found)
     except Exception as error:  # noqa: BLE001  (only crashes count)

@@ -48,7 +48,8 @@ def _lower_bound(logits: Logits, count: int) -> Logits:
     beside = maxima[:, : rest.shape[1]]
     np.maximum(beside, rest, out=beside)
     maxima.partition(blocks - count, axis=1)
-    return np.maximum(maxima[:, blocks - count, None], _LOWEST)
+    bound: Logits = np.maximum(maxima[:, blocks - count, None], _LOWEST)
+    return bound
 
 
 def _sortable(values: Logits) -> NDArray[np.int64]:

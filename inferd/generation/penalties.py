@@ -59,8 +59,9 @@ class LogitChanges:
         if sampling.repetition_penalty != 1.0:
             penalty = np.float32(sampling.repetition_penalty)
             values = np.where(values > 0, values / penalty, values * penalty)
-        values = values - np.float32(sampling.frequency_penalty) * counts
-        return values - np.float32(sampling.presence_penalty) * (counts > 0)
+        values -= np.float32(sampling.frequency_penalty) * counts
+        values[counts > 0] -= np.float32(sampling.presence_penalty)
+        return values
 
     def _early(self, vocabulary_size: int) -> TokenIds:
         """Return the end tokens that may not be chosen yet."""

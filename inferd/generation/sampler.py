@@ -5,7 +5,8 @@ interval from 0 to 1 by their probability, and the sequence's next random number
 a row depends on nothing but that row: elementwise functions, exact maxima, and sums from left to right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,30 +73,46 @@ def _choose(logits: Logits, states: Sequence[SequenceSampling]) -> list[int]:
     highest = logits[np.arange(len(logits)), best]
     # The place of the maximum is that of a NaN if there is one.
     tokens: list[int] = np.where(highest > -np.inf, best, NO_TOKEN).tolist()
-    rows = [row for row, state in enumerate(states) if not state.is_greedy]
-    randoms = [states[row].random() for row in rows]
-    drawn = np.isfinite(highest[rows])
-    if not drawn.all():
-        rows, randoms = [rows[n] for n in np.flatnonzero(drawn)], [randoms[n] for n in np.flatnonzero(drawn)]
-    if rows:
-        some = logits if len(rows) == len(logits) else logits[rows]
-        for row, token in zip(rows, _draw(some, [states[row].sampling for row in rows], randoms), strict=True):
-            tokens[row] = token
+    randoms = [0.0 if state.is_greedy else state.random() for state in states]
+    rows = _Rows(logits, [state.sampling for state in states], randoms)
+    drawn = [row for row, state in enumerate(states) if not state.is_greedy and np.isfinite(highest[row])]
+    if drawn:
+        _put(tokens, drawn, _draw(rows.only(drawn)))
     return tokens
 
 
-def _draw(logits: Logits, samplings: Sequence[Sampling], randoms: Sequence[float]) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of logits, how a token of each is drawn, and the random number that decides."""
+
+    logits: Logits
+    samplings: Sequence[Sampling]
+    randoms: Sequence[float]
+
+    def only(self, rows: Sequence[int]) -> "_Rows":
+        if len(rows) == len(self.logits):
+            return self
+        return _Rows(self.logits[rows], [self.samplings[row] for row in rows], [self.randoms[row] for row in rows])
+
+    def column(self, value: Callable[[Sampling], float]) -> _Values:
+        """Return ``value`` of each row, [rows, 1]."""
+        return np.array([[value(sampling)] for sampling in self.samplings], np.float64)
+
+
+def _put(tokens: list[int], rows: Sequence[int], found: Sequence[int]) -> None:
+    for row, token in zip(rows, found, strict=True):
+        tokens[row] = token
+
+
+def _draw(rows: _Rows) -> list[int]:
     """Return a token for each row; the maximum of each is finite."""
-    tokens = [NO_TOKEN] * len(logits)
-    narrow = [row for row, sampling in enumerate(samplings) if _is_narrow(sampling)]
+    tokens = [NO_TOKEN] * len(rows.logits)
+    narrow = [row for row, sampling in enumerate(rows.samplings) if _is_narrow(sampling)]
     if narrow:
-        some = logits if len(narrow) == len(logits) else logits[narrow]
-        found = _draw_from_candidates(some, [samplings[row] for row in narrow], [randoms[row] for row in narrow])
-        for row, token in zip(narrow, found, strict=True):
-            tokens[row] = token
+        _put(tokens, narrow, _draw_from_candidates(rows.only(narrow)))
     return [
-        draw_from_all(logits[row], samplings[row], randoms[row]) if token == NO_TOKEN else token
-        for row, token in enumerate(tokens)
+        draw_from_all(*row) if token == NO_TOKEN else token
+        for token, *row in zip(tokens, rows.logits, rows.samplings, rows.randoms, strict=True)
     ]
 
 
@@ -104,31 +121,30 @@ def _is_narrow(sampling: Sampling) -> bool:
     return sampling.top_k <= MAX_CANDIDATES and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
 
 
-def _draw_from_candidates(logits: Logits, samplings: Sequence[Sampling], randoms: Sequence[float]) -> Sequence[int]:
+def _draw_from_candidates(rows: _Rows) -> list[int]:
     """Return a token for each row, `NO_TOKEN` where more than `MAX_CANDIDATES` may be drawn."""
-    limits = np.array([sampling.top_k or MAX_CANDIDATES for sampling in samplings])
-    values, ids = most_likely(logits, min(int(limits.max()), logits.shape[1]))
-    temperatures = np.array([[sampling.temperature] for sampling in samplings])
-    weights: _Values = np.exp((values - values[:, :1]) / temperatures)
-    weights[np.arange(values.shape[1]) >= limits[:, None]] = 0
-    kept = _kept(weights, logits, samplings)
-    tokens = _pick(np.where(kept, weights, 0), ids, np.array(randoms))
-    cut_off = np.array([sampling.top_k == 0 for sampling in samplings]) & (kept.sum(axis=1) >= MAX_CANDIDATES)
-    return np.where(cut_off, NO_TOKEN, tokens).tolist()  # type: ignore[no-any-return]  # numpy does not know
+    limits = rows.column(lambda sampling: sampling.top_k or MAX_CANDIDATES)
+    values, ids = most_likely(rows.logits, min(int(limits.max()), rows.logits.shape[1]))
+    weights: _Values = np.exp((values - values[:, :1]) / rows.column(lambda sampling: sampling.temperature))
+    weights[np.arange(values.shape[1]) >= limits] = 0
+    kept = _kept(weights, rows)
+    tokens: list[int] = _pick(np.where(kept, weights, 0), ids, np.array(rows.randoms)).tolist()
+    for row, sampling in enumerate(rows.samplings):
+        if not sampling.top_k and kept[row].sum() >= MAX_CANDIDATES:
+            tokens[row] = NO_TOKEN
+    return tokens
 
 
-def _kept(weights: _Values, logits: Logits, samplings: Sequence[Sampling]) -> NDArray[np.bool_]:
+def _kept(weights: _Values, rows: _Rows) -> NDArray[np.bool_]:
     """Return which candidates top_p and min_p keep; in each row, they come first."""
     sums = np.cumsum(weights, axis=1)
-    totals = sums[:, -1].copy()
-    for row, sampling in enumerate(samplings):
-        if sampling.top_k == 0:
-            totals[row] = total_weight(logits[row], sampling.temperature) if sampling.top_p < 1 else np.inf
-    enough = totals * [sampling.top_p for sampling in samplings]
-    kept = weights > 0
-    kept &= weights >= np.array([[sampling.min_p] for sampling in samplings])
+    totals = sums[:, -1:].copy()
+    for row, sampling in enumerate(rows.samplings):
+        if not sampling.top_k:
+            totals[row] = total_weight(rows.logits[row], sampling.temperature) if sampling.top_p < 1 else np.inf
+    kept = (weights > 0) & (weights >= rows.column(lambda sampling: sampling.min_p))
     # A token is kept if those before it have less than top_p.
-    kept[:, 1:] &= sums[:, :-1] < enough[:, None]
+    kept[:, 1:] &= sums[:, :-1] < totals * rows.column(lambda sampling: sampling.top_p)
     return kept
 
 
@@ -139,4 +155,5 @@ def _pick(weights: _Values, ids: TokenIds, randoms: _Values) -> TokenIds:
     places = (sums <= (randoms * sums[:, -1])[:, None]).sum(axis=1)
     # A product that is rounded up may reach the total.
     places = np.minimum(places, (weights > 0).sum(axis=1) - 1)
-    return ids[np.arange(len(ids)), order[np.arange(len(ids)), places]]
+    picked: TokenIds = np.take_along_axis(ids, order, axis=1)[np.arange(len(ids)), places]
+    return picked

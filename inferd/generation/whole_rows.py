@@ -37,9 +37,10 @@ def draw_from_all(row: Row, sampling: Sampling, random: float) -> int:
 
 
 def _weights(row: Row, temperature: float) -> Row:
-    weights = row - row.max()
+    weights: Row = row - row.max()
     weights /= np.float32(temperature)
-    return np.exp(weights, out=weights)
+    np.exp(weights, out=weights)
+    return weights
 
 
 def _keep(weights: Row, amounts: Row, enough: float) -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import yaml
 
 from inferd import demo
+from inferd._generated.inferd.v1 import generation_pb2
 from inferd._generated.inferd.v1 import inference_pb2 as v1
+from inferd._generated.inferd.v1.generation_pb2_grpc import GenerationServiceStub
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests.certificates import LOCAL_NAMES, Authority
+from tests.decoder_models import write_tiny_decoder
 from tests.load import add_model, array, busy_model, request
 from tests.patience import PATIENCE_S
 from tests.prometheus import Prometheus, scraping
@@ -21,6 +25,10 @@ from tests.server import ServerProcess, serving
 #: A few callers overload its short queue and long runs.
 _SLOW = {"queue": {"max_rows": 4, "max_delay_ms": 50}, "batching": {"max_batch_size": 2}}
 _SLOW_TURNS = 600
+
+#: As many callers of a language model as it has places, and one more.
+_GENERATION = {"generation": {"max_sequences": 2}}
+_GENERATING = 3
 
 #: Two callers, one of them with few permissions.
 _TOKENS = {"all": "inferd_all", "few": "inferd_few"}
@@ -56,11 +64,12 @@ class Observed:
 
     @contextmanager
     def load(self, *, callers: int, flood: int) -> Iterator[None]:
-        """Call from threads in loops: the fast model, the slow one, and with several kinds of invalid calls."""
+        """Call from threads in loops: the three models, and with several kinds of invalid calls."""
         stopping = threading.Event()
         with self.channel() as channel:
             stub = InferenceServiceStub(channel)
             jobs = [_quick(stub)] * callers + [_slow(stub)] * flood
+            jobs += [_generate(GenerationServiceStub(channel))] * _GENERATING
             jobs += [_mistake(stub), _stream(stub), _quick(stub, "few"), _quick(stub, "nobody")]
             threads = [threading.Thread(target=_repeat, args=(job, stopping)) for job in jobs]
             for thread in threads:
@@ -75,10 +84,15 @@ class Observed:
 
 @contextmanager
 def observed(folder: Path, *, callers: int = 4, flood: int = 12) -> Iterator[tuple[Observed, Prometheus]]:
-    """Serve two models under load, with TLS, tokens and quotas; the metrics port has no TLS, as in most clusters."""
+    """Serve three models, one of them a language model, under load, with TLS, tokens and quotas.
+
+    The metrics port has no TLS, as in most clusters.
+    """
     models, data = folder / "models", folder / "prometheus"
     data.mkdir()
     add_model(models, "slow", busy_model(), _SLOW)
+    write_tiny_decoder(models / "language" / "1")
+    (models / "language" / "model.yaml").write_text(yaml.safe_dump(_GENERATION))
     authority = Authority()
     with ExitStack() as stack:
         server = stack.enter_context(serving(demo.repository(), models, *_settings(folder, authority)))
@@ -135,6 +149,12 @@ def _quick(stub: InferenceServiceStub, caller: str = "all") -> Callable[[], obje
 def _slow(stub: InferenceServiceStub) -> Callable[[], object]:
     x = array(1, turns=_SLOW_TURNS)
     return lambda: stub.Infer(request("slow", x), timeout=PATIENCE_S, metadata=bearer())
+
+
+def _generate(stub: GenerationServiceStub) -> Callable[[], object]:
+    prompt = generation_pb2.Prompt(text="The capital of France is")
+    message = generation_pb2.GenerateRequest(model="language", prompt=prompt, max_tokens=8)
+    return lambda: list(stub.Generate(message, timeout=PATIENCE_S, metadata=bearer()))
 
 
 def _mistake(stub: InferenceServiceStub) -> Callable[[], object]:

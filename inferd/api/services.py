@@ -7,12 +7,15 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from inferd._generated.inferd.v1 import generation_pb2, inference_pb2
 from inferd._generated.inference import grpc_service_pb2
+from inferd.api.generation.generations import Generations
 from inferd.api.handler_resources import DRAINING, HandlerResources
 from inferd.api.large_messages import LargeMessages
 from inferd.api.model_waits import ModelWaits
 from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.oip.service import OpenInferenceService
 from inferd.api.open_streams import OpenStreams
+from inferd.api.openai import routes as openai_routes
+from inferd.api.openai.service import OpenAiService
 from inferd.api.repository import RepositoryControl
 from inferd.api.rest.routes import PATHS
 from inferd.api.rest.service import RestService
@@ -42,11 +45,11 @@ def method_names() -> frozenset[str]:
         f"/{service.full_name}/{method.name}"
         for service in (_INFERENCE, _GENERATION, _OPEN_INFERENCE)
         for method in service.methods
-    ).union(PATHS)
+    ).union(PATHS, openai_routes.PATHS)
 
 
 class InferenceServices:
-    """The inference services, and the REST form of the Open Inference Protocol, on one registry.
+    """The inference services, the REST form of the Open Inference Protocol, and OpenAI's API, on one registry.
 
     Call `add_to` before the server starts, `drain` when it begins to stop, and `stop` when it has stopped.
     """
@@ -74,6 +77,7 @@ class InferenceServices:
         self._large_messages: LargeMessages | None = None
         self._control: RepositoryControl | None = None
         self._rest: RestService | None = None
+        self._openai: OpenAiService | None = None
 
     def add_to(self, server: Server) -> None:
         """Register the handlers with ``server``."""
@@ -98,12 +102,15 @@ class InferenceServices:
                 grpc.method_handlers_generic_handler(_OPEN_INFERENCE.full_name, open_inference.handlers()),
             ]
         )
-        self._rest = RestService(resources, self._control, answers)
+        generations = Generations(resources)
+        self._rest = RestService(resources, self._control, answers, generations)
+        self._openai = OpenAiService(resources, generations)
 
     def operations(self, max_body_bytes: int) -> list[tuple[str, Operation]]:
         """Return those of HTTP, with the templates of their paths; after `add_to`. Larger bodies are refused."""
         assert self._rest is not None, "the services have been added to a server"
-        return list(self._rest.operations(max_body_bytes))
+        assert self._openai is not None, "the services have been added to a server"
+        return [*self._rest.operations(max_body_bytes), *self._openai.operations(max_body_bytes)]
 
     def settle(self, settled: Callable[[], None]) -> None:
         """Call ``settled`` on the poll thread once every request whose model has been looked up is in its queue.

@@ -7,6 +7,8 @@ import orjson
 from aiohttp import web
 
 from inferd.addresses import is_loopback
+from inferd.api.openai import routes as openai_routes
+from inferd.api.openai.errors import openai_form
 from inferd.api.rest.routes import ABSENT
 from inferd.config.server import ServerSettings
 from inferd.http.cors import CrossOrigin
@@ -36,7 +38,8 @@ class HttpInference:
     ) -> None:
         assert settings.http_port is not None, "HTTP is on"
         self._host = host
-        self._calls = HttpCalls(server, OperationRouter(operations, ABSENT))
+        absent = {**ABSENT, **openai_routes.ABSENT}
+        self._calls = HttpCalls(server, OperationRouter(operations, absent, {openai_routes.PREFIX: openai_form}))
         is_private = is_loopback(host) and tls is None and not authenticates
         self._server = HttpServer(
             "inferd-http",

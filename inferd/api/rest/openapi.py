@@ -1,4 +1,4 @@
-"""The description of the REST form in OpenAPI 3.1, from the table of operations."""
+"""The description of all operations over HTTP in OpenAPI 3.1, from their tables."""
 
 import re
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ import inferd
 from inferd._generated.inferd.v1 import inference_pb2 as v1_pb
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference import model_config_pb2 as config_pb
+from inferd.api.openai import routes as openai_routes
+from inferd.api.openai.schemas import TEXT_SCHEMAS
 from inferd.api.rest import routes
 from inferd.api.rest.messages import json_answer
 from inferd.api.rest.schemas import REST_SCHEMAS, Schema, message_schemas, reference
@@ -18,6 +20,7 @@ from inferd.http.messages import JSON_LENGTH_HEADER, HttpBody
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
+_EVENTS = "text/event-stream"
 
 #: The answers that an operation may have besides the good one, by status.
 _ERRORS = {
@@ -87,13 +90,18 @@ _PARAMETERS: dict[str, Schema] = {
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """What is said of an operation: a summary, and the schemas of its answer and of its body, by name or message."""
+    """What is said of an operation: a summary, and the schemas of its answer and of its body, by name or message.
+
+    With ``not_ready``, there is a status for what is not ready, with the same schema; with ``needs_body``, the body may
+    not be absent. ``answers`` are the forms of the answer.
+    """
 
     summary: str
     answer: str | type[Message]
     body: str = ""
-    #: Status for what is not ready, with the same schema.
     not_ready: bool = False
+    needs_body: bool = False
+    answers: tuple[str, ...] = (_JSON,)
 
 
 _OPERATIONS = {
@@ -106,12 +114,26 @@ _OPERATIONS = {
     routes.MODEL_READY: _Described("Whether a model accepts requests", "ModelReady", not_ready=True),
     routes.MODEL_CONFIG: _Described("Configuration of a model, in Triton's terms", config_pb.ModelConfig),
     routes.MODEL_STATISTICS: _Described("Statistics of a model", pb.ModelStatisticsResponse),
-    routes.INFER: _Described("Run a model", "InferenceResponse", "InferenceRequest"),
+    routes.INFER: _Described("Run a model", "InferenceResponse", "InferenceRequest", needs_body=True),
+    routes.GENERATE: _Described("Generate text", "GenerateResponse", "GenerateRequest", needs_body=True),
+    routes.GENERATE_STREAM: _Described(
+        *("Generate text, in events", "GenerateResponse", "GenerateRequest"), needs_body=True, answers=(_EVENTS,)
+    ),
     routes.INDEX: _Described("Models in the repositories, with their states", "Index", "IndexRequest"),
     routes.LOAD: _Described("Load a model, or load it again", "Done", "LoadRequest"),
     routes.UNLOAD: _Described("Unload a model", "Done", "UnloadRequest"),
     routes.OPENAPI: _Described("This description", "OpenApi"),
+    openai_routes.MODELS: _Described("Language models", "LanguageModels"),
+    openai_routes.MODEL: _Described("A language model", "LanguageModel"),
+    openai_routes.COMPLETIONS: _Described(
+        *("Continue a text", "Completion", "CompletionRequest"), needs_body=True, answers=(_JSON, _EVENTS)
+    ),
+    openai_routes.CHAT_COMPLETIONS: _Described(
+        *("Answer in a chat", "ChatCompletion", "ChatCompletionRequest"), needs_body=True, answers=(_JSON, _EVENTS)
+    ),
 }
+#: Schemas of errors, by the first segment of the path.
+_ERROR_SCHEMAS = {"v2": "Error", openai_routes.PREFIX: "OpenAiError"}
 
 
 def document() -> HttpBody:
@@ -121,9 +143,10 @@ def document() -> HttpBody:
 
 def description() -> dict[str, Any]:
     """Return the description of all operations."""
-    schemas: dict[str, Schema] = {**REST_SCHEMAS, "OpenApi": {"type": "object"}}
+    schemas: dict[str, Schema] = {**REST_SCHEMAS, **TEXT_SCHEMAS, "OpenApi": {"type": "object"}}
     paths: dict[str, dict[str, Any]] = {}
-    for operation, templates in routes.PATHS.items():
+    openai_paths = {operation: (path,) for operation, path in openai_routes.PATHS.items()}
+    for operation, templates in {**routes.PATHS, **openai_paths}.items():
         verb = operation.partition(" ")[0].lower()
         for path in templates:
             paths.setdefault(path, {})[verb] = _operation(operation, path, schemas)
@@ -132,13 +155,17 @@ def description() -> dict[str, Any]:
         "info": {
             "title": "inferd",
             "version": inferd.__version__,
-            "summary": "The Open Inference Protocol over HTTP, with extensions of Triton",
+            "summary": "The Open Inference Protocol over HTTP, with extensions of Triton, and OpenAI's API for text",
         },
         "paths": paths,
         "components": {
             "schemas": schemas,
             "parameters": _PARAMETERS,
-            "responses": {status: _error(text) for status, text in _ERRORS.items()},
+            "responses": {
+                f"{prefix}-{status}": _error(text, schema)
+                for prefix, schema in _ERROR_SCHEMAS.items()
+                for status, text in _ERRORS.items()
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "certificate": {"type": "mutualTLS"},
@@ -158,9 +185,15 @@ def _operation(operation: str, path: str, schemas: dict[str, Schema]) -> Schema:
         parameters += ["details", "described_model", "described_version"]
         message_schemas(v1_pb.Model.DESCRIPTOR, schemas)
     is_inference = operation == routes.INFER
-    parameters += ["header_length", "timeout", "request_id"] if is_inference else ["request_id"]
-    responses = {"200": _response("The answer.", _content(name, binary=is_inference))}
-    responses |= {status: {"$ref": f"#/components/responses/{status}"} for status in _ERRORS}
+    if is_inference:
+        parameters.append("header_length")
+    if described.needs_body:
+        parameters.append("timeout")
+    parameters.append("request_id")
+    prefix = path.split("/")[1] if path.split("/")[1] in _ERROR_SCHEMAS else "v2"
+    contents = {form: {"schema": reference(name)} for form in described.answers}
+    responses = {"200": _response("The answer.", _content(name, binary=True) if is_inference else contents)}
+    responses |= {status: {"$ref": f"#/components/responses/{prefix}-{status}"} for status in _ERRORS}
     if described.not_ready:
         responses["400"] = _response("Not now.", _content(name))
     content: Schema = {
@@ -171,7 +204,7 @@ def _operation(operation: str, path: str, schemas: dict[str, Schema]) -> Schema:
     }
     if described.body:
         body = _content(described.body, binary=is_inference)
-        content["requestBody"] = {"required": is_inference, "content": body}
+        content["requestBody"] = {"required": described.needs_body, "content": body}
     return content
 
 
@@ -190,8 +223,8 @@ def _response(text: str, content: Schema) -> Schema:
     return response
 
 
-def _error(text: str) -> Schema:
-    return {"description": text, "content": _content("Error")}
+def _error(text: str, schema: str) -> Schema:
+    return {"description": text, "content": _content(schema)}
 
 
 def _id_of(operation: str, path: str) -> str:

@@ -12,13 +12,18 @@ MODEL_READY = "GET /v2/models/{model}/ready"
 MODEL_CONFIG = "GET /v2/models/{model}/config"
 MODEL_STATISTICS = "GET /v2/models/{model}/stats"
 INFER = "POST /v2/models/{model}/infer"
+GENERATE = "POST /v2/models/{model}/generate"
+GENERATE_STREAM = "POST /v2/models/{model}/generate_stream"
 INDEX = "POST /v2/repository/index"
 LOAD = "POST /v2/repository/models/{model}/load"
 UNLOAD = "POST /v2/repository/models/{model}/unload"
 OPENAPI = "GET /openapi.json"
 
 #: About one model, so that a version or a label may follow its name.
-_OF_VERSIONS = (MODEL_METADATA, MODEL_READY, MODEL_CONFIG, MODEL_STATISTICS, INFER)
+_OF_VERSIONS = (
+    *(MODEL_METADATA, MODEL_READY, MODEL_CONFIG, MODEL_STATISTICS),
+    *(INFER, GENERATE, GENERATE_STREAM),
+)
 
 _OTHERS = (SERVER_METADATA, SERVER_LIVE, SERVER_READY, MODELS, ALL_STATISTICS, INDEX, LOAD, UNLOAD, OPENAPI)
 
@@ -38,7 +43,6 @@ PATHS: Mapping[str, tuple[str, ...]] = {each: _paths(each) for each in (*_OTHERS
 _MEMORY = "inferd has no shared memory with its callers: send tensors in the body, in binary form for speed"
 _TRACE = "inferd's traces are set up by its own settings, tracing.*"
 _LOGGING = "inferd's log is set up by its own settings, log.*, and SIGHUP reads them again"
-_GENERATE = "inferd has no generate: use /v2/models/{model}/infer"
 
 #: What Triton has there and inferd has not.
 ABSENT: Mapping[str, str] = {
@@ -53,9 +57,4 @@ ABSENT: Mapping[str, str] = {
     "/v2/trace/setting": _TRACE,
     f"{_MODEL}/trace/setting": _TRACE,
     "/v2/logging": _LOGGING,
-    **{
-        f"{_MODEL}{version}/{action}": _GENERATE
-        for version in ("", "/versions/{version}")
-        for action in ("generate", "generate_stream")
-    },
 }

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 
+from inferd.api.generation.bodies import MAX_BODY_BYTES
+from inferd.api.generation.over_http import Begins
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.repository import RepositoryControl
 from inferd.api.rest import routes
 from inferd.api.rest.decoder import RestDecoder
+from inferd.api.rest.generate import Generate
 from inferd.api.rest.openapi import document
 from inferd.api.rest.queries import RestQuery, rest_queries
 from inferd.api.rest.repository import repository_handlers
@@ -17,6 +20,7 @@ from inferd.rpc import UnaryCall
 #: Bodies of queries hold a few names; those of loads may hold files, and are limited as those of inference.
 _MAX_QUERY_BYTES = 64 * 1024
 _WITH_LARGE_BODIES = frozenset({routes.INFER, routes.LOAD})
+_LIMITS = dict.fromkeys((routes.GENERATE, routes.GENERATE_STREAM), MAX_BODY_BYTES)
 
 
 class RestService:
@@ -27,15 +31,19 @@ class RestService:
         resources: HandlerResources,
         control: RepositoryControl,
         answers: OpenInferenceQueries,
+        generations: Begins,
     ) -> None:
         self._resources = resources
+        self._generate = Generate(resources, generations)
         self._control = control
         self._answers = answers
 
     def operations(self, max_body_bytes: int) -> Iterator[tuple[str, Operation]]:
         """Yield each operation with the templates of its paths, for a router; larger bodies are refused."""
         for method, handler in self._handlers().items():
-            most = max_body_bytes if method in _WITH_LARGE_BODIES else _MAX_QUERY_BYTES
+            most = max_body_bytes
+            if method not in _WITH_LARGE_BODIES:
+                most = min(most, _LIMITS.get(method, _MAX_QUERY_BYTES))
             operation = Operation(method=method, handler=handler, max_body_bytes=most)
             for path in routes.PATHS[method]:
                 yield path, operation
@@ -47,6 +55,8 @@ class RestService:
             routes.INFER: UnaryInference(
                 decoder, resources.registry, resources.statuses, resources.large_messages, resources.waits
             ),
+            routes.GENERATE: self._generate.handler(streams=False),
+            routes.GENERATE_STREAM: self._generate.handler(streams=True),
             routes.OPENAPI: _openapi_handler(),
             **{query.operation: self._query_handler(query) for query in rest_queries(self._answers)},
             **repository_handlers(self._control),

@@ -30,6 +30,14 @@ _REFLECTION = (
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
 
+#: Over HTTP; their answers may come bit by bit.
+_GENERATING = (
+    f"POST {_MODEL}/generate",
+    f"POST {_MODEL}/generate_stream",
+    "POST /v1/completions",
+    "POST /v1/chat/completions",
+)
+
 _KINDS = {
     MethodKind.INFER: (
         f"{_OWN}/Infer",
@@ -39,6 +47,7 @@ _KINDS = {
         f"{_OPEN_INFERENCE}/ModelInfer",
         f"{_OPEN_INFERENCE}/ModelStreamInfer",
         f"POST {_MODEL}/infer",
+        *_GENERATING,
     ),
     MethodKind.METADATA: (
         f"{_OWN}/ListModels",
@@ -56,6 +65,8 @@ _KINDS = {
         f"GET {_MODEL}/ready",
         f"GET {_MODEL}/config",
         f"GET {_MODEL}/stats",
+        "GET /v1/models",
+        "GET /v1/models/{model}",
         "GET /page/status",
         f"GET {_PAGE_MODEL}/history",
         f"GET {_PAGE_MODEL}/example",
@@ -112,6 +123,7 @@ UNARY_METHODS = KNOWN_METHODS - {
     f"{_OWN}/StreamInfer",
     f"{_GENERATION}/Generate",
     f"{_OPEN_INFERENCE}/ModelStreamInfer",
+    *_GENERATING,
     "/grpc.health.v1.Health/Watch",
     *_REFLECTION,
 }

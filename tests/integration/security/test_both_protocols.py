@@ -36,6 +36,9 @@ OTHERS = {
     "GET /v2/health/ready",
     "GET /v2/models/stats",
     "GET /openapi.json",
+    # About language models; see test_openai.py.
+    "POST /v2/models/{model}/generate",
+    "POST /v2/models/{model}/generate_stream",
 }
 
 STATUSES = {

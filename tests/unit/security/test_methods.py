@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from inferd._generated.inferd.v1 import generation_pb2, inference_pb2
 from inferd._generated.inference import grpc_service_pb2
+from inferd.api.openai import routes as openai_routes
 from inferd.api.reflection import SERVICE_NAMES
 from inferd.api.rest import routes
 from inferd.api.rest.routes import PATHS
@@ -35,7 +36,7 @@ def test_every_served_method_is_listed() -> None:
 
 def test_every_operation_of_http_is_listed() -> None:
     """As for RPCs; their names begin with a verb. Requests that no operation serves have a name too."""
-    operations = {*PATHS, *page_routes.OPERATIONS, "unknown"}
+    operations = {*PATHS, *openai_routes.PATHS, *page_routes.OPERATIONS, "unknown"}
     assert operations == {method for method in KNOWN_METHODS if not method.startswith("/")}
 
 
@@ -51,6 +52,12 @@ def test_every_operation_of_http_is_listed() -> None:
         (routes.MODEL_STATISTICS, "ModelStatistics"),
         (routes.ALL_STATISTICS, "ModelStatistics"),
         (routes.INFER, "ModelInfer"),
+        (routes.GENERATE, "ModelInfer"),
+        (routes.GENERATE_STREAM, "ModelStreamInfer"),
+        (openai_routes.COMPLETIONS, "ModelStreamInfer"),
+        (openai_routes.CHAT_COMPLETIONS, "ModelStreamInfer"),
+        (openai_routes.MODELS, "ModelMetadata"),
+        (openai_routes.MODEL, "ModelMetadata"),
         (routes.INDEX, "RepositoryIndex"),
         (routes.LOAD, "RepositoryModelLoad"),
         (routes.UNLOAD, "RepositoryModelUnload"),
@@ -65,6 +72,8 @@ def test_streaming_methods_are_those_of_the_descriptors() -> None:
     """Calls of all others end by themselves, so their callers need not be checked again."""
     streaming = {name for name, method in METHODS.items() if method.client_streaming or method.server_streaming}
     assert METHODS.keys() - UNARY_METHODS == streaming
+    over_http = {routes.GENERATE, routes.GENERATE_STREAM, openai_routes.COMPLETIONS, openai_routes.CHAT_COMPLETIONS}
+    assert {*PATHS, *openai_routes.PATHS} - UNARY_METHODS == over_http
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Reads the bodies of requests that generate over HTTP, off the poll thread if that takes long."""
+
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from inferd.api.admission import charge_invalid
+from inferd.api.handler_resources import HandlerResources
+from inferd.api.request_decoder import LARGE_BYTES
+from inferd.api.rest.json_text import read_object
+from inferd.api.unary import abort
+from inferd.call_context import log_fields
+from inferd.errors import InferenceFailedError, InvalidInputError, ServingError
+from inferd.http.messages import HttpMessage, HttpUnaryCall
+
+_log = logging.getLogger(__name__)
+
+#: Half a million tokens of text. Parsing it holds the interpreter lock for two milliseconds, and so does that of as
+#: many token ids as there may be.
+MAX_BODY_BYTES = 2 * 1024 * 1024
+_MAX_ELEMENTS = 65_536
+
+Asked = TypeVar("Asked")
+
+
+class BodyReader:
+    """Makes requests of bodies. `read` on the poll thread."""
+
+    def __init__(self, resources: HandlerResources) -> None:
+        self._resources = resources
+
+    def read(
+        self,
+        call: HttpUnaryCall,
+        message: HttpMessage,
+        read: Callable[[dict[str, Any]], Asked],
+        then: Callable[[Asked], None],
+    ) -> None:
+        """Call ``then`` on the poll thread with what ``read`` makes of a body, or end ``call`` with what it raises."""
+        try:
+            if len(message.body) > LARGE_BYTES:
+                self._resources.large_messages.decode(partial(self._read_in_thread, call, message, read, then))
+                return
+            asked = read(_content(message))
+        except ServingError as error:
+            abort(call, self._resources.statuses, charge_invalid(call, error))
+        else:
+            then(asked)
+
+    def _read_in_thread(
+        self,
+        call: HttpUnaryCall,
+        message: HttpMessage,
+        read: Callable[[dict[str, Any]], Asked],
+        then: Callable[[Asked], None],
+    ) -> None:
+        if call.ended_at != math.inf:
+            return
+        statuses = self._resources.statuses
+        try:
+            asked = read(_content(message))
+        except ServingError as error:
+            abort(call, statuses, charge_invalid(call, error))
+        except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
+            _log.exception("could not read a request of %s", call.method, extra=log_fields(call))
+            abort(call, statuses, InferenceFailedError())
+        else:
+            self._resources.call_soon(partial(then, asked))
+
+
+def _content(message: HttpMessage) -> dict[str, Any]:
+    body = message.body
+    elements = body.count(b",")
+    if elements > _MAX_ELEMENTS:
+        raise InvalidInputError(f"the body: expected at most {_MAX_ELEMENTS} commas, got {elements}")
+    return read_object(memoryview(body))

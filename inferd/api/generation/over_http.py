@@ -1,0 +1,252 @@
+"""Answers over HTTP to calls that generate: whole, or as events while they are generated."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from inferd.api.generation.sending import join
+from inferd.api.generation.wanted import GenerationReceiver, Wanted
+from inferd.api.status import StatusTable
+from inferd.api.unary import abort
+from inferd.call_context import request_id_of
+from inferd.errors import ServingError
+from inferd.generation.request import Delta, GenerationRequest, Usage
+from inferd.http.messages import HttpBody, HttpUnaryCall
+from inferd.models.version import ModelVersion
+from inferd.rpc import Call
+
+Json = dict[str, Any]
+
+_NOT_ENDED = float("inf")
+
+
+class ChoiceForm(ABC):
+    """Writes one of the texts of an answer."""
+
+    @abstractmethod
+    def first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
+        """Return what comes before what is generated, if there is something; called once, before all others."""
+
+    @abstractmethod
+    def piece(self, delta: Delta) -> Json:
+        """Return what was generated since the last piece."""
+
+    @abstractmethod
+    def whole(self, delta: Delta) -> Json:
+        """Return all of it."""
+
+
+class AnswerForm(Protocol):
+    """Writes the answer to one call."""
+
+    def choice(self, index: int) -> ChoiceForm:
+        """Return what writes a text of the answer."""
+        ...
+
+    def whole(self, choices: Sequence[Json], usages: Sequence[Usage]) -> HttpBody:
+        """Return the answer with all its texts."""
+        ...
+
+    def event(self, choice: Json) -> bytes:
+        """Return the event with a piece of one text."""
+        ...
+
+    def last(self, usages: Sequence[Usage]) -> bytes:
+        """Return what comes behind the last event; it may be empty."""
+        ...
+
+    def error(self, body: bytes) -> bytes:
+        """Return the event of an error, whose ``body`` is that of an answer."""
+        ...
+
+
+class Begins(Protocol):
+    """Begins generations; see `Generations`."""
+
+    def begin(self, call: Call, wanted: Wanted, receiver: GenerationReceiver) -> Callable[[], None]:
+        """Generate what is ``wanted``, and return what cancels that."""
+        ...
+
+
+class Choice:
+    """One generation of a call; a `GenerationReceiver` that has its reply do the rest."""
+
+    __slots__ = ("_reply", "form", "kept", "usage")
+
+    def __init__(self, reply: "Reply", form: ChoiceForm) -> None:
+        self._reply = reply
+        self.form = form
+        #: What was generated and is not sent.
+        self.kept: Delta | None = None
+        #: Known at the end.
+        self.usage: Usage | None = None
+
+    def on_started(self, version: ModelVersion, request: GenerationRequest) -> None:
+        """See `GenerationReceiver.on_started`."""
+        if self._reply.goes_on():
+            self._reply.started(self.form.first(version, request))
+
+    def on_delta(self, delta: Delta) -> None:
+        """See `Receiver.on_delta`."""
+        if not self._reply.goes_on():
+            return
+        if self.kept is None:
+            self.kept = delta
+        else:
+            join(self.kept, delta)
+        self.usage = delta.usage
+        self._reply.changed(self, self.kept)
+
+    def on_error(self, error: ServingError) -> None:
+        """See `Receiver.on_error`."""
+        self._reply.fail(error)
+
+    def take(self) -> Delta | None:
+        """Return what is kept, and keep it no longer."""
+        kept, self.kept = self.kept, None
+        return kept
+
+
+class Reply(ABC):
+    """The answer to one call, with one or more generations.
+
+    Invariants: the call gets one end; the generations that are left are cancelled with it. On the poll thread.
+    """
+
+    def __init__(self, call: HttpUnaryCall, form: AnswerForm, statuses: StatusTable) -> None:
+        self._call = call
+        self._form = form
+        self._statuses = statuses
+        self._choices: list[Choice] = []
+        self._cancels: list[Callable[[], None]] = []
+        self._running = 0
+
+    def begin(self, generations: Begins, wanted: Sequence[Wanted]) -> None:
+        """Generate each of ``wanted``."""
+        call = self._call
+        self._choices = [Choice(self, self._form.choice(index)) for index in range(len(wanted))]
+        self._running = len(wanted)
+        for each, choice in zip(wanted, self._choices, strict=True):
+            if call.ended_at != _NOT_ENDED:
+                return
+            self._cancels.append(generations.begin(call, each, choice))
+        call.on_terminated(self.cancel)
+
+    def cancel(self) -> None:
+        """End the generations that are left; more of them cannot be sent."""
+        cancels, self._cancels = self._cancels, []
+        for cancel in cancels:
+            cancel()
+
+    def goes_on(self) -> bool:
+        """Whether the call goes on; if another thread has ended it, the generations are cancelled here."""
+        if self._call.ended_at == _NOT_ENDED:
+            return True
+        self.cancel()
+        return False
+
+    def fail(self, error: ServingError) -> None:
+        """End the call with ``error``."""
+        abort(self._call, self._statuses, error)
+        self.cancel()
+
+    def changed(self, choice: Choice, kept: Delta) -> None:
+        """Take note of what a choice keeps."""
+        if kept.finish_reason is None:
+            self._grown(choice, kept)
+            return
+        self._running -= 1
+        if self._running:
+            self._ended(choice)
+        else:
+            self._finish([each.usage for each in self._choices if each.usage is not None])
+
+    @abstractmethod
+    def started(self, first: Json | None) -> None:
+        """Take note that a choice begins, with what comes before it."""
+
+    @abstractmethod
+    def _grown(self, choice: Choice, kept: Delta) -> None:
+        """Take note that a choice goes on."""
+
+    @abstractmethod
+    def _ended(self, choice: Choice) -> None:
+        """Take note that a choice has ended before others."""
+
+    @abstractmethod
+    def _finish(self, usages: Sequence[Usage]) -> None:
+        """End the answer."""
+
+
+class WholeReply(Reply):
+    """An answer that is sent when all of it is there."""
+
+    def started(self, first: Json | None) -> None:
+        """See `Reply.started`."""
+
+    def _grown(self, choice: Choice, kept: Delta) -> None:
+        pass
+
+    def _ended(self, choice: Choice) -> None:
+        pass
+
+    def _finish(self, usages: Sequence[Usage]) -> None:
+        texts = [choice.form.whole(kept) for choice in self._choices if (kept := choice.take()) is not None]
+        self._call.reply(self._form.whole(texts, usages))
+
+
+class StreamedReply(Reply):
+    """An answer in server-sent events; it begins with the first text, so that earlier errors have their own status.
+
+    While the caller does not read, what is generated is put together: at most the rest of the answer is kept.
+    """
+
+    _has_begun = False
+
+    def started(self, first: Json | None) -> None:
+        """See `Reply.started`."""
+        call = self._call
+        if not self._has_begun:
+            self._has_begun = True
+            headers = (*_EVENT_HEADERS, ("X-Request-Id", request_id_of(call.context)))
+            call.begin_stream(headers, self._form.error)
+        if first is not None:
+            call.send(self._form.event(first))
+
+    def _grown(self, choice: Choice, kept: Delta) -> None:
+        if not kept.text:
+            # A part of a character, or of what may become a stop text.
+            return
+        if self._call.is_backed_up:
+            self._call.when_read(self._send_kept)
+        else:
+            self._send(choice)
+
+    def _ended(self, choice: Choice) -> None:
+        if self._call.is_backed_up:
+            self._call.when_read(self._send_kept)
+        else:
+            self._send(choice)
+
+    def _send(self, choice: Choice) -> None:
+        kept = choice.take()
+        if kept is not None:
+            self._call.send(self._form.event(choice.form.piece(kept)))
+
+    def _send_kept(self) -> None:
+        for choice in self._choices:
+            if choice.kept is not None and (choice.kept.text or choice.kept.finish_reason is not None):
+                self._send(choice)
+
+    def _finish(self, usages: Sequence[Usage]) -> None:
+        for choice in self._choices:
+            self._send(choice)
+        self._call.finish_stream(self._form.last(usages))
+
+
+#: Proxies such as nginx would keep events to send them together.
+_EVENT_HEADERS = (
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache"),
+    ("X-Accel-Buffering", "no"),
+)

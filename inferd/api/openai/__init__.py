@@ -1,0 +1,1 @@
+"""OpenAI's endpoints for models, completions and chats, on the server's language models."""

@@ -1,0 +1,87 @@
+"""Answers of OpenAI's API around their choices."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import orjson
+
+from inferd.api.generation.over_http import AnswerForm, ChoiceForm, Json
+from inferd.api.openai.choices import ChatChoice, CompletionChoice
+from inferd.api.openai.requests import Asked
+from inferd.api.rest.messages import json_answer
+from inferd.generation.request import Usage
+from inferd.http.messages import HttpBody
+
+_DONE = b"data: [DONE]\n\n"
+
+
+class OpenAiAnswer(AnswerForm):
+    """Writes the answer to what was ``asked``; its id is that of the call."""
+
+    #: What the id begins with, and what the answer is called, whole and in pieces.
+    _prefix: str
+    _object: str
+    _chunk: str
+
+    def __init__(self, asked: Asked, call_id: str) -> None:
+        self._asked = asked
+        self._id = f"{self._prefix}-{call_id}"
+        self._created = int(time.time())
+        self._head = b"data: " + orjson.dumps(self._described(self._chunk))[:-1] + b',"choices":['
+        self._tail = b'],"usage":null}\n\n' if asked.include_usage else b"]}\n\n"
+
+    @abstractmethod
+    def choice(self, index: int) -> ChoiceForm:
+        """See `AnswerForm.choice`."""
+
+    def whole(self, choices: Sequence[Json], usages: Sequence[Usage]) -> HttpBody:
+        """See `AnswerForm.whole`."""
+        return json_answer({**self._described(self._object), "choices": choices, "usage": self._usage(usages)})
+
+    def event(self, choice: Json) -> bytes:
+        """See `AnswerForm.event`."""
+        return self._head + orjson.dumps(choice) + self._tail
+
+    def last(self, usages: Sequence[Usage]) -> bytes:
+        """See `AnswerForm.last`."""
+        if not self._asked.include_usage:
+            return _DONE
+        return self._head + b'],"usage":' + orjson.dumps(self._usage(usages)) + b"}\n\n" + _DONE
+
+    def error(self, body: bytes) -> bytes:
+        """See `AnswerForm.error`."""
+        return b"data: " + body + b"\n\n" + _DONE
+
+    def _described(self, kind: str) -> Json:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._asked.model}
+
+    def _usage(self, usages: Sequence[Usage]) -> Json:
+        """Return how many tokens the answer took; those of a prompt count once for all its choices."""
+        prompts = sum(usage.prompt_tokens for usage in usages[:: self._asked.choices])
+        generated = sum(usage.generated_tokens for usage in usages)
+        return {"prompt_tokens": prompts, "completion_tokens": generated, "total_tokens": prompts + generated}
+
+
+class CompletionAnswer(OpenAiAnswer):
+    """The answer to a completion."""
+
+    _prefix = "cmpl"
+    _object = _chunk = "text_completion"
+
+    def choice(self, index: int) -> ChoiceForm:
+        """See `AnswerForm.choice`."""
+        prompt = self._asked.wanted[index].prompt
+        return CompletionChoice(index, prompt if isinstance(prompt, str) else None, echo=self._asked.echo)
+
+
+class ChatAnswer(OpenAiAnswer):
+    """The answer to a chat."""
+
+    _prefix = "chatcmpl"
+    _object = "chat.completion"
+    _chunk = "chat.completion.chunk"
+
+    def choice(self, index: int) -> ChoiceForm:
+        """See `AnswerForm.choice`."""
+        return ChatChoice(index)

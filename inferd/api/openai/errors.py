@@ -1,0 +1,48 @@
+"""Errors in OpenAI's form."""
+
+from inferd.errors import InvalidInputError
+
+#: The reason of what OpenAI's API has and inferd has not.
+UNSUPPORTED = "UNSUPPORTED_PARAMETER"
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_FOR_CALLERS = "invalid_request_error"
+_FOR_SERVERS = "server_error"
+
+#: Codes that OpenAI's clients know, by reason; the others are the reason in lower case.
+_CODES = {
+    "INVALID_INPUT": "invalid_value",
+    "NOT_AUTHENTICATED": "invalid_api_key",
+    "QUOTA_EXCEEDED": "rate_limit_exceeded",
+    "TOO_MANY_CALLS": "rate_limit_exceeded",
+}
+
+
+def openai_form(status: int, error: dict[str, object]) -> dict[str, object]:
+    """Return ``error`` in OpenAI's form; an `ErrorForm`."""
+    reason = error.get("reason")
+    code = _CODES.get(str(reason), str(reason).lower()) if reason else None
+    if status == 401:
+        # What rejects callers without a credential gives no reason.
+        code = "invalid_api_key"
+    described: dict[str, object] = {
+        "message": error["error"],
+        "type": _TYPES.get(status, _FOR_SERVERS if status >= 500 else _FOR_CALLERS),
+        "param": error.get("field"),
+        "code": code,
+    }
+    if "retry_after_ms" in error:
+        described["retry_after_ms"] = error["retry_after_ms"]
+    return {"error": described}
+
+
+def invalid(path: str, text: str) -> InvalidInputError:
+    """Return the error that says ``text`` about the field at ``path``."""
+    return InvalidInputError(f"{path}: {text}", field=path)
+
+
+def unsupported(path: str, text: str) -> InvalidInputError:
+    """Return the error for a field whose value asks for something that inferd has not."""
+    error = invalid(path, text)
+    error.reason = UNSUPPORTED
+    return error

@@ -1,0 +1,55 @@
+"""Log probabilities in the forms of completions and of chats."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from inferd.generation.request import Candidate, TokenLogprobs
+
+Json = dict[str, Any]
+
+
+def of_chat(tokens: Sequence[TokenLogprobs]) -> Json:
+    """Return the log probabilities of a piece of a chat's answer."""
+    return {
+        "content": [{**_chat_token(each.chosen), "top_logprobs": list(map(_chat_token, each.top))} for each in tokens],
+        "refusal": None,
+    }
+
+
+def of_completion(tokens: Sequence[TokenLogprobs], offset: int) -> tuple[Json, int]:
+    """Return the log probabilities of a piece of text from ``offset`` on, in characters, and where it ends.
+
+    The text of tokens that are no text on their own is approximate, and so are the offsets behind them.
+    """
+    offsets = []
+    for each in tokens:
+        offsets.append(offset)
+        offset += len(each.chosen.text.decode(errors="replace"))
+    form = {
+        "tokens": [_readable(each.chosen.text) for each in tokens],
+        "token_logprobs": [each.chosen.logprob for each in tokens],
+        "top_logprobs": list(map(_by_text, tokens)),
+        "text_offset": offsets,
+    }
+    return form, offset
+
+
+def _chat_token(candidate: Candidate) -> Json:
+    text = candidate.text
+    return {"token": text.decode(errors="replace"), "logprob": candidate.logprob, "bytes": list(text)}
+
+
+def _by_text(token: TokenLogprobs) -> dict[str, float]:
+    """Return the most likely tokens by their text, and the chosen one."""
+    found: dict[str, float] = {}
+    for candidate in (*token.top, token.chosen):
+        found.setdefault(_readable(candidate.text), candidate.logprob)
+    return found
+
+
+def _readable(text: bytes) -> str:
+    """Return ``text``; as OpenAI writes it if it is not UTF-8 on its own, so that tokens stay apart."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in text)

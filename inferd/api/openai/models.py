@@ -1,0 +1,59 @@
+"""The language models of the server, as OpenAI's API lists models."""
+
+import time
+from collections.abc import Iterator
+
+from inferd.api.admission import ModelView
+from inferd.api.generation.over_http import Json
+from inferd.api.rest.messages import json_answer
+from inferd.errors import ModelNotFoundError
+from inferd.http.messages import HttpBody, HttpMessage
+from inferd.models.registry import ModelRegistry
+from inferd.models.version import ModelVersion
+
+
+class OpenAiModels:
+    """Answers queries about language models; what else a server has is not listed."""
+
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
+        self._created = int(time.time())
+
+    def split_name(self, model: str) -> tuple[str, str]:
+        """Return the name and the version of ``model``: a name, or a name, a colon, and a version or label."""
+        name, colon, version = model.rpartition(":")
+        return (name, version) if colon and not self._registry.versions(model) else (model, "")
+
+    def list(self, _: HttpMessage, view: ModelView) -> HttpBody:
+        """Return the models that accept requests."""
+        return json_answer({"object": "list", "data": list(self._described(view))})
+
+    def get(self, message: HttpMessage, view: ModelView) -> HttpBody:
+        """Return one model. Raises `ModelNotFoundError`, and `ColdModelError` for one that is to be loaded first."""
+        model = message.path["model"]
+        name, version = self.split_name(model)
+        found = view.find(name, version)
+        if not found.is_loaded:
+            raise found.unavailable()
+        if found.generation_limits is None:
+            raise ModelNotFoundError(f'model "{found.name}" is no language model')
+        return json_answer(self._model(model, found))
+
+    def _described(self, view: ModelView) -> Iterator[Json]:
+        seen = set()
+        for version in view.all():
+            is_usable = version.generation_limits is not None and version.accepts_requests
+            if is_usable and version.name not in seen:
+                seen.add(version.name)
+                yield self._model(version.name, version)
+
+    def _model(self, name: str, version: ModelVersion) -> Json:
+        limits = version.generation_limits
+        assert limits is not None, "a language model"
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "inferd",
+            "max_model_len": limits.context_length,
+        }

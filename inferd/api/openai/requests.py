@@ -1,0 +1,176 @@
+"""Requests of OpenAI's API: what they want generated, and how they want it answered."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from inferd.api.generation.sampling_names import NAMES, read_sampling
+from inferd.api.generation.wanted import Chat, Prompt, Wanted
+from inferd.api.openai.errors import invalid, unsupported
+from inferd.api.openai.members import Members, integer_of
+from inferd.api.openai.messages import read_messages
+from inferd.api.openai.unsupported import OF_CHATS, OF_COMPLETIONS, refuse_unsupported
+from inferd.api.rest.messages import kind_of
+
+#: Answers of one request, of all its prompts.
+MAX_CHOICES = 128
+#: OpenAI's default of completions.
+_COMPLETION_TOKENS = 16
+_SEEDS = 2**63
+#: What is called here as in vLLM, and the names of it for errors; the kinds of requests differ in the other two.
+_SAMPLING = {name: ours for name, ours in NAMES.items() if name not in ("max_tokens", "logprobs")}
+_FIELDS = {ours: name for name, ours in _SAMPLING.items()}
+
+#: Splits what a request names as its model into its name and its version, which may be empty.
+SplitName = Callable[[str], tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What a request asks for: ``wanted`` has each of its choices, those of the first prompt first.
+
+    ``model`` is as the request names it. ``choices`` is the number of those of each prompt. ``echo`` asks for the
+    prompt before the answer.
+    """
+
+    model: str
+    wanted: Sequence[Wanted]
+    choices: int
+    stream: bool
+    include_usage: bool
+    echo: bool = False
+
+
+Reader = Callable[[dict[str, Any], SplitName], Asked]
+
+
+def read_completion(content: dict[str, Any], split_name: SplitName) -> Asked:
+    """Return what the body of a completion asks for. Raises `InvalidInputError`."""
+    members = Members(content)
+    prompts = list(_prompts(members.value("prompt")))
+    max_tokens = members.integer("max_tokens")
+    logprobs = members.integer("logprobs")
+    echo = members.boolean("echo")
+    if echo and logprobs is not None:
+        raise unsupported("logprobs", "expected none with echo: log probabilities are those of the answer")
+    many = len(prompts) > 1
+    texts = [
+        Wanted(
+            prompt=prompt,
+            max_tokens=_COMPLETION_TOKENS if max_tokens is None else max_tokens,
+            logprobs=logprobs,
+            fields={**_FIELDS, "prompt": f"prompt[{index}]" if many else "prompt"},
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    return _asked(members, split_name, texts, OF_COMPLETIONS, echo=echo)
+
+
+def read_chat(content: dict[str, Any], split_name: SplitName) -> Asked:
+    """Return what the body of a chat completion asks for. Raises `InvalidInputError`."""
+    members = Members(content)
+    limits = {name: members.integer(name) for name in ("max_completion_tokens", "max_tokens")}
+    given = [name for name, value in limits.items() if value is not None]
+    if len({limits[name] for name in given}) > 1:
+        raise invalid("max_tokens", "expected none, or the same as max_completion_tokens")
+    max_tokens = next(iter(given), "max_completion_tokens")
+    wanted = Wanted(
+        prompt=Chat(read_messages(members)),
+        max_tokens=limits[max_tokens],
+        logprobs=_chat_logprobs(members),
+        fields={**_FIELDS, "prompt": "messages", "max_tokens": max_tokens, "logprobs": "top_logprobs"},
+    )
+    return _asked(members, split_name, [wanted], OF_CHATS)
+
+
+def _chat_logprobs(members: Members) -> int | None:
+    wants_them, most_likely = members.boolean("logprobs"), members.integer("top_logprobs")
+    if most_likely and not wants_them:
+        raise invalid("top_logprobs", "expected none, as logprobs is not true")
+    return (most_likely or 0) if wants_them else None
+
+
+def _asked(
+    members: Members,
+    split_name: SplitName,
+    prompts: Sequence[Wanted],
+    refused: Mapping[str, Any],
+    *,
+    echo: bool = False,
+) -> Asked:
+    """Add what both kinds of requests have to ``prompts``, and repeat each for all its choices."""
+    model = members.text("model")
+    if not model:
+        raise invalid("model", "expected the name of a model, got none")
+    choices = _choices(members, len(prompts))
+    name, version = split_name(model)
+    sampling = read_sampling(members.values(_SAMPLING), members.path_of)
+    priority = members.integer("priority") or 0
+    stream, include_usage = _stream(members)
+    refuse_unsupported(members, refused)
+    members.end()
+    each = [replace(prompt, model=name, version=version, priority=priority, **sampling) for prompt in prompts]
+    return Asked(
+        model=model,
+        wanted=[_with_seed(prompt, index) for prompt in each for index in range(choices)],
+        choices=choices,
+        stream=stream,
+        include_usage=include_usage,
+        echo=echo,
+    )
+
+
+def _with_seed(wanted: Wanted, index: int) -> Wanted:
+    """Let the choices of a prompt differ, which has one seed."""
+    return wanted if wanted.seed is None or not index else replace(wanted, seed=(wanted.seed + index) % _SEEDS)
+
+
+def _choices(members: Members, prompts: int) -> int:
+    choices, best_of = members.integer("n"), members.integer("best_of")
+    choices = 1 if choices is None else choices
+    if choices < 1 or choices * prompts > MAX_CHOICES:
+        each = "" if prompts == 1 else f", {prompts} prompts together"
+        raise invalid("n", f"expected 1 to {MAX_CHOICES} choices{each}, got {choices * prompts}")
+    if best_of is not None and best_of != choices:
+        raise unsupported("best_of", f"expected {choices}, as n: all choices are returned; got {best_of}")
+    return choices
+
+
+def _stream(members: Members) -> tuple[bool, bool]:
+    stream = members.boolean("stream")
+    options = members.members("stream_options")
+    if options is None:
+        return stream, False
+    if not stream:
+        raise invalid("stream_options", "expected none, as stream is not true")
+    include_usage = options.boolean("include_usage")
+    # Hides how long tokens are from who listens; it costs bandwidth and is optional.
+    options.boolean("include_obfuscation")
+    options.end()
+    return stream, include_usage
+
+
+def _prompts(value: object) -> Iterator[Prompt]:
+    """Yield the prompts of a completion: one text or several, or the token ids of one or several."""
+    if isinstance(value, str):
+        yield value
+        return
+    if not isinstance(value, list):
+        raise invalid("prompt", f"expected a string or an array, got {kind_of(value)}")
+    if not value:
+        raise invalid("prompt", "expected at least one prompt, got none")
+    if isinstance(value[0], str | list):
+        if len(value) > MAX_CHOICES:
+            raise invalid("prompt", f"expected at most {MAX_CHOICES} prompts, got {len(value)}")
+        for index, each in enumerate(value):
+            yield _prompt(each, f"prompt[{index}]")
+    else:
+        yield _prompt(value, "prompt")
+
+
+def _prompt(value: object, path: str) -> Prompt:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise invalid(path, f"expected a string or an array of token ids, got {kind_of(value)}")
+    return [integer_of(each, f"{path}[{index}]") for index, each in enumerate(value)]

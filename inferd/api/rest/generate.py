@@ -1,0 +1,165 @@
+"""Triton's generate and generate_stream: inputs and outputs of language models as plain members of JSON objects."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+
+from inferd.api.generation.bodies import BodyReader
+from inferd.api.generation.over_http import AnswerForm, Begins, ChoiceForm, Json, StreamedReply, WholeReply
+from inferd.api.generation.sampling_names import NAMES
+from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
+from inferd.api.generation.wanted import Wanted
+from inferd.api.handler_resources import HandlerResources
+from inferd.api.oip.parameters import terms_of
+from inferd.api.rest.messages import json_answer, kind_of
+from inferd.errors import InvalidInputError
+from inferd.generation.request import Delta, GenerationRequest, Usage
+from inferd.http.messages import HttpBody, HttpHandler, HttpMessage, HttpUnaryCall
+from inferd.models.version import ModelVersion
+from inferd.plain_text import clipped, listed
+from inferd.runtime.signature import Array
+
+_INPUTS = {spec.name: spec.datatype.name for spec in SIGNATURE.inputs}
+#: What JSON has for the inputs, but for the one that is an array.
+_KINDS: Mapping[str, tuple[type, str]] = {"BYTES": (str, "a string"), "BOOL": (bool, "a boolean")}
+#: Parameters that are the protocol's.
+_TERMS = ("priority", "timeout")
+#: What clients of Triton's TensorRT-LLM backend send, empty.
+_NOTHING = ("bad_words", "stop_words")
+
+
+class Generate:
+    """Makes the handlers of both operations."""
+
+    def __init__(self, resources: HandlerResources, generations: Begins) -> None:
+        self._statuses = resources.statuses
+        self._generations = generations
+        self._bodies = BodyReader(resources)
+
+    def handler(self, *, streams: bool) -> HttpHandler:
+        """Return what answers with events if it ``streams``, or else with one object."""
+
+        def begin(call: HttpUnaryCall, request: TritonRequest) -> None:
+            kind = StreamedReply if streams else WholeReply
+            kind(call, TritonAnswer(request), self._statuses).begin(self._generations, [request.wanted])
+
+        def handle(call: HttpUnaryCall, message: HttpMessage) -> None:
+            self._bodies.read(call, message, partial(_read, message.path, streams), partial(begin, call))
+
+        return handle
+
+
+def _read(path: Mapping[str, str], streams: bool, content: dict[str, Any]) -> TritonRequest:
+    """Read a request, whose inputs and parameters may be members of the body or of its ``parameters``."""
+    request_id = content.pop("id", "")
+    if not isinstance(request_id, str):
+        raise InvalidInputError(f"id: expected a string, got {kind_of(request_id)}", field="id")
+    given = _members(content)
+    inputs = {name: _input(name, given[name]) for name in _INPUTS if name in given}
+    if not streams and inputs.get("stream"):
+        raise InvalidInputError("stream: expected false, or the operation generate_stream", field="stream")
+    inputs["stream"] = streams and inputs.get("stream", True)
+    priority, timeout_s = terms_of({name: given[name] for name in _TERMS if name in given})
+    base = Wanted(
+        prompt="",
+        model=path.get("model", ""),
+        version=path.get("version", ""),
+        request_id=request_id,
+        priority=priority,
+        timeout_s=timeout_s,
+    )
+    return read_request(base, inputs, (), given)
+
+
+def _members(content: dict[str, Any]) -> dict[str, Any]:
+    """Return all that a body has, by name. Raises `InvalidInputError` for what is unknown or there twice."""
+    parameters = content.pop("parameters", None)
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise InvalidInputError(f"parameters: expected an object, got {kind_of(parameters)}", field="parameters")
+    given: dict[str, Any] = {}
+    for name, value in (*content.items(), *parameters.items()):
+        if name in given:
+            raise InvalidInputError(f"{name}: expected once, got it in parameters, too", field=name)
+        if name not in _INPUTS and name not in NAMES and name not in _TERMS:
+            if name in _NOTHING and not value:
+                continue
+            known = listed((*_INPUTS, *NAMES, *_TERMS), most=len(_INPUTS) + len(NAMES) + len(_TERMS))
+            path = clipped(name)
+            raise InvalidInputError(f"{path}: no such input or parameter, expected one of {known}", field=path)
+        if value is not None:
+            given[name] = value
+    return given
+
+
+def _input(name: str, value: object) -> object:
+    datatype = _INPUTS[name]
+    if datatype in _KINDS:
+        kind, expected = _KINDS[datatype]
+        if not isinstance(value, kind):
+            raise InvalidInputError(f"{name}: expected {expected}, got {kind_of(value)}", field=name)
+        return value
+    if not isinstance(value, list) or not all(type(each) is int for each in value):
+        raise InvalidInputError(f"{name}: expected an array of integers", field=name)
+    return value
+
+
+class TritonAnswer(AnswerForm):
+    """Writes the answer to one request."""
+
+    def __init__(self, request: TritonRequest) -> None:
+        self._request = request
+
+    def choice(self, index: int) -> ChoiceForm:  # noqa: ARG002  (there is one)
+        """See `AnswerForm.choice`."""
+        return _Outputs(self._request)
+
+    def whole(self, choices: Sequence[Json], usages: Sequence[Usage]) -> HttpBody:  # noqa: ARG002  (of the contract)
+        """See `AnswerForm.whole`."""
+        return json_answer(choices[0])
+
+    def event(self, choice: Json) -> bytes:
+        """See `AnswerForm.event`."""
+        return b"data: " + orjson.dumps(choice) + b"\n\n"
+
+    def last(self, usages: Sequence[Usage]) -> bytes:  # noqa: ARG002  (of the contract)
+        """See `AnswerForm.last`."""
+        return b""
+
+    def error(self, body: bytes) -> bytes:
+        """See `AnswerForm.error`."""
+        return b"data: " + body + b"\n\n"
+
+
+class _Outputs(ChoiceForm):
+    """The outputs of a request."""
+
+    def __init__(self, request: TritonRequest) -> None:
+        self._request_id = request.wanted.request_id
+        self._outputs = TritonOutputs(request)
+        self._names: Json = {}
+
+    def first(self, version: ModelVersion, request: GenerationRequest) -> None:
+        """Take note of what answers."""
+        self._outputs.prompt_tokens = len(request.prompt)
+        self._names = {"model_name": version.name, "model_version": version.version}
+        if self._request_id:
+            self._names["id"] = self._request_id
+
+    def piece(self, delta: Delta) -> Json:
+        """Return the outputs with what was generated."""
+        return {**self._names, **{name: _json_of(array) for name, array in self._outputs.of(delta).items()}}
+
+    def whole(self, delta: Delta) -> Json:
+        """Return the outputs with all of it."""
+        return self.piece(delta)
+
+
+def _json_of(array: Array) -> object:
+    """Return an output as Triton writes it: without an array if it is one element."""
+    values = [each.decode() if isinstance(each, bytes) else each for each in array.tolist()]
+    return values[0] if len(values) == 1 and array.dtype != np.int64 else values

@@ -84,6 +84,7 @@ def read_request(
     streams = bool(inputs.get("stream", False))
     wants = _outputs(prompt, outputs, {output for output, name in _RETURNS.items() if inputs.get(name, False)})
     attributes, paths = _sampling(inputs, parameters)
+    gives_logprobs = "logprobs" in attributes and "logprobs" in wants
     if "cumulative_logprob" in wants:
         attributes.setdefault("logprobs", 0)
     paths["prompt"] = "text_input" if isinstance(prompt, str) else "input_ids"
@@ -91,7 +92,7 @@ def read_request(
         wanted=replace(base, prompt=prompt, fields={**paths, **base.fields}, **attributes),
         streams=streams,
         outputs=wants,
-        gives_logprobs="logprobs" in attributes and "logprobs" in wants,
+        gives_logprobs=gives_logprobs,
         prefix=_prefix(inputs, prompt, streams=streams),
     )
 

@@ -1,25 +1,25 @@
 """Asks a model by OpenAI's own client, in the client's own environment; fails by an assertion.
 
-Arguments: the server's address, and the model.
+Arguments: the server's address, the model, and the messages in JSON.
 """
 
 import asyncio
+import json
 import sys
 
 import openai
 
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 
 
-def check_blocking(client, model):
+def check_blocking(client, model, question):
     """Whole and as it comes, with the usage; and a text to continue."""
-    whole = client.chat.completions.create(model=model, messages=QUESTION, temperature=0)
+    whole = client.chat.completions.create(model=model, messages=question, temperature=0)
     assert "Paris" in whole.choices[0].message.content
     assert whole.choices[0].finish_reason == "stop"
     chunks = list(
         client.chat.completions.create(
-            model=model, messages=QUESTION, temperature=0, stream=True, stream_options={"include_usage": True}
+            model=model, messages=question, temperature=0, stream=True, stream_options={"include_usage": True}
         )
     )
     assert "".join(text_of(chunk) for chunk in chunks) == whole.choices[0].message.content
@@ -28,11 +28,11 @@ def check_blocking(client, model):
     assert "Paris" in continued.choices[0].text
 
 
-async def check_asyncio(url, model):
+async def check_asyncio(url, model, question):
     """The same without blocking."""
     async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
-        whole = await client.chat.completions.create(model=model, messages=QUESTION, temperature=0)
-        stream = await client.chat.completions.create(model=model, messages=QUESTION, temperature=0, stream=True)
+        whole = await client.chat.completions.create(model=model, messages=question, temperature=0)
+        stream = await client.chat.completions.create(model=model, messages=question, temperature=0, stream=True)
         pieces = [text_of(chunk) async for chunk in stream]
     assert "Paris" in whole.choices[0].message.content
     assert "".join(pieces) == whole.choices[0].message.content
@@ -48,7 +48,7 @@ def check_what_is_refused(client, model):
 def refusal(kind, client, **request):
     """Return the message of the error that a request gets."""
     try:
-        client.chat.completions.create(messages=QUESTION, **request)
+        client.chat.completions.create(messages=[{"role": "user", "content": "Hello"}], **request)
     except kind as error:
         return error.message
     raise AssertionError("the request was accepted")
@@ -59,14 +59,15 @@ def text_of(chunk):
     return (chunk.choices[0].delta.content or "") if chunk.choices else ""
 
 
-def main(address, model):
+def main(address, model, messages):
     """Run all checks."""
     url = f"http://{address}/v1"
+    question = json.loads(messages)
     with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
         assert model in [each.id for each in client.models.list()]
-        check_blocking(client, model)
+        check_blocking(client, model, question)
         check_what_is_refused(client, model)
-    asyncio.run(check_asyncio(url, model))
+    asyncio.run(check_asyncio(url, model, question))
 
 
 if __name__ == "__main__":

@@ -6,22 +6,41 @@ import os
 import subprocess
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
+from inferd._generated.inferd.v1 import generation_pb2 as pb
+from inferd._generated.inferd.v1.generation_pb2_grpc import GenerationServiceStub
 from inferd.client import AsyncClient, Client, FinishReason
 from tests.patience import PATIENCE_S
 from tests.server import BIN, ROOT
 from tests.smollm2.conftest import MODELS
 
 QUESTION = "What is the capital of France?"
-#: What the weights say; all protocols must give the same.
+#: What both say, over all protocols.
 ANSWER = "The capital of France is Paris."
+#: With 8 bits, and the model's own message of the system, "L'Étoile" is a little more likely.
+SYSTEM = {"smollm2": "You are a helpful assistant.", "smollm2-fp32": ""}
 
 
 @pytest.fixture(params=MODELS)
 def model(request) -> str:
     """Each of the models."""
     return request.param
+
+
+def _messages(model: str) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": SYSTEM[model]}] if SYSTEM[model] else []
+    return [*system, {"role": "user", "content": QUESTION}]
+
+
+@pytest.fixture
+def prompt(server, model) -> str:
+    """What the template makes of the question, for protocols that take text."""
+    messages = [pb.ChatMessage(**message) for message in _messages(model)]
+    with grpc.insecure_channel(server.grpc) as channel:
+        request = pb.TokenizeRequest(model=model, prompt=pb.Prompt(chat=pb.Chat(messages=messages)))
+        return GenerationServiceStub(channel).Tokenize(request, timeout=PATIENCE_S).text
 
 
 def _run(*command: object) -> str:
@@ -37,7 +56,9 @@ def _run(*command: object) -> str:
 def test_command_line(server, model, protocol):
     """A chat by default, as the model has a template."""
     address = server.grpc if protocol == "grpc" else f"http://{server.rest}"
-    assert _run("inferd", "generate", model, QUESTION, "--temperature", 0, "--address", address) == f"{ANSWER}\n"
+    system = ["--system", SYSTEM[model]] if SYSTEM[model] else []
+    line = (QUESTION, *system, "--temperature", 0, "--address", address)
+    assert _run("inferd", "generate", model, *line) == f"{ANSWER}\n"
 
 
 def test_text_to_continue(server, model):
@@ -49,7 +70,7 @@ def test_text_to_continue(server, model):
 def test_client(server, model):
     """Delta by delta, with usage."""
     with Client(server.grpc) as client:
-        *pieces, last = client.chat(model, QUESTION, temperature=0)
+        *pieces, last = client.chat(model, _messages(model), temperature=0)
     assert "".join(piece.text for piece in pieces) + last.text == ANSWER
     assert len(pieces) > 3
     assert last.finish_reason is FinishReason.STOP
@@ -61,7 +82,7 @@ def test_asyncio_client(server, model):
 
     async def ask():
         async with AsyncClient(server.grpc) as client:
-            answers = [client.chat(model, QUESTION, temperature=0).result() for _ in range(4)]
+            answers = [client.chat(model, _messages(model), temperature=0).result() for _ in range(4)]
             return [answer.text for answer in await asyncio.gather(*answers)]
 
     assert asyncio.run(ask()) == [ANSWER] * 4
@@ -71,7 +92,7 @@ def test_grpcurl(server, model):
     """By reflection, without any file of inferd's."""
     request = {
         "model": model,
-        "prompt": {"chat": {"messages": [{"role": "user", "content": QUESTION}]}},
+        "prompt": {"chat": {"messages": _messages(model)}},
         "sampling": {"temperature": 0},
     }
     output = _run(
@@ -79,7 +100,7 @@ def test_grpcurl(server, model):
     )
     *pieces, last = _objects(output)
     assert "".join(piece.get("text", "") for piece in pieces) + last.get("text", "") == ANSWER
-    assert last["finishReason"] == "FINISH_REASON_STOP"
+    assert last["finish_reason"] == "FINISH_REASON_STOP"
 
 
 def _objects(text: str) -> Iterator[dict]:
@@ -93,7 +114,7 @@ def _objects(text: str) -> Iterator[dict]:
 
 def test_curl(server, model):
     """Server-sent events of OpenAI's API."""
-    request = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "stream": True}
+    request = {"model": model, "messages": _messages(model), "temperature": 0, "stream": True}
     url = f"http://{server.rest}/v1/chat/completions"
     output = _run("curl", "-sS", "-N", url, "-H", "Content-Type: application/json", "-d", json.dumps(request))
     lines = [line.removeprefix("data: ") for line in output.splitlines() if line]
@@ -102,9 +123,8 @@ def test_curl(server, model):
     assert "".join(choice["delta"].get("content") or "" for choice in choices) == ANSWER
 
 
-def test_curl_with_tritons_form(server, model):
+def test_curl_with_tritons_form(server, model, prompt):
     """Server-sent events of Triton's generate extension."""
-    prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     request = {"text_input": prompt, "stream": True, "exclude_input_in_output": True, "parameters": {"temperature": 0}}
     url = f"http://{server.rest}/v2/models/{model}/generate_stream"
     output = _run("curl", "-sS", "-N", url, "-d", json.dumps(request))
@@ -114,10 +134,16 @@ def test_curl_with_tritons_form(server, model):
 
 def test_openai_client(server, model):
     """Unmodified: blocking, asyncio, streams, and a clear error for tools; see the script."""
-    _run(ROOT / ".venv/openai/bin/python", ROOT / "tests/smollm2/openai_script.py", server.rest, model)
+    _run(
+        ROOT / ".venv/openai/bin/python",
+        ROOT / "tests/smollm2/openai_script.py",
+        server.rest,
+        model,
+        json.dumps(_messages(model)),
+    )
 
 
-def test_triton_client(server, model):
+def test_triton_client(server, model, prompt):
     """Unmodified, over its stream; see the script."""
     script = ROOT / "tests/smollm2/triton_script.py"
-    assert _run(ROOT / ".venv/tritonclient/bin/python", script, server.grpc, model) == f"{ANSWER}\n"
+    assert _run(ROOT / ".venv/tritonclient/bin/python", script, server.grpc, model, prompt) == f"{ANSWER}\n"

@@ -1,6 +1,6 @@
 """Asks a model by Triton's own client, as with Triton's vLLM backend, and prints the answer.
 
-Arguments: the server's address, and the model. The template of the chat is written out, as that backend takes text.
+Arguments: the server's address, the model, and the prompt.
 """
 
 import json
@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 import tritonclient.grpc as triton
 
-PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 PATIENCE_S = 120.0
 
 
@@ -22,10 +21,10 @@ def tensor(name, value, datatype):
     return made
 
 
-def main(address, model):
+def main(address, model, prompt):
     """Stream one answer."""
     inputs = [
-        tensor("text_input", PROMPT, "BYTES"),
+        tensor("text_input", prompt, "BYTES"),
         tensor("stream", True, "BOOL"),
         tensor("exclude_input_in_output", True, "BOOL"),
         tensor("sampling_parameters", json.dumps({"temperature": 0, "max_tokens": 32}), "BYTES"),

@@ -41,8 +41,16 @@ class StreamRequest(Generic[Request]):
     """
 
     __slots__ = (
-        *("begin", "cold", "generated", "grant", "incoming"),
-        *("inference", "model", "quota", "stages", "withdraw"),
+        "begin",
+        "cold",
+        "generated",
+        "grant",
+        "incoming",
+        "inference",
+        "model",
+        "quota",
+        "stages",
+        "withdraw",
     )
 
     def __init__(self, incoming: IncomingRequest[Request]) -> None:

@@ -1,5 +1,8 @@
 """What a real server shows of generations: access log, traces and metrics."""
 
+import json
+import urllib.request
+
 import grpc
 import pytest
 
@@ -66,6 +69,25 @@ def test_generate(server, channel, receiver):
     assert found["gen_ai.usage.input_tokens"] == last.usage.prompt_tokens
     assert found["gen_ai.usage.output_tokens"] == 5
     assert [event.name for event in span.events] == ["first_token"]
+
+
+def test_streamed_over_http(server, receiver):
+    """The same of an answer in events, with the status of HTTP."""
+    body = {"model": "language", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, "stream": True}
+    asked = urllib.request.Request(
+        f"http://{server.rest}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "X-Request-Id": "events"},
+    )
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S) as response:
+        assert b"[DONE]" in response.read()
+    line = server.wait_event("access", request_id="events")
+    assert (line["method"], line["http_status"]) == ("POST /v1/chat/completions", 200)
+    assert (line["model"], line["generated_tokens"], line["finish_reason"]) == ("language", 6, "length")
+    assert 0 < line["ttft_ms"] <= line["total_ms"]
+    found = attributes(_span(receiver, "events"))
+    assert (found["gen_ai.operation.name"], found["gen_ai.usage.output_tokens"]) == ("chat", 6)
+    assert metric(server, "inferd_requests_total", method="POST /v1/chat/completions", model="language", code="OK") == 1
 
 
 def test_cancelled_call(server, channel):

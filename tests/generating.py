@@ -26,23 +26,21 @@ _FACTORS = np.arange(1, VOCABULARY + 1, dtype=np.uint64) * np.uint64(2_654_435_7
 class FakeDecoder:
     """A decoder whose logits follow from all tokens that a slot holds, as they were written, copied and released.
 
-    ``runs`` are what was run: slots, tokens and past of each. ``fails`` is asked before each run, and raises. A run takes
-    ``run_s`` on ``clock``, and calls ``during``.
+    ``runs`` are what was run: slots, tokens and past of each. ``fails`` is called with each run, and may raise. A run
+    takes ``run_s`` on ``clock``, and calls ``during``.
     """
 
-    def __init__(
-        self, *, slots: int = 4, context: int = 64, clock: FakeClock | None = None, run_s: float = 0.0
-    ) -> None:
+    def __init__(self, *, slots: int = 4, context: int = 64, token_bytes: int = 1024, run_s: float = 0.0) -> None:
         self.slots = slots
         self.context_length = context
         self.vocabulary_size = VOCABULARY
-        self.cache_bytes_per_token = 1024
+        self.cache_bytes_per_token = token_bytes
         self.runs: list[list[tuple[int, list[int], int]]] = []
         self.fails: Callable[[list[tuple[int, list[int], int]]], None] = lambda _run: None
         self.during: Callable[[], None] = lambda: None
         self.stops = 0
         self.moves: list[tuple[int, int, int]] = []
-        self._clock = clock
+        self.clock: FakeClock | None = None
         self._run_s = run_s
         # The hash of the first n tokens; None where nothing was written.
         self._hashes: list[list[int | None]] = [[7] + [None] * context for _ in range(slots)]
@@ -58,8 +56,8 @@ class FakeDecoder:
 
     def _run(self, run: list[tuple[int, list[int], int]]) -> Logits:
         self.runs.append(run)
-        if self._clock is not None:
-            self._clock.advance(self._run_s)
+        if self.clock is not None:
+            self.clock.advance(self._run_s)
         self.during()
         self.fails(run)
         return np.stack([self._write(slot, tokens, past) for slot, tokens, past in run])
@@ -164,7 +162,7 @@ class Generation:
         self.poll_thread = ManualPollThread(self.clock)
         self.alarm = ManualPollThread(self.clock)
         self.decoder = decoder or FakeDecoder()
-        self.decoder._clock = self.clock
+        self.decoder.clock = self.clock
         self.stats = GenerationStats()
         self.engine = GenerationEngine(
             name="m",

@@ -121,7 +121,7 @@ class GenerationEngine:
             clock=clock,
             stats=stats,
         )
-        self._thread = _EngineThread(f"generate-{name}", self.generating)
+        self._thread = _EngineThread(f"generate-{name}", self.generating, self._intake)
         self._lazy_start = LazyStart([self._thread], self._set_vacant)
 
     def start(self) -> None:
@@ -229,7 +229,7 @@ class GenerationEngine:
     @property
     def cache_bytes_written(self) -> int:
         """Bytes of the cache that hold tokens; on the host, no others take memory."""
-        return self._generating.slots.tokens * self._decoder.cache_bytes_per_token
+        return self.generating.slots.tokens * self._decoder.cache_bytes_per_token
 
     @property
     def unanswered_requests(self) -> int:
@@ -260,11 +260,12 @@ class GenerationEngine:
 class _EngineThread:
     """The thread that generates. A daemon: a run that never ends must not keep the process alive."""
 
-    def __init__(self, name: str, generating: Generating) -> None:
+    def __init__(self, name: str, generating: Generating, intake: Intake) -> None:
         self.name = name
         self.has_started = False
         self.is_stuck = False
         self._generating = generating
+        self._intake = intake
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -280,7 +281,7 @@ class _EngineThread:
 
     def _run(self) -> None:
         give_way()
-        while self._generating.turn():
+        while self._generating.turn() or self._intake.wait():
             pass
 
 

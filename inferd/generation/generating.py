@@ -58,14 +58,11 @@ class Generating:
         self._step: tuple[int, float] | None = None
 
     def turn(self) -> bool:
-        """Start a request that may start, and run once; wait for requests if there is nothing to run.
-
-        Returns False when there is nothing to run and never will be.
-        """
+        """Start a request that may start, and run once; False if there was nothing to run."""
         try:
             self._remove_unwanted()
             self._start_next()
-            return self._run() or self._intake.wait()
+            return self._run()
         except Exception:
             # No request may hang because of a fault here, and the thread must survive.
             _logger.exception("generating failed; the requests that run fail too")

@@ -1,0 +1,376 @@
+"""The engine of a language model: what its requests get, and when, with runs that the test makes."""
+
+import numpy as np
+import pytest
+
+from inferd.config.settings import Backpressure, QueueSettings
+from inferd.errors import (
+    DeadlineExceededError,
+    InferenceFailedError,
+    InvalidInputError,
+    ModelUnavailableError,
+    OutOfMemoryError,
+    OverloadedError,
+    RunTooLongError,
+)
+from inferd.generation.engine import require_policy
+from inferd.generation.request import FinishReason
+from inferd.runtime.errors import ModelLoadError, RunFailedError
+from tests.generating import END, VOCABULARY, FakeDecoder, Generation, a_request, alone, failing, sampled
+
+
+def _one_turn_posts(generation):
+    """Make a run; return the callbacks that it gave to the poll thread."""
+    generation.poll_thread.busy = True
+    generation.turn()
+    posted = len(generation.poll_thread.soon)
+    generation.poll_thread.run_soon()
+    generation.poll_thread.busy = False
+    return posted
+
+
+def test_a_request_gets_its_tokens_one_by_one_and_a_last_delta():
+    """The last one says why it is the last, and what the request took."""
+    generation, request = Generation(FakeDecoder(run_s=0.5)), a_request(prompt=3, max_tokens=3)
+    generation.submit(request)
+    generation.finish()
+    deltas = request.receiver.deltas
+    assert [len(delta.token_ids) for delta in deltas] == [1, 1, 1]
+    assert [delta.finish_reason for delta in deltas] == [None, None, FinishReason.LENGTH]
+    usage = deltas[-1].usage
+    assert (usage.prompt_tokens, usage.generated_tokens) == (3, 3)
+    assert (usage.queue_s, usage.first_token_s) == (0.0, 0.5)
+
+
+def test_an_end_token_ends_it():
+    """The token is the last one that the caller gets."""
+    for first in range(2, VOCABULARY):
+        generation, request = Generation(), a_request([first], max_tokens=60, ends=True)
+        generation.submit(request)
+        generation.finish()
+        *others, last = request.receiver.tokens
+        assert END not in others
+        assert (last == END) == (request.receiver.deltas[-1].finish_reason is FinishReason.STOP)
+
+
+def test_the_tokens_of_a_step_come_in_one_call_of_the_poll_thread():
+    """However many sequences it has."""
+    generation, requests = Generation(), [a_request(prompt=n + 1, max_tokens=9) for n in range(4)]
+    generation.submit(*requests)
+    while generation.engine.generating.slots.free or generation.engine.generating.slots.prefilling:
+        generation.turn()
+    before = [len(request.receiver.deltas) for request in requests]
+    assert _one_turn_posts(generation) == 1
+    assert [len(request.receiver.deltas) for request in requests] == [count + 1 for count in before]
+
+
+def test_a_chunk_that_completes_no_prompt_posts_nothing():
+    """Nobody is woken for it."""
+    generation = Generation()
+    generation.submit(a_request(prompt=20))
+    assert _one_turn_posts(generation) == 0
+
+
+def test_a_cancelled_request_is_out_of_the_cache_before_the_next_run():
+    """While it runs, and while its prompt is read; the other one is not disturbed."""
+    decoder = FakeDecoder()
+    generation = Generation(decoder)
+    running, prefilling, other = (
+        a_request(prompt=3, max_tokens=50),
+        a_request(prompt=40),
+        a_request(prompt=5, max_tokens=20),
+    )
+    generation.submit(running, other)
+    generation.turn(4)
+    generation.submit(prefilling)
+    generation.turn(2)
+    assert generation.engine.running == 3
+    generation.cancel(running)
+    generation.cancel(prefilling)
+    generation.turn()
+    assert generation.engine.running == 1
+    assert generation.engine.cache_bytes_in_use == other.rows * decoder.cache_bytes_per_token
+    generation.finish()
+    assert other.receiver.tokens == alone(other)
+    assert generation.stats.read().finished["cancelled"] == 2
+
+
+def test_a_cancel_during_a_run_keeps_its_tokens_from_the_receiver():
+    """The receiver of a cancelled request is never called again."""
+    decoder = FakeDecoder()
+    generation, request = Generation(decoder), a_request(max_tokens=9)
+    generation.submit(request)
+    generation.turn(2)
+    decoder.during = lambda: request.receiver.is_cancelled or generation.cancel(request)
+    generation.finish()
+    assert len(request.receiver.tokens) == 2
+
+
+def test_a_waiting_request_that_is_cancelled_frees_its_place_at_once():
+    """Before any run."""
+    generation = Generation(max_waiting_requests=1)
+    first, second = a_request(), a_request()
+    generation.submit(first)
+    generation.cancel(first)
+    assert generation.engine.waiting == generation.engine.unanswered_requests == 0
+    generation.submit(second)
+    generation.finish()
+    assert second.receiver.is_complete
+
+
+def test_cancelling_twice_or_after_the_end_does_nothing():
+    """As calls end by themselves and by their callers."""
+    generation, request = Generation(), a_request()
+    generation.submit(request)
+    generation.finish()
+    generation.engine.cancel(request)
+    generation.engine.cancel(request)
+    assert generation.stats.read().finished == {"stop": 0, "length": 1, "cancelled": 0, "deadline": 0, "error": 0}
+
+
+def test_a_running_request_expires_after_the_tokens_that_it_has():
+    """Between two runs."""
+    generation = Generation(FakeDecoder(run_s=1.0))
+    request = a_request(max_tokens=20, deadline=103.5)
+    generation.submit(request)
+    generation.finish()
+    assert isinstance(request.receiver.error, DeadlineExceededError)
+    assert len(request.receiver.tokens) == 4
+    assert generation.stats.read().finished["deadline"] == 1
+
+
+def test_a_waiting_request_expires_by_a_timer():
+    """No run has to end for it."""
+    generation = Generation(FakeDecoder(slots=1))
+    running, waiting = a_request(max_tokens=20), a_request(deadline=101.0)
+    generation.submit(running)
+    generation.turn()
+    generation.submit(waiting)
+    generation.clock.advance(1.01)
+    generation.poll_thread.fire_due()
+    assert isinstance(waiting.receiver.error, DeadlineExceededError)
+    assert generation.engine.waiting == 0
+
+
+def test_a_failed_step_fails_only_the_sequence_that_cannot_run():
+    """The others get what they get alone."""
+    decoder = FakeDecoder()
+    generation, requests = Generation(decoder), [a_request(prompt=n + 1, max_tokens=8) for n in range(3)]
+    generation.submit(*requests)
+    generation.turn(6)
+
+    victim = requests[1]
+    decoder.fails = lambda run: failing() if any(slot == 1 for slot, _, _ in run) else None
+    generation.turn()
+    decoder.fails = lambda run: None
+    generation.finish()
+    assert isinstance(victim.receiver.error, InferenceFailedError)
+    for request in (requests[0], requests[2]):
+        assert request.receiver.tokens == alone(request)
+
+
+def test_a_failed_chunk_fails_its_request():
+    """The next one is served."""
+    decoder = FakeDecoder()
+    generation, bad, good = Generation(decoder), a_request(prompt=20), a_request(prompt=4)
+    decoder.fails = lambda run: failing() if len(run[0][1]) == 8 and run[0][2] == 8 else None
+    generation.submit(bad, good)
+    generation.finish()
+    assert isinstance(bad.receiver.error, InferenceFailedError)
+    assert good.receiver.tokens == alone(good)
+
+
+def test_a_decoder_that_always_fails_ends_each_request():
+    """And serves again when it works again."""
+    decoder = FakeDecoder()
+    generation, requests = Generation(decoder), [a_request() for _ in range(9)]
+    decoder.fails = failing
+    generation.submit(*requests)
+    generation.finish()
+    assert all(isinstance(request.receiver.error, InferenceFailedError) for request in requests)
+    decoder.fails = lambda run: None
+    generation.submit(late := a_request())
+    generation.finish()
+    assert late.receiver.is_complete
+    assert generation.engine.cache_bytes_in_use == 0
+
+
+def test_no_memory_is_told_apart():
+    """So that clients do not repeat the request."""
+    decoder = FakeDecoder()
+
+    def fails(_run):
+        raise RunFailedError(MemoryError())
+
+    decoder.fails = fails
+    generation, request = Generation(decoder), a_request()
+    generation.submit(request)
+    generation.finish()
+    assert isinstance(request.receiver.error, OutOfMemoryError)
+
+
+def test_a_model_without_numbers_fails_its_request():
+    """NaN in place of logits."""
+    decoder = FakeDecoder()
+    decoder._write = lambda *_: np.full(VOCABULARY, np.nan, dtype=np.float32)
+    generation, request = Generation(decoder), a_request()
+    generation.submit(request)
+    generation.turn()
+    assert isinstance(request.receiver.error, InferenceFailedError)
+
+
+def test_a_fault_of_the_cache_fails_what_runs_and_nothing_else():
+    """Whatever goes wrong, the requests end, and the next ones are served."""
+    decoder = FakeDecoder()
+    generation, requests = Generation(decoder), [a_request(max_tokens=3), a_request(max_tokens=9)]
+    generation.submit(*requests)
+    release, decoder.release = decoder.release, lambda slot, tokens: failing()
+    generation.engine.generating.turn()
+    while generation.is_busy:
+        generation.engine.generating.turn()
+    assert all(request.receiver.has_ended for request in requests)
+    assert generation.engine.cache_bytes_in_use == 0
+    decoder.release = release
+    generation.submit(late := a_request())
+    while generation.is_busy:
+        generation.engine.generating.turn()
+    assert late.receiver.tokens == alone(late)
+
+
+def test_a_broken_receiver_hurts_nobody_else():
+    """Its exceptions are logged."""
+    generation, broken, other = Generation(), a_request(), a_request()
+    broken.receiver.on_delta = failing
+    generation.submit(broken, other)
+    generation.finish()
+    assert other.receiver.is_complete
+    assert generation.engine.unanswered_requests == 0
+
+
+def test_a_request_that_never_fits_is_refused():
+    """With what fits."""
+    decoder = FakeDecoder(token_bytes=1024 * 1024 // 20)
+    generation = Generation(decoder, cache_bytes=1024 * 1024)
+    request = a_request(prompt=10, max_tokens=11)
+    generation.submit(request)
+    assert isinstance(request.receiver.error, InvalidInputError)
+    assert "at most 20 tokens" in request.receiver.error.message
+    assert "got 10 and 11" in request.receiver.error.message
+
+
+def test_a_cache_of_less_than_two_tokens_is_refused():
+    """Nothing could be generated."""
+    with pytest.raises(ModelLoadError, match=r"generation\.cache_bytes: expected at least"):
+        Generation(FakeDecoder(token_bytes=1024 * 1024), cache_bytes=1024 * 1024)
+
+
+@pytest.mark.parametrize("policy", [policy for policy in Backpressure if policy is not Backpressure.CALLER_RUNS])
+def test_policies_of_language_models(policy):
+    """All but one."""
+    require_policy(QueueSettings(policy=policy))
+
+
+def test_caller_runs_is_refused():
+    """A sequence cannot run outside the cache."""
+    with pytest.raises(ModelLoadError, match="expected reject, block or shed_oldest"):
+        Generation(queue={"policy": "caller_runs"})
+
+
+def test_a_run_that_takes_too_long_ends_for_its_callers_at_the_limit():
+    """They are told while it still runs; those that wait are served after it."""
+    decoder = FakeDecoder()
+    generation, slow, waiting = Generation(decoder, max_run_s=5.0), a_request(), a_request(prompt=20)
+    told = []
+
+    def hang():
+        decoder.during = lambda: None
+        generation.clock.advance(5.0)
+        generation.alarm.fire_due()
+        told.append(slow.receiver.error)
+        failing()
+
+    decoder.during = hang
+    generation.submit(slow, waiting)
+    generation.finish()
+    assert decoder.stops == 1
+    assert isinstance(told[0], RunTooLongError)
+    assert waiting.receiver.tokens == alone(waiting)
+    assert generation.stats.read().finished["error"] == 1
+
+
+def test_a_run_that_does_not_end_fails_all_and_refuses_others_until_it_does():
+    """Its cache is in use; health says so meanwhile."""
+    decoder = FakeDecoder()
+    generation = Generation(decoder, max_run_s=5.0)
+    slow, waiting, meanwhile, later = a_request(), a_request(), a_request(), a_request()
+
+    def hang():
+        decoder.during = lambda: None
+        generation.clock.advance(5.0)
+        generation.alarm.fire_due()
+        assert generation.engine.why_broken == ""
+        generation.clock.advance(1.0)
+        generation.alarm.fire_due()
+        assert generation.engine.why_broken
+        assert generation.engine.stuck_threads == 1
+        generation.submit(meanwhile)
+
+    decoder.during = hang
+    generation.submit(slow, waiting)
+    generation.turn(3)
+    for request in (waiting, meanwhile):
+        assert isinstance(request.receiver.error, OverloadedError)
+        assert request.receiver.error.reason == "RUNS_STUCK"
+    assert generation.engine.why_broken == ""
+    generation.submit(later)
+    generation.finish()
+    assert later.receiver.tokens == alone(later)
+
+
+def test_runs_within_the_limit_are_left_alone():
+    """The alarm looks again when a later run may be at its limit."""
+    decoder = FakeDecoder(run_s=4.0)
+    generation, request = Generation(decoder, max_run_s=5.0), a_request(max_tokens=9)
+    generation.submit(request)
+    while generation.is_busy:
+        generation.turn()
+        generation.alarm.fire_due()
+    assert request.receiver.is_complete
+    assert decoder.stops == 0
+
+
+def test_numbers_of_the_engine():
+    """For metrics and health."""
+    decoder = FakeDecoder(slots=1)
+    generation = Generation(decoder)
+    assert generation.engine.cache_bytes == 64 * 1024
+    assert generation.engine.largest_request == 64
+    generation.submit(a_request(prompt=3, max_tokens=4), a_request(prompt=5, max_tokens=6))
+    generation.turn()
+    engine = generation.engine
+    assert (engine.running, engine.waiting, engine.waiting_tokens) == (1, 1, 11)
+    assert engine.cache_bytes_in_use == 7 * 1024
+    assert engine.unanswered_requests == 2
+    assert engine.last_dispatch_at == 100.0
+    assert not engine.is_hopeless
+
+
+def test_what_is_counted():
+    """Tokens, runs, intervals and ends."""
+    generation = Generation(FakeDecoder(run_s=0.1))
+    requests = [a_request(prompt=10, max_tokens=3, sampling=sampled(n)) for n in range(2)]
+    generation.submit(*requests)
+    generation.finish()
+    counts = generation.stats.read()
+    assert (counts.prompt_tokens, counts.generated_tokens, counts.offered_tokens) == (20, 6, 26)
+    assert counts.finished["length"] == 2
+    assert counts.first_token_s.count == 2
+    assert counts.token_interval_s.count == 4
+
+
+def test_a_closed_engine_refuses():
+    """Without a thread, it stops at once."""
+    generation, request = Generation(), a_request()
+    assert generation.engine.stop(0.0)
+    generation.submit(request)
+    assert isinstance(request.receiver.error, ModelUnavailableError)

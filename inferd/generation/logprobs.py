@@ -37,11 +37,12 @@ def token_logprobs(
         # Infinite ones could not be subtracted from each other.
         some, values = np.minimum(some, _LARGEST), np.minimum(values, _LARGEST)
     for at, (row, count) in enumerate(counts.items()):
-        base = float(values[at, 0]) + math.log(total_weight(some[at], 1.0))
-        top = values[at, :count]
-        candidates = zip(ids[at].tolist(), top[top > -np.inf].tolist(), strict=False)
-        chosen = _candidate(tokens[row], float(some[at, tokens[row]]) - base, text)
-        found[row] = TokenLogprobs(chosen, [_candidate(token, value - base, text) for token, value in candidates])
+        largest, log_total = float(values[at, 0]), math.log(total_weight(some[at], 1.0))
+        top = zip(ids[at, :count].tolist(), values[at, :count].tolist(), strict=True)
+        found[row] = TokenLogprobs(
+            _candidate(tokens[row], float(some[at, tokens[row]]) - largest - log_total, text),
+            [_candidate(token, value - largest - log_total, text) for token, value in top if value > -math.inf],
+        )
     return found
 
 

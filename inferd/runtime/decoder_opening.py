@@ -55,7 +55,7 @@ def open_decoder(path: Path, settings: ModelSettings, form: DecoderForm, *, is_i
         raise ModelLoadError(msg)
     slots, cache = _cache(opened.session, settings, form, context)
     decoder = OnnxDecoder(
-        runner=SlotRunner(opened.session, form, cache, opened.logits),
+        runner=SlotRunner(opened.session, form, cache, opened.logits, context),
         cache=cache,
         form=form,
         sizes=DecoderSizes(slots=slots, context_length=context, vocabulary_size=opened.logits.vocabulary_size),
@@ -66,15 +66,11 @@ def open_decoder(path: Path, settings: ModelSettings, form: DecoderForm, *, is_i
 
 
 def _for_one_run(settings: ModelSettings) -> ModelSettings:
-    """Return ``settings`` for a session that has all cores, as runs follow one another, and as their shapes change.
-
-    The plan of a run is kept for every shape that it had, and an attention mask has another one with every step.
-    """
+    """Return ``settings`` for a session that has all cores, as its runs follow one another."""
     runtime = settings.runtime.model_copy(
         update={
             "intra_op_threads": settings.runtime.intra_op_threads or usable_cores(),
             "inter_op_threads": settings.runtime.inter_op_threads or 1,
-            "memory_pattern": False,
         }
     )
     return settings.model_copy(update={"runtime": runtime})

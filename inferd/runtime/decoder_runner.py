@@ -16,6 +16,8 @@ Logits = NDArray[np.float32]
 #: Token ids [sequences,tokens], and numbers of tokens [sequences].
 Integers = NDArray[np.integer]
 
+_LEAST_MASK = 64
+
 #: Bindings that are kept: those of prompts and of the usual numbers of rows.
 _MOST_BINDINGS = 256
 
@@ -40,11 +42,14 @@ class SlotRunner:
     after they are filled, because values for a device are copied when they are bound.
     """
 
-    def __init__(self, session: OrtObject, form: DecoderForm, cache: SlotCache, logits: LogitsForm) -> None:
+    def __init__(
+        self, session: OrtObject, form: DecoderForm, cache: SlotCache, logits: LogitsForm, context_length: int
+    ) -> None:
         self._session = session
         self._form = form
         self._cache = cache
         self._logits_form = logits
+        self._context_length = context_length
         self._has_chosen_tokens = CHOSEN_TOKENS in {value.name for value in session.get_inputs()}
         self._last_token = np.array([-1], np.int64)
         self._one_token = np.array(1, np.int64)
@@ -89,7 +94,7 @@ class SlotRunner:
         """Return the inputs besides the caches."""
         names, tokens = self._form.config.names, ids.shape[1]
         totals = past + tokens
-        columns = self._first_columns(int(totals.max()))
+        columns = self._first_columns(self._mask_length(int(past.max()), tokens))
         # The number of ones in a row is that of its tokens, including the new ones.
         mask = (columns < totals[:, None]).astype(self._form.integer)
         feeds: dict[str, Array] = {
@@ -100,9 +105,19 @@ class SlotRunner:
             feeds[names.position_ids] = (past[:, None] + columns[:tokens]).astype(self._form.integer)
         return feeds
 
+    def _mask_length(self, past: int, tokens: int) -> int:
+        """Return the length of the attention mask: of prompts from their beginning, where it counts, the exact one.
+
+        Others only have to be long enough. As ONNX Runtime keeps a plan of the memory of runs for each shape of the
+        inputs, there are few.
+        """
+        if not past:
+            return tokens
+        return min(max(_LEAST_MASK, 1 << (past + tokens - 1).bit_length()), self._context_length)
+
     def _first_columns(self, count: int) -> Integers:
         if len(self._columns) < count:
-            self._columns = np.arange(2 * count, dtype=self._form.integer)
+            self._columns = np.arange(count, dtype=self._form.integer)
         return self._columns[:count]
 
     def _output(self, rows: int, tokens: int) -> Array:

@@ -16,7 +16,7 @@ ErrorPart = Callable[[bytes], bytes]
 class StreamedAnswer:
     """The parts of one answer.
 
-    Invariants: parts are taken in the order in which they came, and none comes after the end. Whoever puts something
+    Invariants: parts are taken in the order in which they came, and none comes after the end. Who puts something
     when nothing is due wakes the connection, which takes all that is due by then.
 
     Threads: ``put`` and ``when_taken`` the poll thread, ``end`` any, ``take`` the http thread.

@@ -1,0 +1,244 @@
+"""What requests of OpenAI's API ask for, and what is refused of them."""
+
+import pytest
+
+from inferd.api.generation.wanted import Chat
+from inferd.api.openai.errors import UNSUPPORTED
+from inferd.api.openai.requests import read_chat, read_completion
+from inferd.errors import InvalidInputError
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def split(model: str) -> tuple[str, str]:
+    name, _, version = model.partition(":")
+    return name, version
+
+
+def completion(**fields):
+    return read_completion({"model": "m", "prompt": "once", **fields}, split)
+
+
+def chat(**fields):
+    return read_chat({"model": "m", "messages": HELLO, **fields}, split)
+
+
+def test_fields_of_both() -> None:
+    """Whatever says how to sample goes on to the engine; what tells OpenAI who asks has no effect."""
+    fields = {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 5,
+        "min_p": 0.1,
+        "seed": 7,
+        "repetition_penalty": 1.5,
+        "frequency_penalty": -1,
+        "presence_penalty": 2,
+        "min_tokens": 3,
+        "stop_token_ids": [4, 5],
+        "priority": 2,
+    }
+    for asked in (completion, chat):
+        (wanted,) = asked(**fields, stop=["a", "b"], ignore_eos=True, user="me", metadata={"a": "b"}).wanted
+        assert {name: getattr(wanted, name) for name in fields} == {**fields, "stop_token_ids": (4, 5)}
+        assert (wanted.stop_texts, wanted.ignore_end_tokens) == (("a", "b"), True)
+        assert (wanted.model, wanted.version) == ("m", "")
+        assert asked(stop="a").wanted[0].stop_texts == ("a",)
+        assert asked(top_k=-1).wanted[0].top_k == 0, "vLLM's way to say all"
+
+
+def test_what_is_not_given_is_the_models() -> None:
+    """But for the length of completions, which has a default in the API. Null is as nothing."""
+    (wanted,) = completion(temperature=None, stop=None, max_tokens=None).wanted
+    assert (wanted.temperature, wanted.stop_texts, wanted.max_tokens, wanted.logprobs) == (None, (), 16, None)
+    assert chat().wanted[0].max_tokens is None
+
+
+def test_version_behind_the_name() -> None:
+    asked = chat(model="m:stable")
+    assert (asked.wanted[0].model, asked.wanted[0].version, asked.model) == ("m", "stable", "m:stable")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("a", ["a"]),
+        (["a", "b"], ["a", "b"]),
+        ([1, 2], [[1, 2]]),
+        ([[1, 2], [3]], [[1, 2], [3]]),
+        ([[1], "a"], [[1], "a"]),
+    ],
+)
+def test_prompts(prompt: object, prompts: list) -> None:
+    """One or several, as text or tokens; each with all its choices, whose seeds differ."""
+    asked = completion(prompt=prompt, n=2, seed=10)
+    assert [each.prompt for each in asked.wanted] == [prompt for prompt in prompts for _ in range(2)]
+    assert [each.seed for each in asked.wanted] == [10, 11] * len(prompts)
+    assert asked.choices == 2
+
+
+def test_paths_of_prompts() -> None:
+    """Errors say which one."""
+    assert [each.field_of("prompt") for each in completion(prompt=["a", "b"]).wanted] == ["prompt[0]", "prompt[1]"]
+    assert completion().wanted[0].field_of("prompt") == "prompt"
+    assert chat().wanted[0].field_of("prompt") == "messages"
+    assert chat().wanted[0].field_of("stop_texts") == "stop"
+
+
+def test_lengths_of_chats() -> None:
+    """By either name; errors have the one that was used."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        (wanted,) = chat(**{name: 5}).wanted
+        assert (wanted.max_tokens, wanted.field_of("max_tokens")) == (5, name)
+    assert chat(max_tokens=5, max_completion_tokens=5).wanted[0].max_tokens == 5
+
+
+def test_log_probabilities() -> None:
+    """Completions have a number, chats a switch and a number."""
+    assert completion(logprobs=0).wanted[0].logprobs == 0
+    assert chat(logprobs=True).wanted[0].logprobs == 0
+    assert chat(logprobs=True, top_logprobs=3).wanted[0].logprobs == 3
+    assert chat(logprobs=False, top_logprobs=0).wanted[0].logprobs is None
+
+
+def test_streams() -> None:
+    asked = chat(stream=True, stream_options={"include_usage": True, "include_obfuscation": False})
+    assert (asked.stream, asked.include_usage) == (True, True)
+    assert (chat().stream, chat(stream=True).include_usage) == (False, False)
+
+
+def test_messages() -> None:
+    """Parts of text are lines; developers are what templates call the system."""
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    asked = chat(
+        messages=[
+            {"role": "developer", "content": "be brief"},
+            {"role": "user", "content": parts, "name": "me"},
+            {"role": "assistant", "content": "c", "refusal": None, "tool_calls": []},
+            {"role": "user", "content": []},
+        ]
+    )
+    assert asked.wanted[0].prompt == Chat(
+        [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "a\nb", "name": "me"},
+            {"role": "assistant", "content": "c"},
+            {"role": "user", "content": ""},
+        ]
+    )
+
+
+#: Values that ask for nothing, so that clients that always send them work.
+NEUTRAL = {
+    "logit_bias": {},
+    "response_format": {"type": "text"},
+    "store": False,
+    "best_of": 1,
+    "use_beam_search": False,
+    "skip_special_tokens": True,
+    "service_tier": "auto",
+}
+NEUTRAL_IN_CHATS = {
+    "tools": [],
+    "tool_choice": "none",
+    "modalities": ["text"],
+    "parallel_tool_calls": True,
+    "function_call": "none",
+    "add_generation_prompt": True,
+}
+
+
+def test_what_asks_for_nothing_is_accepted() -> None:
+    completion(**NEUTRAL, suffix="")
+    chat(**NEUTRAL, **NEUTRAL_IN_CHATS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"functions": [{}]}, "functions"),
+        ({"function_call": "auto"}, "function_call"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"audio": {"voice": "x"}}, "audio"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"store": True}, "store"),
+        ({"best_of": 3}, "best_of"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"guided_json": {"a": 1}}, "guided_json"),
+        ({"invented": 1}, "invented"),
+        ({"stream": True, "stream_options": {"invented": 1}}, "stream_options.invented"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": "a", "extra": 1}]}, "messages[0].extra"),
+    ],
+)
+def test_what_is_not_supported(fields: dict, param: str) -> None:
+    """Is refused by its name."""
+    with pytest.raises(InvalidInputError) as error:
+        chat(**fields)
+    assert (error.value.field, error.value.reason) == (param, UNSUPPORTED)
+    assert error.value.message.startswith(f"{param}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "text"),
+    [
+        ({"model": None}, "model", "expected the name of a model, got none"),
+        ({"model": 5}, "model", "expected a string, got a number"),
+        ({"messages": None}, "messages", "expected an array of messages, got null"),
+        ({"messages": [5]}, "messages[0]", "expected an object, got a number"),
+        ({"messages": [{"content": "a"}]}, "messages[0].role", "expected one of system, developer, user, assistant"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role", "expected one of system"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "expected a string or an array of parts, got null"),
+        ({"messages": [{"role": "user", "content": [5]}]}, "messages[0].content[0]", "expected an object"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "got none"),
+        ({"temperature": "hot"}, "temperature", "expected a number, got 'hot'"),
+        ({"seed": 1.5}, "seed", "expected an integer"),
+        ({"stop": [1]}, "stop", "expected a text or an array of them"),
+        ({"stop_token_ids": ["a"]}, "stop_token_ids", "expected an array of integers"),
+        ({"stream": 1}, "stream", "expected a boolean, got a number"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "expected none, as stream is not true"),
+        ({"stream": True, "stream_options": 5}, "stream_options", "expected an object, got a number"),
+        ({"n": 0}, "n", "expected 1 to 128 choices, got 0"),
+        ({"n": 129}, "n", "expected 1 to 128 choices, got 129"),
+        ({"n": True}, "n", "expected an integer, got a boolean"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "the same as max_completion_tokens"),
+        ({"max_tokens": 2**64 - 1}, "max_tokens", "expected at most"),
+        ({"top_logprobs": 3}, "top_logprobs", "expected none, as logprobs is not true"),
+        ({"logprobs": 3}, "logprobs", "expected a boolean, got a number"),
+    ],
+)
+def test_what_is_wrong(fields: dict, param: str, text: str) -> None:
+    """Which field, what was expected and what came."""
+    with pytest.raises(InvalidInputError) as error:
+        chat(**fields)
+    assert error.value.field == param
+    assert error.value.message.startswith(f"{param}: ")
+    assert text in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "text"),
+    [
+        ({"prompt": None}, "prompt", "expected a string or an array, got null"),
+        ({"prompt": []}, "prompt", "expected at least one prompt, got none"),
+        ({"prompt": [1, "a"]}, "prompt[1]", "expected an integer, got a string"),
+        ({"prompt": ["a", 1]}, "prompt[1]", "expected a string or an array of token ids, got a number"),
+        ({"prompt": [[1], [1.5]]}, "prompt[1][0]", "expected an integer, got a number"),
+        ({"prompt": ["a"] * 129}, "prompt", "expected at most 128 prompts, got 129"),
+        ({"prompt": ["a"] * 65, "n": 2}, "n", "expected 1 to 128 choices, 65 prompts together, got 130"),
+        ({"suffix": "end"}, "suffix", "expected none"),
+        ({"echo": True, "logprobs": 1}, "logprobs", "expected none with echo"),
+        ({"messages": HELLO}, "messages", "expected only parameters that are known here"),
+    ],
+)
+def test_what_is_wrong_with_completions(fields: dict, param: str, text: str) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        completion(**fields)
+    assert error.value.field == param
+    assert text in error.value.message

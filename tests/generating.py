@@ -1,6 +1,8 @@
 """An engine of language models on a fake decoder, whose runs are made by the test, one after another."""
 
+import time
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from inferd.generation.request import Delta, GenerationRequest, Sampling, Stops,
 from inferd.observability.metrics.generation import GenerationStats
 from inferd.runtime.errors import RunFailedError
 from tests.fakes import FakeClock, ManualPollThread
+from tests.patience import PATIENCE_S
 
 VOCABULARY = 32
 #: Ends an answer, in about one of sixteen steps.
@@ -226,3 +229,49 @@ def alone(request: GenerationRequest, **settings) -> list[int]:
     generation.finish()
     assert same.receiver.is_complete
     return same.receiver.tokens
+
+
+class OwnPollThread:
+    """A poll thread that is the test's own, while an engine has a real one."""
+
+    def __init__(self) -> None:
+        self._callbacks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """As `PollThread.call_soon`."""
+        self._callbacks.put(callback)
+
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
+        """As `PollThread.call_when_idle`."""
+        self._callbacks.put(callback)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> None:
+        """Never: these engines have no deadlines."""
+
+    def run_ready(self) -> None:
+        """Call what has come."""
+        while not self._callbacks.empty():
+            self._callbacks.get()()
+
+    def run_until(self, is_done: Callable[[], bool]) -> None:
+        """Call what comes until ``is_done``."""
+        while not is_done():
+            self._callbacks.get(timeout=PATIENCE_S)()
+
+
+def started_engine(decoder, poll_thread: OwnPollThread, **settings) -> GenerationEngine:
+    """Return an engine with a thread of its own."""
+    engine = GenerationEngine(
+        name="m",
+        decoder=decoder,
+        text=None,
+        settings=GenerationSettings(**settings),
+        queue=QueueSettings(),
+        max_run_s=PATIENCE_S,
+        clock=time.monotonic,
+        poll_thread=poll_thread,
+        alarm=poll_thread,
+        stats=GenerationStats(),
+    )
+    engine.start()
+    return engine

@@ -1,0 +1,145 @@
+"""The engine with a thread of its own: nothing is left of what was cancelled, and it stops when all is answered."""
+
+import random
+import threading
+
+import pytest
+
+from inferd.errors import ModelUnavailableError
+from inferd.generation.engine import GenerationEngine
+from tests.generating import FakeDecoder, OwnPollThread, a_request, alone, failing, started_engine
+from tests.patience import PATIENCE_S
+
+_CANCELS = 10_000
+
+
+def _held(engine: GenerationEngine) -> tuple[int, int, int, int]:
+    return engine.running, engine.waiting, engine.unanswered_requests, engine.cache_bytes_in_use
+
+
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "generate-m"]
+
+
+def test_ten_thousand_cancels_leave_nothing():
+    """At random moments, of waiting and running requests; those that are not cancelled get what they get alone."""
+    chance, poll_thread, decoder = random.Random(3), OwnPollThread(), FakeDecoder(slots=8)
+    engine = started_engine(decoder, poll_thread)
+    kept, open_requests, cancelled = [], [], 0
+    while cancelled < _CANCELS:
+        request = a_request(chance.randrange(1, 30), chance.randrange(1, 8))
+        engine.submit(request)
+        if chance.random() < 0.01:
+            kept.append(request)
+        else:
+            open_requests.append(request)
+        if len(open_requests) > 30:
+            victim = open_requests.pop(chance.randrange(len(open_requests)))
+            if not victim.receiver.has_ended:
+                victim.receiver.is_cancelled = True
+                engine.cancel(victim)
+                cancelled += 1
+            poll_thread.run_ready()
+    poll_thread.run_until(lambda: engine.unanswered_requests == 0)
+    assert engine.stop(PATIENCE_S)
+    assert _held(engine) == (0, 0, 0, 0)
+    assert decoder.held_tokens == 0
+    assert not _threads()
+    assert all(request.receiver.tokens == alone(request) for request in kept[:20])
+
+
+def _stopped(engine, poll_thread, timeout_s):
+    """Stop ``engine`` in another thread, while this one is the poll thread; return what `stop` returned."""
+    results = []
+
+    def stop():
+        results.append(engine.stop(timeout_s))
+        poll_thread.call_soon(lambda: None)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    poll_thread.run_until(lambda: bool(results))
+    thread.join()
+    return results[0]
+
+
+def test_stop_answers_what_was_admitted():
+    """Running and waiting requests; later ones are refused."""
+    poll_thread = OwnPollThread()
+    engine = started_engine(FakeDecoder(slots=2), poll_thread)
+    requests = [a_request(n + 1, 9) for n in range(8)]
+    for request in requests:
+        engine.submit(request)
+    assert _stopped(engine, poll_thread, PATIENCE_S)
+    assert all(request.receiver.tokens == alone(request) for request in requests)
+    engine.submit(late := a_request())
+    assert isinstance(late.receiver.error, ModelUnavailableError)
+
+
+def test_what_is_not_answered_in_time_fails():
+    """And the thread ends after its run."""
+    poll_thread, decoder, may_go_on = OwnPollThread(), FakeDecoder(slots=1), threading.Event()
+    decoder.during = lambda: may_go_on.wait(PATIENCE_S)
+    engine = started_engine(decoder, poll_thread)
+    requests = [a_request(), a_request()]
+    for request in requests:
+        engine.submit(request)
+    assert not engine.stop(0.0)
+    poll_thread.run_until(lambda: engine.unanswered_requests == 0)
+    assert all(isinstance(request.receiver.error, ModelUnavailableError) for request in requests)
+    may_go_on.set()
+    assert engine.stop(PATIENCE_S)
+    assert _held(engine) == (0, 0, 0, 0)
+
+
+def test_a_hanging_run_keeps_stop_from_succeeding():
+    """The decoder is in use."""
+    poll_thread, decoder, may_go_on = OwnPollThread(), FakeDecoder(slots=1), threading.Event()
+    decoder.during = lambda: may_go_on.wait(PATIENCE_S)
+    engine = started_engine(decoder, poll_thread)
+    engine.submit(request := a_request())
+    request.receiver.is_cancelled = True
+    engine.cancel(request)
+    assert not engine.stop(0.0)
+    may_go_on.set()
+    assert engine.stop(PATIENCE_S)
+
+
+def test_the_thread_starts_with_the_first_request():
+    """Not before: idle models have no threads."""
+    poll_thread = OwnPollThread()
+    engine = started_engine(FakeDecoder(), poll_thread)
+    assert not _threads()
+    engine.submit(request := a_request())
+    assert len(_threads()) == 1
+    poll_thread.run_until(lambda: request.receiver.has_ended)
+    assert engine.stop(PATIENCE_S)
+
+
+def test_without_a_thread_requests_are_refused(monkeypatch: pytest.MonkeyPatch):
+    """Until the system gives one."""
+    poll_thread = OwnPollThread()
+    engine = started_engine(FakeDecoder(), poll_thread)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda _self: (_ for _ in ()).throw(RuntimeError("no")))
+        engine.submit(refused := a_request())
+    poll_thread.run_ready()
+    assert refused.receiver.error is not None
+    engine.submit(served := a_request())
+    poll_thread.run_until(lambda: served.receiver.has_ended)
+    assert served.receiver.is_complete
+    assert engine.stop(PATIENCE_S)
+
+
+def test_a_failing_decoder_keeps_the_thread():
+    """It serves the next request."""
+    poll_thread, decoder = OwnPollThread(), FakeDecoder()
+    engine = started_engine(decoder, poll_thread)
+    decoder.fails = failing
+    engine.submit(bad := a_request())
+    poll_thread.run_until(lambda: bad.receiver.has_ended)
+    decoder.fails = lambda run: None
+    engine.submit(good := a_request())
+    poll_thread.run_until(lambda: good.receiver.has_ended)
+    assert good.receiver.is_complete
+    assert engine.stop(PATIENCE_S)

@@ -1,0 +1,115 @@
+"""Which run is next, and which request starts."""
+
+from inferd.generation.budget import TokenBudget
+from inferd.generation.scheduler import Chunk, Scheduler, Step
+from inferd.generation.sequence import GeneratingSequence
+from inferd.generation.slots import Slots
+from tests.generating import FakeDecoder, Generation, a_request, alone
+
+
+def _slots(*requests, running=0, slots=4):
+    """Place ``requests``; the first so many have their prompts in the cache."""
+    decoder = FakeDecoder(slots=slots)
+    placed = Slots(decoder)
+    for number, request in enumerate(requests):
+        sequence = GeneratingSequence(request, 0.0)
+        placed.join(sequence)
+        if number < running:
+            decoder.prefill(sequence.slot, request.prompt, 0)
+            sequence.length = len(request.prompt)
+            placed.prefilled()
+    return placed
+
+
+def _shape(run):
+    """Return the slot and tokens of a chunk, or "step"."""
+    return (run.sequence.slot, run.tokens) if isinstance(run, Chunk) else "step" if isinstance(run, Step) else run
+
+
+def test_nothing_to_run():
+    """Without sequences."""
+    assert Scheduler(8).next_run(_slots()) is None
+
+
+def test_a_prompt_alone_runs_chunk_after_chunk():
+    """Nobody waits for a step."""
+    slots, scheduler = _slots(a_request(20)), Scheduler(8)
+    for tokens in (8, 8, 4):
+        run = scheduler.next_run(slots)
+        assert _shape(run) == (0, tokens)
+        run.sequence.length += run.tokens
+
+
+def test_between_two_steps_there_is_one_chunk_of_a_long_prompt():
+    """The tokens of those that run keep coming."""
+    slots, scheduler = _slots(a_request(3), a_request(30), running=1), Scheduler(8)
+    shapes = []
+    for _ in range(5):
+        run = scheduler.next_run(slots)
+        shapes.append(_shape(run))
+        if isinstance(run, Chunk):
+            run.sequence.length += run.tokens
+    assert shapes == [(1, 8), "step", (1, 8), "step", (1, 8)]
+
+
+def test_short_prompts_share_the_time_of_a_chunk():
+    """As many as have no more tokens together."""
+    generation = Generation()
+    first, others = a_request(8, 20), [a_request(3, 20) for _ in range(3)]
+    generation.submit(first, *others)
+    generation.turn(7)
+    kinds = [len(run) if len(run[0][1]) == 1 else f"{len(run[0][1])} tokens" for run in generation.decoder.runs]
+    assert kinds == ["8 tokens", 1, "3 tokens", "3 tokens", 3, "3 tokens", 4]
+
+
+def test_a_prompt_gives_way_to_one_of_a_higher_priority():
+    """It goes on after it, from where it was, and both get what they get alone."""
+    generation = Generation()
+    long, urgent = a_request(40, 4, priority=2), a_request(20, 4, priority=1)
+    generation.submit(long)
+    generation.turn(2)
+    generation.submit(urgent)
+    generation.turn(3)
+    assert len(urgent.receiver.tokens) == 1
+    assert not long.receiver.tokens
+    generation.finish()
+    assert long.receiver.tokens == alone(long)
+    assert urgent.receiver.tokens == alone(urgent)
+
+
+def test_a_prompt_does_not_give_way_to_its_own_priority():
+    """First come, first served."""
+    generation = Generation()
+    first, second = a_request(40), a_request(3)
+    generation.submit(first)
+    generation.turn()
+    generation.submit(second)
+    generation.turn(4)
+    assert len(first.receiver.tokens) == 1
+    assert not second.receiver.tokens
+
+
+def test_what_keeps_a_request_from_starting():
+    """No slot, no room, or a prompt that is being read."""
+    scheduler, request = Scheduler(8), a_request(3, 4)
+    assert scheduler.may_start(request, _slots(), TokenBudget(7))
+    assert not scheduler.may_start(request, _slots(), TokenBudget(6))
+    assert not scheduler.may_start(request, _slots(a_request(), running=1, slots=1), TokenBudget(100))
+    assert scheduler.may_start(request, _slots(a_request(), running=1), TokenBudget(100))
+    assert not scheduler.may_start(request, _slots(a_request()), TokenBudget(100))
+    assert scheduler.may_start(request, _slots(a_request(priority=2)), TokenBudget(100))
+
+
+def test_a_large_request_is_not_overtaken_by_small_ones():
+    """Or it would never start while they keep coming."""
+    decoder = FakeDecoder(token_bytes=1024 * 1024 // 60)
+    generation = Generation(decoder, cache_bytes=1024 * 1024)
+    running, large = a_request(10, 20), a_request(20, 20)
+    generation.submit(running)
+    generation.turn()
+    small = [a_request(2, 2) for _ in range(3)]
+    generation.submit(large, *small)
+    generation.turn(10)
+    assert not any(request.receiver.tokens for request in small)
+    generation.finish()
+    assert all(request.receiver.is_complete for request in (running, large, *small))

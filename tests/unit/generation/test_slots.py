@@ -1,0 +1,64 @@
+"""The places of sequences in the cache."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.generation.budget import TokenBudget
+from inferd.generation.sequence import GeneratingSequence
+from inferd.generation.slots import Slots
+from tests.generating import FakeDecoder, a_request
+
+_SLOTS = 6
+
+
+def _join(slots, decoder, tokens):
+    sequence = GeneratingSequence(a_request(tokens), 0.0)
+    slots.join(sequence)
+    decoder.prefill(sequence.slot, sequence.request.prompt, 0)
+    sequence.length = tokens
+    return sequence
+
+
+@given(st.lists(st.tuples(st.sampled_from(["join", "prefilled", "leave"]), st.sets(st.integers(0, _SLOTS - 1)))))
+def test_sequences_are_next_to_each_other_with_what_they_hold(actions):
+    """Whatever joins and leaves: running ones from slot 0, then those that are prefilling."""
+    decoder = FakeDecoder(slots=_SLOTS)
+    slots = Slots(decoder)
+    tokens = 0
+    for action, which in actions:
+        if action == "join" and slots.free:
+            tokens += 1
+            _join(slots, decoder, 1 + tokens % 7)
+        elif action == "prefilled" and slots.prefilling:
+            slots.prefilled()
+        elif action == "leave":
+            slots.leave([sequence for sequence in slots if sequence.slot in which])
+        assert [sequence.slot for sequence in slots] == list(range(len(slots)))
+        assert len(slots) + slots.free == _SLOTS
+        assert decoder.held_tokens == sum(sequence.length for sequence in slots)
+
+
+def test_few_are_moved():
+    """Only as many of the last ones as there are holes."""
+    decoder = FakeDecoder(slots=_SLOTS)
+    slots = Slots(decoder)
+    sequences = []
+    for tokens in range(1, 7):
+        sequences.append(_join(slots, decoder, tokens))
+        slots.prefilled()
+    slots.leave([sequences[0], sequences[4]])
+    assert decoder.moves == [(5, 0, 6)]
+    assert [sequence.slot for sequence in sequences[1:4]] == [1, 2, 3]
+
+
+def test_a_budget_is_never_exceeded():
+    """It raises before."""
+    budget = TokenBudget(10)
+    budget.reserve(7)
+    assert budget.free == 3
+    with pytest.raises(ValueError, match="4 tokens do not fit"):
+        budget.reserve(4)
+    budget.release(7)
+    with pytest.raises(ValueError, match="were not reserved"):
+        budget.release(1)

@@ -182,6 +182,8 @@ def _typed(values: dict[str, object], model: ModelInfo) -> Arrays:
 
 
 def _forms(model: ModelInfo) -> list[InputForm]:
+    if model.generation is not None:
+        raise _usage(f'model "{model.name}" is a language model, which takes no tensors: inferd generate {model.name}')
     if model.state is not ModelState.READY and not model.inputs:
         reason = f": {model.reason}" if model.reason else ""
         raise CommandError(f'the inputs of model "{model.name}" are unknown, its state is {model.state}{reason}')

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,10 @@ import typer
 
 from inferd.cli.config import server_settings
 from inferd.cli.failures import CommandError
+from inferd.cli.language_model import ServedLanguageModel, generation_json, sentences
 from inferd.cli.model_loading import ServedModel, find_model, load_model
 from inferd.cli.output import print_json, print_table, shape_text
-from inferd.models.repository import ModelSource
+from inferd.models.repository import ModelSource, model_file
 from inferd.plain_text import escaped
 from inferd.runtime.batch_axes.inference import said_by
 from inferd.runtime.batch_axes.verdict import Standing
@@ -63,6 +65,7 @@ def inspect(
     server = server_settings(config, settings or ())
     source = find_model(path)
     try:
+        source = replace(source, path=model_file(source))
         file = read_model_file(source.path)
     except ModelLoadError as error:
         raise CommandError(str(error)) from None
@@ -73,6 +76,9 @@ def inspect(
         model = load_model(source, server)
     except ModelLoadError as error:
         raise CommandError(f"a server would reject it: {error}") from None
+    if isinstance(model, ServedLanguageModel):
+        _print_language_model(file, model, as_json=as_json)
+        return
     if as_json:
         _print_json(file, model)
     else:
@@ -101,6 +107,27 @@ def _print_model(model: ServedModel) -> None:
     rows = [_row("input", spec) for spec in signature.inputs] + [_row("output", spec) for spec in signature.outputs]
     print_table(["", "NAME", "TYPE", "SHAPE", "BATCH AXIS"], rows)
     for sentence in _sentences(model):
+        print(sentence)
+
+
+def _print_language_model(file: ModelFile, model: ServedLanguageModel, *, as_json: bool) -> None:
+    verdict = model.opened.verdict
+    if as_json:
+        print_json(
+            {
+                **_file_json(file, model.source),
+                "verdict": verdict.standing,
+                "reason": verdict.reason,
+                "generation": generation_json(model),
+                "providers": model.opened.decoder.providers,
+                "warnings": model.warnings,
+            }
+        )
+        return
+    for warning in model.warnings:
+        _print_fact("warning", warning)
+    _print_fact("verdict", str(verdict))
+    for sentence in sentences(model):
         print(sentence)
 
 
@@ -137,18 +164,11 @@ def _shown(path: Path) -> str:
 
 
 def _print_json(file: ModelFile, model: ServedModel) -> None:
-    source, session = model.source, model.session
+    session = model.session
     print_json(
         {
-            "file": str(source.path),
-            "bytes": source.path.stat().st_size,
-            "settings": None if source.config is None else str(source.config),
-            "triton_config": None if source.triton is None else str(source.triton),
+            **_file_json(file, model.source),
             "examples": None if model.examples is None else str(model.examples),
-            "ir_version": file.ir_version,
-            "opsets": dict(file.opsets),
-            "producer": file.producer_name,
-            "producer_version": file.producer_version,
             "inputs": [_tensor_json(spec) for spec in session.signature.inputs],
             "outputs": [_tensor_json(spec) for spec in session.signature.outputs],
             "verdict": session.verdict.standing,
@@ -160,6 +180,19 @@ def _print_json(file: ModelFile, model: ServedModel) -> None:
             "warnings": model.warnings,
         }
     )
+
+
+def _file_json(file: ModelFile, source: ModelSource) -> dict[str, object]:
+    return {
+        "file": str(source.path),
+        "bytes": source.path.stat().st_size,
+        "settings": None if source.config is None else str(source.config),
+        "triton_config": None if source.triton is None else str(source.triton),
+        "ir_version": file.ir_version,
+        "opsets": dict(file.opsets),
+        "producer": file.producer_name,
+        "producer_version": file.producer_version,
+    }
 
 
 def _tensor_json(spec: TensorSpec) -> dict[str, object]:

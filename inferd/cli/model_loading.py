@@ -9,10 +9,12 @@ from pathlib import Path
 
 from inferd import recorded_requests
 from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.language_model import ServedLanguageModel, load_language_model
 from inferd.config import ModelSettings, Settings
 from inferd.models.repository import ModelSource, RepositoryError, absolute_path, model_file, resolve, source_of_file
 from inferd.models.settings import read_model_settings
 from inferd.recorded_requests import InputForm, RecordedRequestsError
+from inferd.runtime.decoder_graph import read_decoder
 from inferd.runtime.errors import RunFailedError, runtime_message
 from inferd.runtime.session import OnnxSession, open_session
 from inferd.runtime.warmup import largest_batch, warm_up
@@ -64,11 +66,15 @@ def find_model(path: Path) -> ModelSource:
     return max(sources, key=lambda source: int(source.version))
 
 
-def load_model(source: ModelSource, settings: Settings) -> ServedModel:
+def load_model(source: ModelSource, settings: Settings) -> ServedModel | ServedLanguageModel:
     """Load ``source`` as a server with ``settings`` would. Raises `ModelLoadError`."""
     own = read_model_settings(settings, source)
+    path = model_file(source, own.file)
+    form = read_decoder(path)
     with _warnings() as warnings:
-        path = model_file(source, own.file)
+        if form is not None:
+            opened = load_language_model(path, form, own, settings, source.name)
+            return ServedLanguageModel(source=source, opened=opened, form=form, warnings=tuple(warnings))
         session = open_session(path, own)
         warm_up(session, own)
         run_samples(session, own, path)

@@ -12,7 +12,17 @@ from inferd.cli.connection import Connection, open_client, usage_errors, with_co
 from inferd.cli.entry import HELP_OPTIONS
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.output import print_json, print_table, shape_text
-from inferd.client import BatchingInfo, ModelInfo, PredictedRun, Residency, Routing, RunCost, Shadow, TensorInfo
+from inferd.client import (
+    BatchingInfo,
+    GenerationInfo,
+    ModelInfo,
+    PredictedRun,
+    Residency,
+    Routing,
+    RunCost,
+    Shadow,
+    TensorInfo,
+)
 from inferd.plain_text import escaped
 from inferd.small_files import read_bytes, read_text, why_unreadable
 
@@ -281,13 +291,14 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
 
 
 def _row(model: ModelInfo) -> list[str]:
+    generation = model.generation
     return [
         escaped(model.name),
         escaped(model.version),
         str(model.state),
-        _tensors(model.inputs),
-        _tensors(model.outputs),
-        _batching(model.batching) if _is_loaded(model) else "",
+        _tensors(model.inputs) if generation is None else _prompts(generation),
+        _tensors(model.outputs) if generation is None else "text" if generation.has_tokenizer else "token ids",
+        _combining(model) if _is_loaded(model) else "",
         _run_time(model.run_cost) if _is_loaded(model) else "",
         _memory(model.residency) if _is_loaded(model) else "",
         escaped(model.reason or model.batching.verdict_reason),
@@ -306,6 +317,24 @@ def _tensors(tensors: Iterable[TensorInfo]) -> str:
 def _tensor(tensor: TensorInfo) -> str:
     optional = " (optional)" if tensor.optional else ""
     return f"{escaped(tensor.name)} {tensor.datatype} {shape_text(tensor.shape)}{optional}"
+
+
+def _prompts(generation: GenerationInfo) -> str:
+    """Return what a language model takes."""
+    text = ["text"] * generation.has_tokenizer + ["chat"] * generation.has_chat_template
+    forms = f"{', '.join(text)} or token ids" if text else "token ids"
+    return f"{forms}, up to {generation.context_length} tokens"
+
+
+def _combining(model: ModelInfo) -> str:
+    """Return how many rows or sequences run together."""
+    generation = model.generation
+    if generation is None:
+        return _batching(model.batching)
+    verdict = model.batching.verdict
+    doubt = "" if verdict in ("", "proven") else f", although {verdict}"
+    used, size = generation.cache_bytes_in_use / _MIB, generation.cache_bytes / _MIB
+    return f"up to {generation.max_sequences} sequences{doubt}, cache {used:.0f} of {size:.0f} MiB"
 
 
 def _batching(batching: BatchingInfo) -> str:

@@ -27,11 +27,11 @@ _DEFAULTS = ModelSettings()
 _TOLD_ELSEWHERE = {"device_id", *(parameter.path[-1] for parameter in PARAMETERS.values())}
 
 
-def model_config(version: ModelVersion, signature: ModelSignature) -> pb.ModelConfig:
+def model_config(version: ModelVersion, signature: ModelSignature, *, decoupled: bool = False) -> pb.ModelConfig:
     """Return the configuration of ``version``.
 
     ``max_batch_size`` is 0 unless the batch axis of every tensor is the first: if it is above 0, clients assume that
-    axis for each tensor, and ``dims`` leaves it out.
+    axis for each tensor, and ``dims`` leaves it out. ``decoupled``: a request may have several responses.
     """
     settings = version.settings
     batched = signature.batchable and all(spec.batch_axis == 0 for spec in (*signature.inputs, *signature.outputs))
@@ -47,7 +47,7 @@ def model_config(version: ModelVersion, signature: ModelSignature) -> pb.ModelCo
         optimization=_optimization(settings),
         parameters={key: pb.ModelParameter(string_value=text) for key, text in _parameters(settings)},
         model_warmup=[_warmup(sample) for sample in settings.warmup],
-        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=decoupled),
     )
     if settings.versions is not None:
         config.version_policy.CopyFrom(_version_policy(settings.versions))

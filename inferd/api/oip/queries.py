@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import inferd
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.admission import ModelView
+from inferd.api.generation.triton import SIGNATURE as GENERATION_SIGNATURE
 from inferd.api.oip.model_config import PLATFORM
 from inferd.api.oip.model_config import model_config as config_of
 from inferd.api.oip.statistics import model_statistics as statistics_of
@@ -12,7 +13,7 @@ from inferd.errors import ModelNotFoundError
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.residency import ResidencyCounts
-from inferd.runtime.signature import TensorSpec
+from inferd.runtime.signature import ModelSignature, TensorSpec
 
 #: Triton's names of the extensions that are implemented.
 EXTENSIONS = (
@@ -49,7 +50,7 @@ class OpenInferenceQueries:
         if query.name:
             versions = [models.find(query.name, query.version)]
         else:
-            versions = [version for version in models.all() if version.signature is not None]
+            versions = [version for version in models.all() if version.is_loaded]
         statistics = [
             statistics_of(version, self._counts(version.name), self._cold_requests.get(version.name, 0))
             for version in versions
@@ -82,7 +83,7 @@ def model_ready(query: pb.ModelReadyRequest, models: ModelView) -> pb.ModelReady
 def model_metadata(query: pb.ModelMetadataRequest, models: ModelView) -> pb.ModelMetadataResponse:
     """Return the inputs and outputs of a version."""
     version = models.find(query.name, query.version)
-    signature = version.require_signature()
+    signature = _signature(version)
     return pb.ModelMetadataResponse(
         name=version.name,
         # In ascending order, as Triton's: clients take the last one for the latest.
@@ -93,6 +94,11 @@ def model_metadata(query: pb.ModelMetadataRequest, models: ModelView) -> pb.Mode
     )
 
 
+def _signature(version: ModelVersion) -> ModelSignature:
+    """Return what clients may send and get; of a language model that is what Triton's vLLM backend has."""
+    return version.require_signature() if version.language is None else GENERATION_SIGNATURE
+
+
 def _serves(version: ModelVersion, name: str) -> bool:
     return version.name == name and version.state is ModelState.READY
 
@@ -100,7 +106,8 @@ def _serves(version: ModelVersion, name: str) -> bool:
 def model_config(query: pb.ModelConfigRequest, models: ModelView) -> pb.ModelConfigResponse:
     """Return the configuration of a version."""
     version = models.find(query.name, query.version)
-    return pb.ModelConfigResponse(config=config_of(version, version.require_signature()))
+    config = config_of(version, _signature(version), decoupled=version.language is not None)
+    return pb.ModelConfigResponse(config=config)
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

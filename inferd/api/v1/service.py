@@ -15,6 +15,8 @@ from inferd.api.v1.codec import InferenceCodec
 from inferd.api.v1.repository import repository_handlers
 from inferd.api.v1.routing import RoutingMethods
 from inferd.api.v1.stream import InferenceStream
+from inferd.config.generation import GenerationSettings
+from inferd.models.loaded import LanguageModel
 from inferd.models.router import Router
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
@@ -79,7 +81,23 @@ def describe_model(version: ModelVersion) -> pb.Model:
     cost = None if version.batcher is None else version.batcher.run_cost()
     if cost is not None:
         description.run_cost.CopyFrom(_run_cost(cost))
+    if version.language is not None:
+        description.generation.CopyFrom(_generation(version.language, version.settings.generation))
     return description
+
+
+def _generation(model: LanguageModel, settings: GenerationSettings) -> pb.Generation:
+    return pb.Generation(
+        context_length=model.limits.context_length,
+        vocabulary_size=model.limits.vocabulary_size,
+        max_sequences=model.decoder.slots,
+        cache_bytes_per_token=model.decoder.cache_bytes_per_token,
+        cache_bytes=model.generator.cache_bytes,
+        cache_bytes_in_use=model.generator.cache_bytes_in_use,
+        has_tokenizer=model.text is not None,
+        has_chat_template=model.text is not None and model.text.has_chat_template,
+        default_max_tokens=min(settings.default_max_tokens, model.limits.context_length),
+    )
 
 
 def _residency(version: ModelVersion) -> pb.Residency:
@@ -88,7 +106,7 @@ def _residency(version: ModelVersion) -> pb.Residency:
         memory_bytes=version.memory_bytes,
         device_memory_bytes=version.device_memory_bytes,
     )
-    if version.batcher is not None:
+    if version.is_loaded:
         residency.load_duration.CopyFrom(_duration(version.load_s))
     return residency
 
@@ -101,7 +119,7 @@ def _batching(version: ModelVersion) -> pb.Batching:
         max_wait=_duration(batching.max_wait_ms / 1000),
         instances=batching.max_instances,
         min_instances=batching.min_instances,
-        max_queue_rows=queue.max_rows,
+        max_queue_rows=queue.max_rows if version.language is None else version.settings.generation.max_waiting_tokens,
         backpressure=queue.policy,
         priority_levels=queue.priority_levels,
     )

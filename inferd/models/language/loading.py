@@ -42,6 +42,11 @@ class OpenedLanguageModel:
     settings: ModelSettings
     cache: Memory
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the cache that sequences may take together, on the host or a device."""
+        return self.settings.generation.cache_bytes or 0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:

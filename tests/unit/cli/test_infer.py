@@ -26,6 +26,14 @@ def _respond_with(**outputs):
     return lambda request, _: pb.InferResponse(model=request.model, version="2", outputs=tensors)
 
 
+def test_language_model(inferd, server, service):
+    """It takes no tensors; the error names the command that it is for."""
+    service.models = [pb.Model(name="lm", version="1", state=pb.Model.STATE_READY, generation=pb.Generation())]
+    result = inferd("infer", "lm", "-i", "x=[1]", "-a", server.address)
+    expected = 'inferd: model "lm" is a language model, which takes no tensors: inferd generate lm\n'
+    assert (result.exit_code, result.err) == (2, expected)
+
+
 def _sent(service) -> tuple[str, list[int], bytes]:
     (tensor,) = service.requests[0].inputs
     return pb.DataType.Name(tensor.datatype), list(tensor.shape), tensor.raw

@@ -6,6 +6,7 @@ import pytest
 
 from inferd import demo
 from tests import onnx_models, onnx_traps
+from tests.decoder_models import write_tiny_decoder
 
 _DIGITS = demo.repository() / "1" / "model.onnx"
 
@@ -215,3 +216,27 @@ def test_no_path_of_this_machine(inferd, path, text):
     assert result.exit_code == 2
     assert text in " ".join(result.err.replace("│", " ").split())
     assert "secret" not in result.err
+
+
+def test_language_model(inferd, tmp_path):
+    """Its limits, its cache and what it takes."""
+    write_tiny_decoder(tmp_path / "lm")
+    (tmp_path / "lm/model.yaml").write_text("generation: {max_sequences: 3}\nbatch_axes: none\n")
+    result = inferd("inspect", tmp_path / "lm")
+    assert (result.exit_code, result.err) == (0, "")
+    assert "verdict   proven" in result.out
+    assert "warning   model lm generates text: settings without a meaning for it: batch_axes" in result.out
+    assert "Is a language model of 2 layers, with a context of 256 tokens and a vocabulary of 384." in result.out
+    assert "Would generate up to 3 sequences at a time, with a cache of 0.375 MiB, 0.5 MiB for 1024" in result.out
+    assert "Would take text, chats or token ids." in result.out
+    generation = json.loads(inferd("inspect", tmp_path / "lm", "--json").out)["generation"]
+    assert (generation["max_sequences"], generation["cache_bytes"], generation["end_token_ids"]) == (3, 393216, [1])
+
+
+def test_language_model_that_is_refused(inferd, tmp_path):
+    """With what is missing."""
+    write_tiny_decoder(tmp_path / "lm")
+    (tmp_path / "lm/model.yaml").write_text("queue: {policy: caller_runs}\n")
+    result = inferd("inspect", tmp_path / "lm")
+    assert result.exit_code == 1
+    assert "a server would reject it: queue.policy: expected reject, block or shed_oldest" in result.err

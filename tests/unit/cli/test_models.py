@@ -103,6 +103,34 @@ def duration(seconds):
     return made
 
 
+@pytest.mark.parametrize(
+    ("text", "takes", "gives"),
+    [
+        ({"has_tokenizer": True, "has_chat_template": True}, "text, chat or token ids, up to 2048 tokens", "text"),
+        ({"has_tokenizer": True}, "text or token ids, up to 2048 tokens", "text"),
+        ({}, "token ids, up to 2048 tokens", "token ids"),
+    ],
+)
+def test_language_model(inferd, server, service, text, takes, gives):
+    """What it takes, and its cache in place of batches."""
+    generation = pb.Generation(
+        context_length=2048, max_sequences=32, cache_bytes=64 * 2**20, cache_bytes_in_use=3 * 2**20, **text
+    )
+    verdict = pb.Batching(verdict=pb.Batching.VERDICT_CONTRADICTED)
+    service.models = [pb.Model(name="lm", version="1", generation=generation, batching=verdict)]
+    *_, row = inferd("models", "-a", server.address).out.splitlines()
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()] == [
+        "lm",
+        "1",
+        "UNSPECIFIED",
+        takes,
+        gives,
+        "up to 32 sequences, although contradicted, cache 3 of 64 MiB",
+        "-",
+        "-",
+    ]
+
+
 def test_optional_inputs_are_marked(inferd, server, service):
     """After the shape."""
     scale = pb.TensorInfo(name="scale", datatype=pb.DATA_TYPE_FP32, optional=True)

@@ -42,11 +42,15 @@ OVERVIEW = Section(
         ),
         Panel(
             title="Rows offered and served",
-            description="Offered rows include rejected ones: the difference is the excess load.",
+            description="Offered rows include rejected ones: the difference is the excess load. No language models.",
             unit="rowsps",
             queries=(
                 Query(expr=f"sum({_rate('inferd_offered_rows_total')})", legend="offered"),
-                Query(expr=f"sum({_rate('inferd_batch_rows_sum')})", legend="served"),
+                Query(
+                    expr=f"sum({_rate('inferd_batch_rows_sum')}"
+                    " unless on (instance, model, version) inferd_sequences_limit)",
+                    legend="served",
+                ),
             ),
         ),
         Panel(

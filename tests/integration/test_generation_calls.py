@@ -301,7 +301,7 @@ def secured(models, tmp_path_factory):
         "rules:\n"
         '  - {principals: ["*:reader"], methods: [metadata]}\n'
         '  - {principals: ["*:small"], quota: {tokens_per_s: 0.1}}\n'
-        ""
+        '  - {principals: ["*:free"]}\n'
     )
     files = (f"--set=security.{name}_file={folder / name}.yaml" for name in ("tokens", "policy"))
     with serving(models, *files, f"--set=server.drain_grace_s={PATIENCE_S:g}") as running:

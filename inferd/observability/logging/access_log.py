@@ -44,7 +44,10 @@ _LEVEL_NAMES = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR:
 #: model on demand, and the id in a message if the metadata has another one.
 _RARE = {
     "http_status": "http_status",
-    **{name: name for name in ("requests", "messages_in", "messages_out", "trace_id", "span_id", LOAD_WAIT_KEY)},
+    **{
+        name: name
+        for name in ("requests", "messages_in", "messages_out", "bytes_out", "trace_id", "span_id", LOAD_WAIT_KEY)
+    },
     OWN_ID_KEY: "id",
 }
 

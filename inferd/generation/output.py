@@ -37,4 +37,9 @@ class SequenceOutput:
         return piece if self._wants_text else ""
 
     def _until_stop(self, piece: str) -> tuple[str, bool]:
-        return self._stop_texts.add(piece) if self._stop_texts is not None else (piece, False)
+        if self._stop_texts is None:
+            return piece, False
+        text, stopped = self._stop_texts.add(piece)
+        if stopped:
+            self._stream = None  # What comes behind a stop text is not part of the answer.
+        return text, stopped

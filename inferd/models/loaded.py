@@ -77,6 +77,16 @@ class LanguageModel:
     limits: GenerationLimits
     verdict: Verdict
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether it takes and gives text, and not token ids only."""
+        return self.text is not None
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it takes chats."""
+        return self.text is not None and self.text.has_chat_template
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedVersion(ABC):

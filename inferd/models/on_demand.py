@@ -192,9 +192,13 @@ class OnDemandLoads:
 
 def has_room(registry: ModelRegistry, name: str) -> bool:
     """Return whether the queue of a model would not reject another request now; True if the model is not loaded."""
-    ready = (each.batcher for each in registry.versions(name) if each.state is ModelState.READY)
-    batcher = next(ready, None)
-    return batcher is None or batcher.waiting.rows < batcher.waiting.row_limit
+    version = next((each for each in registry.versions(name) if each.state is ModelState.READY), None)
+    if version is None:
+        return True
+    if (batcher := version.batcher) is not None:
+        return batcher.waiting.rows < batcher.waiting.row_limit
+    generator = version.generator
+    return generator is None or generator.waiting_tokens < generator.waiting_limit_tokens
 
 
 def _nothing() -> None:

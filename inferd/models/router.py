@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from inferd.config.routing import RoutingSettings, ShadowSettings
-from inferd.errors import ModelNotFoundError
+from inferd.errors import InvalidInputError, ModelNotFoundError
 from inferd.models.registry import ModelRegistry
 from inferd.models.routing import Routes, require_ready
 from inferd.models.shadow import Shadow
@@ -63,6 +63,8 @@ class Router:
         if not versions:
             raise ModelNotFoundError(f'there is no model "{clipped(name)}"')
         require_ready(settings, versions)
+        if settings.shadow is not None and any(each.language is not None for each in versions):
+            raise InvalidInputError("shadow: expected none for a language model, whose answers are not compared")
         with self._lock:
             self._apply(name, settings)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from inferd.api.admission import ModelView
 from inferd.config.routing import RoutingSettings
+from inferd.models.loaded import LanguageModel
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import TensorSpec
@@ -52,6 +53,17 @@ def _version(version: ModelVersion) -> dict[str, Any]:
         "load_s": round(version.load_s, 3),
         "inputs": _tensors(() if signature is None else signature.inputs),
         "outputs": _tensors(() if signature is None else signature.outputs),
+        "generation": None if version.language is None else _generation(version.language),
+    }
+
+
+def _generation(model: LanguageModel) -> dict[str, Any]:
+    return {
+        "context_length": model.limits.context_length,
+        "max_sequences": model.decoder.slots,
+        "cache_bytes": model.generator.cache_bytes,
+        "has_tokenizer": model.has_tokenizer,
+        "has_chat_template": model.has_chat_template,
     }
 
 

@@ -94,8 +94,8 @@ def _generation(model: LanguageModel, settings: GenerationSettings) -> pb.Genera
         cache_bytes_per_token=model.decoder.cache_bytes_per_token,
         cache_bytes=model.generator.cache_bytes,
         cache_bytes_in_use=model.generator.cache_bytes_in_use,
-        has_tokenizer=model.text is not None,
-        has_chat_template=model.text is not None and model.text.has_chat_template,
+        has_tokenizer=model.has_tokenizer,
+        has_chat_template=model.has_chat_template,
         default_max_tokens=min(settings.default_max_tokens, model.limits.context_length),
     )
 

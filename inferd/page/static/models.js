@@ -205,6 +205,7 @@ class Card {
       ["State", `${words(version.state)}${version.on_demand ? ", loaded on demand" : ""}`],
       version.reason ? ["Reason", version.reason] : null,
       version.verdict ? ["Batching", batching(version)] : null,
+      ...generation(version),
       version.memory_bytes ? ["Memory", memory.join(", ")] : null,
       version.load_s ? ["Loaded in", milliseconds(1000 * version.load_s)] : null,
       version.providers.length
@@ -312,9 +313,19 @@ class Card {
   }
 }
 
+/** What a language model takes, and the memory for its sequences. */
+function generation({ generation: found }) {
+  if (!found) return [];
+  const forms = [found.has_tokenizer && "text", found.has_chat_template && "chats", "token ids"].filter(Boolean);
+  return [
+    ["Takes", `${forms.join(", ")}; up to ${plural(found.context_length, "token")}, with the answer`],
+    ["Generates", `text, with a cache of ${bytes(found.cache_bytes)}`],
+  ];
+}
+
 /** Says what was proven about batching, and what is made of it. */
-function batching({ verdict, verdict_reason: reason, max_batch_size: rows }) {
+function batching({ verdict, verdict_reason: reason, max_batch_size: rows, generation }) {
   const says = PROOFS[verdict] ?? verdict;
-  const use = rows > 1 ? `up to ${plural(rows, "row")} run together` : "requests run alone";
+  const use = rows > 1 ? `up to ${plural(rows, generation ? "sequence" : "row")} run together` : "requests run alone";
   return `${says}: ${use}${reason ? ` (${reason})` : ""}`;
 }

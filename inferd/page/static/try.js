@@ -33,7 +33,7 @@ export class TryForm {
 
   /** Uses another version; loads its example when the form is seen for the first time. */
   use(version) {
-    const is = `${version.version} ${version.state} ${JSON.stringify(version.inputs)}`;
+    const is = `${version.version} ${version.state} ${JSON.stringify([version.inputs, version.generation])}`;
     if (this.used === is) return;
     this.used = is;
     this.version = version;
@@ -59,6 +59,8 @@ export class TryForm {
   }
 
   #whyNone() {
+    if (this.version.generation)
+      return `It generates text: inferd generate ${this.model}, or POST /v1/completions and /v1/chat/completions.`;
     return this.version.on_demand
       ? "Its inputs are unknown until it is loaded, which its first request does."
       : "Its inputs are unknown while it is not loaded.";

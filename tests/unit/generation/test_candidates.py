@@ -36,14 +36,14 @@ def test_rows_may_be_apart_in_memory():
     assert np.array_equal(most_likely(logits[::2, :2500], 9)[1], _sorted(logits[::2, :2500], 9)[1])
 
 
-def test_the_largest_may_be_neighbours():
+def test_finds_the_largest_among_neighbours():
     logits = np.random.default_rng(3).standard_normal((2, 5000)).astype(np.float32)
     logits[0, 4000:4100] += 100
     logits[1, 100::512] += 100
     assert np.array_equal(most_likely(logits, 64)[1], _sorted(logits, 64)[1])
 
 
-def test_what_cannot_be_chosen_is_left_out():
+def test_leaves_out_tokens_that_cannot_be_chosen():
     logits = np.full((2, 5000), -np.inf, np.float32)
     logits[0, [7, 4999]] = [1.5, -2.5]
     values, ids = most_likely(logits, 4)

@@ -69,7 +69,7 @@ def test_reason_of_a_template_reaches_the_caller():
         "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
     ],
 )
-def test_what_fails_or_leaves_the_sandbox_is_an_error_without_details(source):
+def test_failing_and_unsafe_templates_are_an_error_without_details(source):
     with pytest.raises(InvalidInputError) as raised:
         _rendered(source)
     assert raised.value.message == "messages: the model's chat template fails on them"

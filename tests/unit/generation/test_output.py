@@ -69,20 +69,20 @@ def test_stop_text_ends_the_sequence():
     assert [output.add(token) for token in range(3)] == [("", False), ("one", False), ("", True)]
 
 
-def test_what_was_held_back_comes_at_the_end():
+def test_gives_out_at_the_end_text_that_was_held_back():
     output = _output(["one", " E", "N"], texts=(" END",))
     assert [output.add(token) for token in range(3)] == [("", False), ("one", False), ("", False)]
     assert output.end() == " EN"
 
 
-def test_stop_text_ends_a_sequence_whose_text_nobody_reads():
+def test_stop_text_ends_a_sequence_without_wanted_text():
     output = _output(["one", " END", " two"], texts=(" END",), wants_text=False)
     assert [output.add(token) for token in range(3)] == [("", False), ("", False), ("", True)]
     assert output.end() == ""
 
 
 @pytest.mark.parametrize("wanted", [{"wants_text": False}, {"wants_text": False, "token_ids": (1,)}])
-def test_tokens_are_not_made_into_text_that_nobody_needs(wanted):
+def test_makes_no_text_that_is_not_needed(wanted):
     words = Words("a", "b")
     output = SequenceOutput(request(**wanted), words)
     assert output.add(0) == ("", False)

@@ -17,7 +17,7 @@ from tests.load import eventually, metric
 from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
-#: Alice may use the language model and the other one, Bob may only see them, Carol none, and the limited one few tokens.
+#: Alice may use both models, Bob may see the language model, and Carol the other one; the limited one may ask once.
 POLICY = """
 rules:
   - {principals: ["*:alice"], models: [tiny, linear], methods: [infer, metadata]}

@@ -57,13 +57,13 @@ def test_ends(generation):
 
 
 def test_sample(generation):
-    """What runs, what waits, and what is reserved, at any moment."""
+    """What runs, what waits, and what is reserved, at any moment; a capacity as soon as it is known."""
+    assert generation.engine.sample().capacity_tokens_per_s == 0
     generation.submit(*[a_request(3, 5) for _ in range(3)])
     generation.turn(3)
     sample = generation.engine.sample()
     assert (sample.running, sample.max_running, sample.waiting, sample.waiting_tokens) == (2, 2, 1, 8)
     assert (sample.cache_bytes, sample.cache_used_bytes) == (2 * 64 * 100, 2 * 8 * 100)
-    assert sample.capacity_tokens_per_s == 0
     generation.finish()
     sample = generation.engine.sample()
     assert (sample.running, sample.waiting, sample.cache_used_bytes) == (0, 0, 0)

@@ -8,6 +8,7 @@ import pytest
 
 from inferd.dtypes import BY_NAME
 from tests import onnx_models
+from tests.decoder_models import write_tiny_decoder
 from tests.patience import PATIENCE_S
 from tests.server import ROOT, serving
 
@@ -27,6 +28,7 @@ def repository(tmp_path_factory):
     }
     for name, model in models.items():
         onnx_models.save(model, folder / name / "1" / "model.onnx")
+    write_tiny_decoder(folder / "story" / "1")
     return folder
 
 
@@ -51,6 +53,13 @@ def test_python_client(server):
     done = _run("tritonclient_script.py", server.grpc)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("held") == 7
+
+
+def test_python_clients_of_a_language_model(server):
+    """Streams, whole answers, tokens and errors, blocking and with asyncio; see the script."""
+    done = _run("tritonclient_generation.py", server.grpc)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("held") == 5
 
 
 def test_python_clients_over_http(server):

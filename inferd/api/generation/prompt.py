@@ -54,8 +54,10 @@ def tokens_of(wanted: Wanted, version: ModelVersion, limits: Limits) -> tuple[To
 
 
 def _require_text(wanted: Wanted, prompt: str | Chat) -> None:
-    texts: Iterable[str] = (prompt,)
-    if isinstance(prompt, Chat):
+    texts: Iterable[str]
+    if isinstance(prompt, str):
+        texts = (prompt,)
+    else:
         if not 1 <= len(prompt.messages) <= MAX_MESSAGES:
             raise wanted.invalid("prompt", f"expected 1 to {MAX_MESSAGES} messages, got {len(prompt.messages)}")
         texts = (text for message in prompt.messages for text in message.values())

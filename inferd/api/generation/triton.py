@@ -1,6 +1,6 @@
 """Triton's conventions for language models: the inputs and outputs of its vLLM backend, for all its transports.
 
-``input_ids`` and ``output_ids`` are additions, for models without a tokenizer: whoever gives tokens gets tokens.
+``input_ids`` and ``output_ids`` are additions, for models without a tokenizer: a caller that gives tokens gets tokens.
 """
 
 from collections.abc import Collection, Mapping
@@ -102,14 +102,13 @@ def _prompt(inputs: Mapping[str, Any]) -> Prompt:
     if (text is None) == (ids is None):
         got = "neither" if text is None else "both"
         raise InvalidInputError(f"expected either text_input or input_ids, got {got}", field="inputs")
-    return _text("text_input", text) if ids is None else ids
-
-
-def _text(name: str, value: bytes | str) -> str:
-    try:
-        return value if isinstance(value, str) else value.decode()
-    except UnicodeDecodeError:
-        raise InvalidInputError(f"{name}: expected UTF-8 text", field=name) from None
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError:
+            raise InvalidInputError("text_input: expected UTF-8 text", field="text_input") from None
+    prompt: Prompt = text if ids is None else ids  # type: ignore[assignment]  # one of them is given
+    return prompt
 
 
 def _outputs(prompt: Prompt, asked: Collection[str], returned: set[str]) -> frozenset[str]:
@@ -126,6 +125,7 @@ def _outputs(prompt: Prompt, asked: Collection[str], returned: set[str]) -> froz
 def _sampling(inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return attributes of `Wanted`, and where each would be in the request."""
     text = inputs.get("sampling_parameters")
+    given: Mapping[str, Any]
     if text is None:
         # A request may have parameters of other kinds as well.
         given, path = {name: value for name, value in parameters.items() if name in NAMES}, 'parameters["{}"]'.format

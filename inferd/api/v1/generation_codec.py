@@ -40,7 +40,7 @@ class GenerationCodec:
     """Reads requests of ``Generate`` and ``Tokenize``; any thread."""
 
     def __init__(self, limits: MessageLimits) -> None:
-        self._scanners = {
+        self._scanners: Mapping[type[Message], WireScanner] = {
             request: WireScanner(
                 request.DESCRIPTOR,
                 raw=frozenset({"inferd.v1.Prompt.text", "inferd.v1.ChatMessage.content"}),

@@ -246,7 +246,7 @@ def test_error_after_some_tokens() -> None:
 
 
 def test_exception_of_a_receiver_ends_its_request_only() -> None:
-    """The engine goes on with the others of the step."""
+    """The engine continues with the others of the step."""
     asked = Asked()
     asked.got.on_delta = lambda delta: 1 / 0
     asked.engine.generate("a")
@@ -380,6 +380,6 @@ def test_priority_and_weight_are_those_of_the_rule() -> None:
 
 
 def test_model_that_the_caller_may_not_see_does_not_exist() -> None:
-    """The same error as for a model that there is not."""
+    """The same error as for an unknown model."""
     limited = Limited(models=["other"])
     assert isinstance(limited.got.error, ModelNotFoundError)

@@ -23,7 +23,7 @@ def _messages(call: StreamingCall) -> list[list[int]]:
     return [json.loads(message) for message in call.sent]
 
 
-def test_a_reader_gets_each_delta() -> None:
+def test_sends_each_delta_to_a_reader() -> None:
     """As soon as it is there."""
     call, sender = _sender()
     one = Tokens()
@@ -60,7 +60,7 @@ def test_last_delta_comes_with_what_was_kept() -> None:
     assert _messages(call)[8:] == [[8, 9, 10]]
 
 
-def test_what_is_kept_of_one_is_bounded() -> None:
+def test_bounds_what_is_kept_of_each_generation() -> None:
     """So that the log probabilities of a long answer do not wait as objects, nor in one large message."""
     call, sender = _sender()
     call.reads_answers = False

@@ -19,7 +19,7 @@ from typing import Protocol
 from inferd.plain_text import escaped
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.genai_config import read_genai_config
-from inferd.runtime.model_folder import has_genai_config
+from inferd.runtime.model_folder import GENAI_CONFIG, has_genai_config
 from inferd.small_files import kind_of, why_unreadable
 
 _log = logging.getLogger(__name__)
@@ -170,8 +170,13 @@ def model_file(source: ModelSource, name: str = "") -> Path:
 
 def _described_file(folder: Path) -> Path:
     """Return the file that a genai_config.json names, or else the only one. Raises `ModelLoadError`."""
-    name = read_genai_config(folder / f"model{_SUFFIX}").filename if has_genai_config(folder) else None
-    return folder / name if name else _only_file(folder)
+    if not has_genai_config(folder):
+        return _only_file(folder)
+    name = read_genai_config(folder / f"model{_SUFFIX}").filename
+    if name is None:
+        msg = f"{GENAI_CONFIG}: expected model.decoder.filename, the name of the {_SUFFIX} file beside it, got none"
+        raise ModelLoadError(msg)
+    return folder / name
 
 
 def _only_file(folder: Path) -> Path:

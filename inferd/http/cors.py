@@ -20,6 +20,7 @@ _EXPOSED = ", ".join(
     (
         JSON_LENGTH_HEADER,
         "Retry-After",
+        "Retry-After-Ms",
         "WWW-Authenticate",
         "X-Request-Id",
         "Inferd-Timing",

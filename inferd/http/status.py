@@ -74,6 +74,8 @@ def error_answer(code: grpc.StatusCode, details: str, trailing: Pairs, form: Err
     retry_after_ms = error.get("retry_after_ms")
     if isinstance(retry_after_ms, int):
         headers.append(("Retry-After", str(math.ceil(retry_after_ms / 1000))))
+        # OpenAI's clients look at it first.
+        headers.append(("Retry-After-Ms", str(retry_after_ms)))
     return json_answer(status, form(status, error), headers)
 
 

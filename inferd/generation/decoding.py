@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 #: Tokens of single bytes, for characters that are not in the vocabulary.
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-#: So many tokens before one are looked at: the text of a token may depend on whether there are any.
-_CONTEXT = 8
+#: So many tokens before one are looked at: whether there are any decides on a space, and the last one's kind may.
+_CONTEXT = 2
 #: Tokens whose bytes are kept; a few megabytes.
 _KEPT_TOKENS = 32768
 
@@ -51,6 +51,10 @@ class TokenDecoder:
                 break
             before.insert(0, token_id)
         return _WordStream(self, before)
+
+    def is_text(self, token_id: int) -> bool:
+        """Whether a token stands for text: it is not special, nor beyond the vocabulary."""
+        return token_id not in self.special_ids and bool(self._token(token_id))
 
     def byte(self, token_id: int) -> bytes | None:
         """Return the byte that a token stands for; None if it is none of those."""
@@ -107,7 +111,7 @@ class _WordStream:
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, token_id: int) -> str:
-        if token_id in self._decoder.special_ids:
+        if not self._decoder.is_text(token_id):
             return ""
         byte = self._decoder.byte(token_id)
         if byte is None:

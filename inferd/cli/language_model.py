@@ -14,6 +14,8 @@ from inferd.models.repository import ModelSource
 from inferd.runtime.decoder_graph import DecoderForm
 
 _MIB = 2**20
+#: From here on, a size is told in whole numbers.
+_WHOLE = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,4 +85,5 @@ def generation_json(model: ServedLanguageModel) -> dict[str, object]:
 
 
 def _mib(nbytes: int) -> str:
-    return f"{nbytes / _MIB:.3g} MiB"
+    size = nbytes / _MIB
+    return f"{size:,.0f} MiB" if size >= _WHOLE else f"{size:.2g} MiB"

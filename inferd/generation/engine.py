@@ -25,6 +25,7 @@ from inferd.generation.sequence import GeneratingSequence
 from inferd.generation.slots import Slots
 from inferd.observability.metrics.generation import GenerationSample, GenerationStats
 from inferd.observability.metrics.models import ModelCounts
+from inferd.observability.metrics.run_cost import RunCost
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.resources import give_way
 
@@ -221,6 +222,10 @@ class GenerationEngine:
             cache_used_bytes=self.cache_bytes_in_use,
             capacity_tokens_per_s=self._forecast.tokens_per_s,
         )
+
+    def run_cost(self) -> RunCost | None:
+        """Return what steps are predicted to take, by their sequences; None while nothing is known."""
+        return self._intake.step_cost(self._decoder.slots)
 
     def statistics(self) -> ModelCounts:
         """Return the counts since the start."""

@@ -89,6 +89,10 @@ class RunTimes:
         """Return the time of a step of this many sequences; 0 while nothing is known."""
         return self._steps.predict(sequences)
 
+    def step_cost(self, most: int) -> RunCost | None:
+        """Return what steps of up to ``most`` sequences are predicted to take; None while nothing is known."""
+        return self._steps.snapshot(most)
+
     def interval_s(self, sequences: int) -> float:
         """Return the time from one token of a sequence to its next, beside chunks of others as lately."""
         return self._steps.predict(sequences) + self._between_s

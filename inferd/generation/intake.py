@@ -15,6 +15,7 @@ from inferd.generation.outbox import Outbox
 from inferd.generation.request import GenerationRequest
 from inferd.generation.sequence import GeneratingSequence
 from inferd.observability.metrics.generation import GenerationStats
+from inferd.observability.metrics.run_cost import RunCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Intake:
     |---|---|
     | the poll thread | ``submit``, ``cancel``, and timers |
     | the engine's thread | ``advance``, ``wait`` (blocks) |
-    | any thread | ``close``, ``abandon``, ``set_obstacle`` |
+    | any thread | ``close``, ``abandon``, ``set_obstacle``, ``step_cost`` |
     """
 
     def __init__(
@@ -113,6 +114,11 @@ class Intake:
         with self._work:
             self._work.wait_for(lambda: self.line.present or self.line.closed)
             return not self.line.exhausted
+
+    def step_cost(self, most: int) -> RunCost | None:
+        """Return what steps of up to ``most`` sequences are predicted to take; None while nothing is known."""
+        with self._work:
+            return self._forecast.times.step_cost(most)
 
     def close(self) -> None:
         """Reject new requests; those that wait still start."""

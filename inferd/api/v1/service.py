@@ -78,7 +78,8 @@ def describe_model(version: ModelVersion) -> pb.Model:
     if version.signature is not None:
         description.inputs.extend(_tensor_info(spec) for spec in version.signature.inputs)
         description.outputs.extend(_tensor_info(spec) for spec in version.signature.outputs)
-    cost = None if version.batcher is None else version.batcher.run_cost()
+    runs = version.batcher or version.generator
+    cost = None if runs is None else runs.run_cost()
     if cost is not None:
         description.run_cost.CopyFrom(_run_cost(cost))
     if version.language is not None:

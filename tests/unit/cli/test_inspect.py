@@ -227,7 +227,7 @@ def test_language_model(inferd, tmp_path):
     assert "verdict   proven" in result.out
     assert "warning   model lm generates text: settings without a meaning for it: batch_axes" in result.out
     assert "Is a language model of 2 layers, with a context of 256 tokens and a vocabulary of 384." in result.out
-    assert "Would generate up to 3 sequences at a time, with a cache of 0.375 MiB, 0.5 MiB for 1024" in result.out
+    assert "Would generate up to 3 sequences at a time, with a cache of 0.38 MiB, 0.5 MiB for 1024" in result.out
     assert "Would take text, chats or token ids." in result.out
     generation = json.loads(inferd("inspect", tmp_path / "lm", "--json").out)["generation"]
     assert (generation["max_sequences"], generation["cache_bytes"], generation["end_token_ids"]) == (3, 393216, [1])

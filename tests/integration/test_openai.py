@@ -125,7 +125,7 @@ def test_models(client: Client) -> None:
     ids=["completions", "chats"],
 )
 def test_same_text_whole_and_in_events(client: Client, path: str, request_: dict, text_of: Any) -> None:
-    """Also for each of several choices, for pages, and without keeping the connection; usage as OpenAI has it."""
+    """Also for each of several choices, for pages, and without keeping the connection; usage as at OpenAI."""
     whole = client.get(path, request_)
     usage = whole["usage"]
     assert (usage["completion_tokens"], whole["choices"][0]["finish_reason"]) == (12, "length")

@@ -47,7 +47,7 @@ def test_fields_of_both() -> None:
         assert asked(top_k=-1).wanted[0].top_k == 0, "vLLM's way to say all"
 
 
-def test_what_is_not_given_is_the_models() -> None:
+def test_absent_fields_are_the_models() -> None:
     """But for the length of completions, which has a default in the API. Null is as nothing."""
     (wanted,) = completion(temperature=None, stop=None, max_tokens=None).wanted
     assert (wanted.temperature, wanted.stop_texts, wanted.max_tokens, wanted.logprobs) == (None, (), 16, None)
@@ -148,7 +148,7 @@ NEUTRAL_IN_CHATS = {
 }
 
 
-def test_what_asks_for_nothing_is_accepted() -> None:
+def test_neutral_values_are_accepted() -> None:
     completion(**NEUTRAL, suffix="")
     chat(**NEUTRAL, **NEUTRAL_IN_CHATS)
 
@@ -177,7 +177,7 @@ def test_what_asks_for_nothing_is_accepted() -> None:
         ({"messages": [{"role": "user", "content": "a", "extra": 1}]}, "messages[0].extra"),
     ],
 )
-def test_what_is_not_supported(fields: dict, param: str) -> None:
+def test_unsupported_values(fields: dict, param: str) -> None:
     """Is refused by its name."""
     with pytest.raises(InvalidInputError) as error:
         chat(**fields)
@@ -213,7 +213,7 @@ def test_what_is_not_supported(fields: dict, param: str) -> None:
         ({"logprobs": 3}, "logprobs", "expected a boolean, got a number"),
     ],
 )
-def test_what_is_wrong(fields: dict, param: str, text: str) -> None:
+def test_invalid_values(fields: dict, param: str, text: str) -> None:
     """Which field, what was expected and what came."""
     with pytest.raises(InvalidInputError) as error:
         chat(**fields)
@@ -237,7 +237,7 @@ def test_what_is_wrong(fields: dict, param: str, text: str) -> None:
         ({"messages": HELLO}, "messages", "expected only parameters that are known here"),
     ],
 )
-def test_what_is_wrong_with_completions(fields: dict, param: str, text: str) -> None:
+def test_invalid_completions(fields: dict, param: str, text: str) -> None:
     with pytest.raises(InvalidInputError) as error:
         completion(**fields)
     assert error.value.field == param

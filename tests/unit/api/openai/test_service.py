@@ -288,7 +288,7 @@ def test_version_behind_the_name(endpoint: Endpoint) -> None:
 
 
 def test_long_body_is_read_by_another_thread(endpoint: Endpoint) -> None:
-    """The poll thread goes on with what was read; not if the call has ended, and not without end."""
+    """The poll thread continues then; not if the call has ended, and not for any number of calls."""
     padded = json.dumps(COMPLETION).encode() + b" " * 20_000
     endpoint.ask(routes.COMPLETIONS, padded)
     endpoint.bench.large.work.run()

@@ -111,7 +111,7 @@ def test_error_in_the_middle(endpoint: Endpoint) -> None:
         ({"text_input": "a", "max_tokens": 0}, 'parameters["max_tokens"]', "expected 1 or more"),
     ],
 )
-def test_what_is_wrong(endpoint: Endpoint, content: dict, field: str, text: str) -> None:
+def test_invalid_values(endpoint: Endpoint, content: dict, field: str, text: str) -> None:
     call = endpoint.ask(content)
     assert (call.status, call.error["field"]) == (400, field)
     assert text in call.error["error"]

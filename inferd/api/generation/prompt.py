@@ -10,9 +10,14 @@ from inferd.errors import InvalidInputError
 from inferd.generation.request import TokenIds
 from inferd.models.version import ModelVersion
 
-#: What is tokenized on the poll thread; more takes longer than a millisecond.
-SHORT_CHARACTERS = 2048
+#: What is tokenized on the poll thread; more takes longer than a millisecond. A character that is not ASCII counts as
+#: many bytes.
+SHORT_BYTES = 2048
 _SHORT_MESSAGES = 32
+
+#: No tokenizer has longer tokens: a text with more characters for each token of the context is not tokenized at all, as
+#: that would keep others waiting for seconds.
+_LONGEST_TOKEN = 128
 
 MAX_MESSAGES = 1024
 
@@ -23,8 +28,15 @@ def takes_long(wanted: Wanted) -> bool:
     if isinstance(prompt, Chat):
         if len(prompt.messages) > _SHORT_MESSAGES:
             return True
-        return sum(len(text) for message in prompt.messages for text in message.values()) > SHORT_CHARACTERS
-    return not isinstance(prompt, np.ndarray) and len(prompt) > SHORT_CHARACTERS
+        return sum(_bytes(text) for message in prompt.messages for text in message.values()) > SHORT_BYTES
+    if isinstance(prompt, str):
+        return _bytes(prompt) > SHORT_BYTES
+    return not isinstance(prompt, np.ndarray) and len(prompt) > SHORT_BYTES
+
+
+def _bytes(text: str) -> int:
+    """Return about how long ``text`` is in UTF-8, without encoding it."""
+    return len(text) if text.isascii() else 3 * len(text)
 
 
 def tokens_of(wanted: Wanted, version: ModelVersion, limits: Limits) -> tuple[TokenIds, str]:
@@ -40,11 +52,11 @@ def tokens_of(wanted: Wanted, version: ModelVersion, limits: Limits) -> tuple[To
         raise wanted.invalid("prompt", f'expected token ids, as model "{version.name}" has no tokenizer')
     _require_text(wanted, prompt)
     try:
-        if isinstance(prompt, Chat):
-            text = model.render(prompt.messages)
-            tokens = model.encode_rendered(text)
-        else:
-            text, tokens = prompt, model.encode(prompt)
+        text = model.render(prompt.messages) if isinstance(prompt, Chat) else prompt
+        if len(text) > _LONGEST_TOKEN * limits.context_length:
+            most = limits.context_length - 1
+            raise wanted.invalid("prompt", f"expected at most {most} tokens, got {len(text)} characters")
+        tokens = model.encode_rendered(text) if isinstance(prompt, Chat) else model.encode(text)
     except InvalidInputError as error:
         error.field = wanted.field_of("prompt")
         raise

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inferd.api.generation.generations import Generations
-from inferd.api.generation.prompt import SHORT_CHARACTERS
+from inferd.api.generation.prompt import SHORT_BYTES
 from inferd.api.generation.wanted import Chat
 from inferd.api.model_waits import Waited
 from inferd.call_context import GENERATED_KEY
@@ -183,15 +183,27 @@ def test_names_the_model_field() -> None:
 
 def test_long_texts_are_tokenized_by_another_thread() -> None:
     """The poll thread goes on meanwhile, and submits them afterwards."""
-    asked = Asked("x" * (SHORT_CHARACTERS + 1))
+    asked = Asked("x" * (SHORT_BYTES + 1))
     assert asked.got.errors == []
     asked.large.work.run()
     assert asked.got.errors == [], "the receiver is called on the poll thread"
     asked.soon.run()
     assert "at most 63 tokens" in asked.got.error.message
+    assert len(Asked("x" * SHORT_BYTES).large.work.waiting) == 0
+    assert len(Asked("é" * (SHORT_BYTES // 2)).large.work.waiting) == 1
     asked = Asked(Chat([{"role": "user", "content": ""}] * 33))
     assert len(asked.large.work.waiting) == 1
     assert len(Asked(np.zeros(40, np.int64)).engine.submitted) == 1, "given tokens need no work"
+
+
+def test_text_that_cannot_fit_is_not_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that may take seconds."""
+    asked = Asked()
+    monkeypatch.setattr(asked.model.text, "encode", lambda text: pytest.fail("tokenized"))
+    asked.ask("x" * (128 * CONTEXT + 1))
+    asked.large.work.run()
+    asked.soon.run()
+    assert asked.got.error.message == "prompt: expected at most 63 tokens, got 8193 characters"
 
 
 def test_too_many_long_texts_are_refused() -> None:

@@ -69,7 +69,7 @@ def _prompts(text: ModelText | None) -> str:
 
 
 def generation_json(model: ServedLanguageModel) -> dict[str, object]:
-    """Return what a server tells of it."""
+    """Return what a server reports of it."""
     opened, text = model.opened, model.opened.text
     return {
         "context_length": opened.decoder.context_length,

@@ -50,7 +50,7 @@ class OpenedLanguageModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:
-    """What is told of the progress: the trial begins; then warm-up, within ``turn``."""
+    """What is called as a load proceeds: when the trial begins, and when warm-up does, within ``turn``."""
 
     verifying: Callable[[], None]
     warming: Callable[[], None]

@@ -10,7 +10,7 @@ import grpc
 from inferd.call_context import HTTP_STATUS_KEY
 from inferd.http.messages import Headers, HttpBody, HttpHandler, HttpMessage
 from inferd.http.refusals import Refusal, compressed, not_inflatable, too_large
-from inferd.http.status import Answer, Pairs, answer_of, error_answer, http_status
+from inferd.http.status import STREAM_STATUS, Answer, Pairs, answer_of, error_answer
 from inferd.http.streamed_answer import ErrorPart, StreamedAnswer
 from inferd.rpc.call import INTERNAL_ERROR, CallBase
 from inferd.rpc.call_ends import CANCELLED_HERE, STOPPED, Cause
@@ -134,7 +134,10 @@ class HttpCall(CallBase):
             end.cause = cause
             code, details = cause
             answer = error_answer(code, details, (), self._exchange.head.error_form)
-            self._note_sent(http_status(code))
+            if self._exchange.stream is None:
+                self.annotations[HTTP_STATUS_KEY] = answer.status
+            else:
+                self._note_sent(self._exchange.stream)
             self._terminate()
             self._exchange.end(answer, end.trailing)
 
@@ -175,7 +178,7 @@ class HttpCall(CallBase):
         """See `HttpUnaryCall.begin_stream`. Raises ValueError for illegal headers."""
         if self.end.claim.locked():
             return False
-        self.annotations[HTTP_STATUS_KEY] = http_status(_OK)
+        self.annotations[HTTP_STATUS_KEY] = STREAM_STATUS
         stream = StreamedAnswer(headers, error_part)
         self._exchange.begin_stream(stream, self.end.trailing)
         if self.end.claim.locked():
@@ -193,10 +196,14 @@ class HttpCall(CallBase):
 
     def finish_stream(self, last: bytes = b"") -> bool:
         """See `HttpUnaryCall.finish_stream`."""
-        if not self.end.claim.acquire(False):
+        end, stream = self.end, self._exchange.stream
+        assert stream is not None, "begun"
+        if not end.claim.acquire(False):
             return False
         self._exchange.end_stream(last)
-        self._end(_OK, "", http_status(_OK))
+        self.ended_at = time.monotonic()
+        self._note_sent(stream)
+        end.notify(self, _OK, "")
         return True
 
     @property
@@ -224,26 +231,21 @@ class HttpCall(CallBase):
         end = self.end
         if not end.claim.acquire(False):
             return False
-        self._end(code, details, answer.status)
+        self.ended_at = time.monotonic()
+        if self._exchange.stream is None:
+            self.annotations[HTTP_STATUS_KEY] = answer.status
+        else:
+            self._note_sent(self._exchange.stream)
+        end.notify(self, code, details)
         self._exchange.end(answer, end.trailing)
         loop = self._live.loop
         if code is _RESOURCE_EXHAUSTED and loop.in_poll_thread:
             loop.call_rejected(self.ended_at)
         return True
 
-    def _end(self, code: grpc.StatusCode, details: str, status: int) -> None:
-        """Notify of the end, whose claim is held."""
-        self.ended_at = time.monotonic()
-        self._note_sent(status)
-        self.end.notify(self, code, details)
-
-    def _note_sent(self, status: int) -> None:
-        """Record the status for the log, or how much of a stream was sent, whose status is recorded."""
-        annotations, stream = self.annotations, self._exchange.stream
-        if stream is None:
-            annotations[HTTP_STATUS_KEY] = status
-        else:
-            annotations["messages_out"], annotations["bytes_out"] = stream.sent_parts, stream.sent_bytes
+    def _note_sent(self, stream: StreamedAnswer) -> None:
+        """Record for the log how much was sent of a stream; its status is recorded."""
+        self.annotations["messages_out"], self.annotations["bytes_out"] = stream.sent_parts, stream.sent_bytes
 
     def _fits(self, size: int) -> bool:
         if self.check is not self._live.small_check or size <= SMALL_MESSAGE_BYTES:

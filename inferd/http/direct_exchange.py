@@ -8,7 +8,7 @@ from inferd.http.exchange import Exchange
 from inferd.http.hand_over import HandOver
 from inferd.http.requests import Head
 from inferd.http.responses import encoded
-from inferd.http.status import Answer
+from inferd.http.status import STREAM_STATUS, Answer
 from inferd.http.stream_writer import CHUNKED, StreamWriter, in_chunks
 from inferd.http.streamed_answer import StreamedAnswer
 from inferd.rpc.entrance import Entrance
@@ -51,7 +51,7 @@ class DirectExchange(Exchange):
     def _writer_of(self, stream: StreamedAnswer) -> StreamWriter:
         connection = self._direct
         is_last = connection.is_ending
-        head = encoded(Answer(200, stream.head + CHUNKED, b""), self.added, is_last=is_last)
+        head = encoded(Answer(STREAM_STATUS, stream.head + CHUNKED, b""), self.added, is_last=is_last)
         done = partial(connection.answered, is_last=is_last)
         return StreamWriter(connection, stream, head, self._hand_over.submit, done, frame=in_chunks)
 

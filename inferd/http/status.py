@@ -18,6 +18,9 @@ Code = grpc.StatusCode
 #: What nginx made the custom for callers that are gone; only the log ever sees it.
 CALLER_GONE = 499
 
+#: That of answers that are sent bit by bit.
+STREAM_STATUS = 200
+
 _STATUSES = {
     Code.OK: 200,
     Code.CANCELLED: CALLER_GONE,
@@ -84,11 +87,6 @@ def json_answer(status: int, error: dict[str, object], headers: Sequence[tuple[s
     return answer_of(status, orjson.dumps(error), (("Content-Type", "application/json"), *headers))
 
 
-def http_status(code: grpc.StatusCode) -> int:
-    """Return the status of a call that has ended with ``code`` and without an answer."""
-    return _STATUSES.get(code, 500)
-
-
 def _described(text: str, details: bytes | None) -> dict[str, object]:
     """Return what the body says of an error, from its details (`google.rpc.Status`)."""
     error: dict[str, object] = {"error": text}
@@ -107,7 +105,7 @@ def _described(text: str, details: bytes | None) -> dict[str, object]:
 
 def head_of_stream(headers: tuple[tuple[str, str], ...]) -> bytes:
     """Return the head of an answer that is sent bit by bit, but for how its length is told. Raises as `answer_of`."""
-    return _lines_of("HTTP/1.1 200 OK", *map(": ".join, headers))
+    return _lines_of(f"HTTP/1.1 {STREAM_STATUS} OK", *map(": ".join, headers))
 
 
 @lru_cache(maxsize=1024)

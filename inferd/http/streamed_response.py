@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractStreamWriter
 from inferd.http.connections import Connection
 from inferd.http.exchange import Exchange
 from inferd.http.responses import ExchangeResponse
-from inferd.http.status import Answer
+from inferd.http.status import STREAM_STATUS, Answer
 from inferd.http.stream_writer import CHUNKED, Frame, StreamWriter, as_it_is, in_chunks, nothing
 from inferd.http.streamed_answer import StreamedAnswer
 
@@ -35,7 +35,7 @@ class StreamedResponse(ExchangeResponse):
         self._submit = submit
         self._is_chunked = request.version != HttpVersion10
         head = stream.head + CHUNKED if self._is_chunked else stream.head
-        super().__init__(exchange, Answer(200, head, b""), ended)
+        super().__init__(exchange, Answer(STREAM_STATUS, head, b""), ended)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """See the base."""

@@ -75,7 +75,7 @@ def _several(steps: int) -> st.SearchStrategy[list[Case]]:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(_several(steps=4))
 def test_chooses_and_knows_the_same_as_for_each_row_alone(cases: list[Case]) -> None:
     together = [SequenceSampling(case.request) for case in cases]
@@ -92,7 +92,7 @@ def test_chooses_and_knows_the_same_as_for_each_row_alone(cases: list[Case]) -> 
             assert token_logprobs(own, [tokens[row]], [state], None) == [known[row]]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(_several(steps=3))
 def test_chooses_what_the_plainest_sampler_does(cases: list[Case]) -> None:
     for case in cases:
@@ -114,9 +114,10 @@ def _adjusted(row: np.ndarray, request: GenerationRequest, generated: list[int])
     """Return logits with penalties, and without end tokens that are too early."""
     sampling = request.sampling
     values = list(row)
+    prompt = set(request.prompt.tolist())
     for token in range(len(values)):
         count = generated.count(token)
-        if token in generated or token in request.prompt:
+        if count or token in prompt:
             penalty = np.float32(sampling.repetition_penalty)
             values[token] = values[token] / penalty if values[token] > 0 else values[token] * penalty
         values[token] -= np.float32(sampling.frequency_penalty) * np.float32(count)
@@ -181,7 +182,7 @@ def _at(kept: dict[int, float], random: float) -> int:
 def test_frequencies_are_the_probabilities(sampling: Sampling) -> None:
     """The seeds are fixed; a token that should come n times comes so often within five standard deviations."""
     row = np.random.default_rng(7).standard_normal(400).astype(np.float32)
-    draws = 6_400
+    draws = 3_200
     states = [SequenceSampling(_request(replace(sampling, seed=seed), Stops(), [0])) for seed in range(64)]
     logits = np.tile(row, (64, 1))
     found = np.zeros(400)

@@ -18,6 +18,7 @@ from inferd.observability.metrics.residency import ResidencyCounts
 from inferd.observability.metrics.run_cost import PredictedRun, RunCost
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from tests.fakes import SCALING
+from tests.unit.models.language_versions import language_version
 
 
 class FakeSession:
@@ -134,6 +135,20 @@ def test_memory_of_a_loaded_model():
     assert [(each.type, each.byte_size) for each in statistics(loaded).memory_usage] == [
         ("CPU", 5000), ("GPU", 700),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("has_chat_template", "expected"), [(None, (False, False)), (True, (True, True))])
+def test_description_of_a_language_model(has_chat_template, expected):
+    """Its limits and its cache, and what it takes."""
+    told = describe_model(language_version(has_chat_template=has_chat_template))
+    found = told.generation
+    assert (found.context_length, found.vocabulary_size, found.max_sequences) == (128, 32, 4)
+    assert (found.cache_bytes_per_token, found.cache_bytes, found.cache_bytes_in_use) == (8, 4096, 1024)
+    assert (found.has_tokenizer, found.has_chat_template) == expected
+    # What the context leaves, at most.
+    assert found.default_max_tokens == 128
+    assert (told.batching.verdict, told.batching.max_batch_size) == (inference_pb2.Batching.VERDICT_PROVEN, 4)
+    assert (list(told.inputs), told.HasField("run_cost"), told.residency.memory_bytes) == ([], False, 5000)
 
 
 def test_memory_of_a_model_that_is_not_loaded():

@@ -19,6 +19,7 @@ from inferd.models.on_demand import OnDemandLoads, has_room
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
 from tests.fakes import FakeClock, ManualPollThread
+from tests.unit.models.language_versions import IdleGenerator, language_version
 from tests.unit.models.versions import version
 
 Waiting = Callable[[], None]
@@ -192,6 +193,15 @@ def test_room_of_a_queue() -> None:
     assert rooms == [True, False, False]
     assert has_room(models, "cold")
     assert has_room(models, "gone")
+
+
+def test_room_of_a_language_model() -> None:
+    """Its queue counts tokens."""
+    generator, models, rooms = IdleGenerator(), ModelRegistry(), []
+    models.add(language_version(generator=generator))
+    for generator.waiting_tokens in (99, 100):
+        rooms.append(has_room(models, "lm"))
+    assert rooms == [True, False]
 
 
 def test_request_that_finds_its_model_cold_again(bench: Bench) -> None:

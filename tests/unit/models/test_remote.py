@@ -12,7 +12,7 @@ from inferd.config.settings import Settings
 from inferd.models.catalog import Catalog, fingerprint
 from inferd.models.poller import Poller
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, RepositoryError, resolve
+from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
 from inferd.remote.storage import RemoteFile, StorageError
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
@@ -78,6 +78,25 @@ def test_load_fetches_needed_files(tmp_path: Path, storage: FakeStorage) -> None
     assert (source.path.parents[1] / "labels.txt").read_bytes() == b"yes\nno\n"
     expected = {"words/1/model.onnx", "words/labels.txt", "words/model.yaml", "words/warmup/white"}
     assert storage.read_names() == expected
+
+
+def test_load_fetches_all_of_a_language_model(tmp_path: Path, storage: FakeStorage) -> None:
+    """Its configuration, which names the file among several, with the address; and its tokenizer, whatever its size."""
+    config = b'{"model": {"decoder": {"filename": "decoder.onnx"}}}'
+    storage.contents |= {
+        "lm/decoder.onnx": _MODEL,
+        "lm/embedding.onnx": _MODEL,
+        "lm/genai_config.json": config,
+        "lm/tokenizer.json": bytes(16 * 2**20 + 1),
+    }
+    source = _Remote(tmp_path, storage).sources()["lm", "1"]
+    assert "lm/genai_config.json" in storage.read_names()
+    assert source.remote is not None
+    path = model_file(source)
+    _files = source.remote.fetch(path, lambda: False)
+    assert path.read_bytes() == _MODEL
+    assert {"lm/decoder.onnx", "lm/tokenizer.json"} <= storage.read_names()
+    assert "lm/embedding.onnx" not in storage.read_names()
 
 
 def test_small_files_are_fetched_at_once(tmp_path: Path, storage: FakeStorage) -> None:

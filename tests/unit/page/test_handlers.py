@@ -32,6 +32,7 @@ from inferd.security.authorization.methods import KNOWN_METHODS, MethodKind, kin
 from inferd.security.authorization.policy import Policy, permissions_of
 from inferd.security.authorization.quota import QuotaStore
 from tests.unit.api.repository_bench import Call
+from tests.unit.models.language_versions import language_version
 
 CODES = grpc.StatusCode
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -145,6 +146,22 @@ def test_status_describes_models_and_server(bench):
     assert version["outputs"][0]["labels"] == ["a", "b"]
     assert (digits["may_infer"], digits["may_control"]) == (True, True)
     assert by_name["cold"]["versions"][0]["inputs"] == []
+
+
+def test_status_describes_language_models(bench):
+    """What they take, in place of inputs and outputs."""
+    bench.registry.add(language_version(has_chat_template=False))
+    found = {model["name"]: model for model in bench.status()["models"]}
+    (version,) = found["lm"]["versions"]
+    assert (version["inputs"], version["outputs"], version["max_batch_size"]) == ([], [], 4)
+    assert version["generation"] == {
+        "context_length": 128,
+        "max_sequences": 4,
+        "cache_bytes": 4096,
+        "has_tokenizer": True,
+        "has_chat_template": False,
+    }
+    assert found["digits"]["versions"][0]["generation"] is None
 
 
 def test_models_are_sent_again_only_if_they_have_changed(bench):

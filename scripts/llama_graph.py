@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 _OWN = "com.microsoft"
 
 #: Weights that share a scale, in int8.
-_BLOCK = 32
+_BLOCK = 64
 
 Array = NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class LlamaShape:
 class GraphForm:
     """How the graph is written.
 
-    ``weights``: int8 is MatMulNBits in blocks of 32, with int8 activations. ``element``: the type of activations and
+    ``weights``: int8 is MatMulNBits in blocks of 64, with int8 activations. ``element``: the type of activations and
     cache. ``pruned``: logits of the last token only. ``position_ids``: an input, with separate RotaryEmbedding.
     """
 

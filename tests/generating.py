@@ -21,6 +21,9 @@ VOCABULARY = 32
 #: Ends an answer, in about one of sixteen steps.
 END = 1
 
+#: Slot, tokens and past of each row of a run.
+Run = list[tuple[int, list[int], int]]
+
 _PRIME = 1_000_003
 _MODULUS = 2**61 - 1
 _FACTORS = np.arange(1, VOCABULARY + 1, dtype=np.uint64) * np.uint64(2_654_435_761)
@@ -30,21 +33,23 @@ class FakeDecoder:
     """A decoder whose logits follow from all tokens that a slot holds, as they were written, copied and released.
 
     ``runs`` are what was run: slots, tokens and past of each. ``fails`` is called with each run, and may raise. A run
-    takes ``run_s`` on ``clock``, and calls ``during``.
+    takes ``run_s`` on ``clock``, a number or a function of it, and calls ``during``.
     """
 
-    def __init__(self, *, slots: int = 4, context: int = 64, token_bytes: int = 1024, run_s: float = 0.0) -> None:
+    def __init__(
+        self, *, slots: int = 4, context: int = 64, token_bytes: int = 1024, run_s: float | Callable[[Run], float] = 0.0
+    ) -> None:
         self.slots = slots
         self.context_length = context
         self.vocabulary_size = VOCABULARY
         self.cache_bytes_per_token = token_bytes
-        self.runs: list[list[tuple[int, list[int], int]]] = []
-        self.fails: Callable[[list[tuple[int, list[int], int]]], None] = lambda _run: None
+        self.runs: list[Run] = []
+        self.fails: Callable[[Run], None] = lambda _run: None
         self.during: Callable[[], None] = lambda: None
         self.stops = 0
         self.moves: list[tuple[int, int, int]] = []
         self.clock: FakeClock | None = None
-        self._run_s = run_s
+        self.run_s = run_s if callable(run_s) else lambda _run: run_s
         # The hash of the first n tokens; None where nothing was written.
         self._hashes: list[list[int | None]] = [[7] + [None] * context for _ in range(slots)]
 
@@ -57,10 +62,10 @@ class FakeDecoder:
         """As `Decoder.decode`."""
         return self._run([(slot, [token], length) for slot, (token, length) in enumerate(zip(ids, past, strict=True))])
 
-    def _run(self, run: list[tuple[int, list[int], int]]) -> Logits:
+    def _run(self, run: Run) -> Logits:
         self.runs.append(run)
         if self.clock is not None:
-            self.clock.advance(self._run_s)
+            self.clock.advance(self.run_s(run))
         self.during()
         self.fails(run)
         return np.stack([self._write(slot, tokens, past) for slot, tokens, past in run])
@@ -159,7 +164,7 @@ class Generation:
     """An engine whose thread is the test's: `turn` makes one run."""
 
     def __init__(
-        self, decoder: FakeDecoder | None = None, *, text=None, max_run_s=60.0, queue=None, **settings
+        self, decoder: FakeDecoder | None = None, *, text=None, max_run_s=60.0, queue=None, seeds=((), ()), **settings
     ) -> None:
         self.clock = FakeClock()
         self.poll_thread = ManualPollThread(self.clock)
@@ -178,6 +183,8 @@ class Generation:
             poll_thread=self.poll_thread,
             alarm=self.alarm,
             stats=self.stats,
+            step_seeds=seeds[0],
+            chunk_seeds=seeds[1],
         )
 
     def submit(self, *requests: GenerationRequest) -> None:

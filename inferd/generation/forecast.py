@@ -5,7 +5,7 @@ share of the steps. From the learned times of chunks and steps and the average l
 they are reserved, that leave the waiting line in a second.
 
 **Deadlines.** A request that is not complete in time, by its place in the line, its prompt and the expected length of
-its answer, is refused on arrival. The prediction is multiplied by the 95th percentile of "actual over predicted",
+its answer, is refused on arrival. The prediction is multiplied by the 99th percentile of "actual over predicted",
 learned from the requests that have ended.
 
 **Retries.** As for ordinary models: a random time between half of what the waiting tokens take and all of it.
@@ -20,6 +20,7 @@ from inferd.batching.cost_model import CostModel
 from inferd.generation.endings import DEADLINE
 from inferd.generation.lengths import Lengths
 from inferd.generation.request import FinishReason, GenerationRequest
+from inferd.observability.metrics.run_cost import RunCost
 
 _SHORTEST_HINT_S = 0.01
 _LONGEST_HINT_S = 30.0
@@ -31,9 +32,9 @@ _SURE_RUNS = 3
 #: Weight of a step in the average time of the chunks between two steps.
 _BETWEEN_WEIGHT = 0.1
 #: The percentile of actual over predicted times, its step per request, its start and its bounds.
-_PERCENTILE = 0.95
+_PERCENTILE = 0.99
 _STEP = 0.05
-_START_FACTOR = 1.2
+_START_FACTOR = 1.5
 _FACTORS = 1.0, 4.0
 _COMPLETE = frozenset(reason.value for reason in FinishReason)
 
@@ -59,6 +60,7 @@ class RunTimes:
         self._since_step_s = 0.0
         self._between_s = 0.0
         self._ran_at = -math.inf
+        self._are_seeded = False
 
     def seed(self, steps: Iterable[tuple[int, float]], chunks: Iterable[tuple[int, float]]) -> None:
         """Take what runs took before the model was ready, until real ones are known."""
@@ -66,6 +68,7 @@ class RunTimes:
             self._steps.seed(sequences, seconds)
         for tokens, seconds in chunks:
             self._chunks.seed(tokens, seconds)
+        self._are_seeded = self._steps.predict(1) > 0 and self._chunks.predict(1) > 0
 
     def chunk_ran(self, tokens: int, seconds: float, now: float) -> None:
         """Record a chunk."""
@@ -81,9 +84,10 @@ class RunTimes:
         self._ran_at = now
 
     def are_sure(self, now: float) -> bool:
-        """Whether enough runs have been seen, and not long ago."""
-        enough = self._steps.runs >= _SURE_RUNS and self._chunks.runs >= _SURE_RUNS
-        return enough and now - self._ran_at <= _SURE_S
+        """Whether enough runs have been seen, and not long ago; those before the model was ready count at first."""
+        if self._steps.runs >= _SURE_RUNS and self._chunks.runs >= _SURE_RUNS:
+            return now - self._ran_at <= _SURE_S
+        return self._are_seeded
 
     def step_s(self, sequences: int) -> float:
         """Return the time of a step of this many sequences; 0 while nothing is known."""
@@ -93,9 +97,15 @@ class RunTimes:
         """Return what steps of up to ``most`` sequences are predicted to take; None while nothing is known."""
         return self._steps.snapshot(most)
 
-    def interval_s(self, sequences: int) -> float:
-        """Return the time from one token of a sequence to its next, beside chunks of others as lately."""
-        return self._steps.predict(sequences) + self._between_s
+    @property
+    def between_s(self) -> float:
+        """The time of the chunks between two steps, as lately."""
+        return self._between_s
+
+    @property
+    def longest_between_s(self) -> float:
+        """The time of the chunks between two steps, at most."""
+        return self._chunks.predict(self._chunk_tokens)
 
     def prompt_s(self, tokens: float) -> float:
         """Return the time of the chunks of ``tokens``."""
@@ -125,7 +135,7 @@ class GenerationForecast:
         self._jitter = jitter
         self.times = RunTimes(chunk_tokens)
         self.lengths = Lengths()
-        #: The 95th percentile of actual over predicted times.
+        #: The 99th percentile of actual over predicted times.
         self.factor = _START_FACTOR
 
     @property
@@ -148,18 +158,28 @@ class GenerationForecast:
 
     def complete_s(self, request: GenerationRequest, ahead: int, load: Load) -> float:
         """Predict the time until ``request`` is complete, with ``ahead`` tokens in front of it; 0 if it is unknown."""
-        sequences = min(self._slots, load.sequences + 1 + bool(ahead))
+        is_contended = ahead > 0
+        waiting = math.ceil(ahead / self.lengths.reserved_tokens) if is_contended else 0
+        sequences = min(self._slots, load.sequences + waiting + 1)
         wait_s = self._wait_s(request, ahead, load)
-        return wait_s + self.own_s(request, self.lengths.expected(request), sequences)
+        return wait_s + self._own_s(request, sequences, is_contended=is_contended)
 
-    def own_s(self, request: GenerationRequest, answer_tokens: float, sequences: int) -> float:
+    def _own_s(self, request: GenerationRequest, sequences: int, *, is_contended: bool) -> float:
         """Predict the time from the start of ``request`` to its end, beside others if ``sequences`` are more than one.
 
         The first token comes with the last chunk; a step follows each chunk if others run.
         """
         times, prompt_tokens = self.times, len(request.prompt)
         steps_s = times.chunks(prompt_tokens) * times.step_s(sequences - 1) if sequences > 1 else 0.0
-        return times.prompt_s(prompt_tokens) + steps_s + (answer_tokens - 1) * times.interval_s(sequences)
+        between_s = max(times.between_s, self._between_s(sequences)) if is_contended else times.between_s
+        intervals = self.lengths.expected(request, is_contended=is_contended) - 1
+        return times.prompt_s(prompt_tokens) + steps_s + intervals * (times.step_s(sequences) + between_s)
+
+    def _between_s(self, sequences: int) -> float:
+        """Return the time of the chunks between two steps while each place is taken again as soon as it is free."""
+        times, lengths = self.times, self.lengths
+        prompts_s = sequences * times.prompt_s(lengths.prompt_tokens)
+        return min(times.longest_between_s, prompts_s / max(1.0, lengths.answer_tokens))
 
     def comes_too_late(self, request: GenerationRequest, ahead: int, load: Load, now: float) -> bool:
         """Whether ``request`` would miss its deadline; remember what is predicted, to learn from it."""

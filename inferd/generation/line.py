@@ -137,6 +137,7 @@ class WaitingLine:
     def _admit(self, request: GenerationRequest, now: float) -> None:
         request.enqueued_at = now
         self.waiting.add(request)
+        self._forecast.lengths.admitted(request)
 
     def _apply_policy(self, request: GenerationRequest, now: float, effects: LineEffects) -> None:
         decision = self._overflow.decide(request)

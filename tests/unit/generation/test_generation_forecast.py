@@ -1,0 +1,129 @@
+"""When generations are complete, as far as that can be known."""
+
+import pytest
+
+from inferd.generation.forecast import GenerationForecast, Load
+from tests.generating import a_request
+
+_FREE = Load(sequences=0, free_slots=4, free_tokens=4000)
+_FULL = Load(sequences=4, free_slots=0, free_tokens=0)
+_CHUNK = 10
+
+
+def _forecast(**fields):
+    """One in which a step takes 0.1 s, and a chunk 0.02 s a token."""
+    forecast = GenerationForecast(
+        **{"slots": 4, "total_tokens": 4000, "chunk_tokens": _CHUNK, "max_delay_s": 30.0, "jitter": lambda: 0.0}
+        | fields
+    )
+    forecast.times.seed([(1, 0.1), (4, 0.1)], [(1, 0.02), (_CHUNK, 0.2)])
+    return forecast
+
+
+def test_refuses_nothing_while_nothing_is_known():
+    """So nothing is refused, and a retry is due in a second."""
+    forecast = GenerationForecast(slots=4, total_tokens=4000, chunk_tokens=_CHUNK, max_delay_s=30.0)
+    request = a_request(10, 10, deadline=100.001)
+    assert not forecast.comes_too_late(request, 0, _FREE, 100.0)
+    assert forecast.row_limit(10_000, _FULL) == 10_000
+    assert forecast.retry_after_s(1000) == 1.0
+
+
+def test_predicts_a_request_alone():
+    """Its chunks, and a step for each token but the first."""
+    assert _forecast().complete_s(a_request(25, 11), 0, _FREE) == pytest.approx(0.5 + 1.0)
+
+
+def test_predicts_a_request_beside_others():
+    """A step between any two chunks of its prompt."""
+    load = Load(sequences=2, free_slots=2, free_tokens=1000, prompt_tokens=20)
+    assert _forecast().complete_s(a_request(25, 11), 0, load) == pytest.approx(0.4 + 0.5 + 0.3 + 1.0)
+
+
+def test_rate_is_that_of_a_full_cache():
+    """A request of 10 + 40 tokens takes 0.2 s of chunks, and a quarter of 40 steps."""
+    forecast = _forecast()
+    forecast.lengths.admitted(a_request(10, 40))
+    assert forecast.tokens_per_s == pytest.approx(50 / (0.2 + 40 * 0.1 / 4))
+
+
+def test_rate_of_a_small_cache():
+    """Two such requests at a time."""
+    forecast = _forecast(total_tokens=120)
+    forecast.lengths.admitted(a_request(10, 40))
+    assert forecast.tokens_per_s == pytest.approx(50 / (0.2 + 40 * 0.1 / 2))
+
+
+def test_short_answers_make_it_faster():
+    """When enough have ended."""
+    forecast = _forecast()
+    for _ in range(20):
+        request = a_request(10, 40, ends=True)
+        forecast.lengths.admitted(request)
+        forecast.ended(request, 4, "stop", 100.0)
+    assert forecast.tokens_per_s == pytest.approx(50 / (0.2 + 4 * 0.1 / 4))
+
+
+def test_limit_is_what_starts_within_the_delay():
+    """What can start at once, and what the rate allows."""
+    forecast = _forecast(max_delay_s=2.0)
+    forecast.lengths.admitted(a_request(10, 40))
+    rate = forecast.tokens_per_s
+    assert forecast.row_limit(10_000, _FULL) == int(2.0 * rate)
+    assert forecast.row_limit(10_000, _FREE) == int(4 * 50 + 2.0 * rate)
+    assert forecast.row_limit(50, _FREE) == 50
+    assert _forecast(max_delay_s=0.0).row_limit(10_000, _FULL) == 10_000
+
+
+def test_hint_is_what_the_waiting_tokens_take():
+    """At most the delay limit, and never more than half a minute."""
+    forecast = _forecast(max_delay_s=10.0)
+    forecast.lengths.admitted(a_request(10, 40))
+    rate = forecast.tokens_per_s
+    assert forecast.retry_after_s(100) == pytest.approx(100 / rate)
+    assert forecast.retry_after_s(1_000_000) == 10.0
+
+
+def test_answers_are_as_long_as_others_with_such_a_limit():
+    """As long as allowed if nothing ends them; unknown ones are tried, unless others wait."""
+    lengths = _forecast().lengths
+    assert lengths.expected(a_request(5, 1000), is_contended=False) == 1000
+    unknown = a_request(5, 1000, ends=True)
+    lengths.admitted(unknown)
+    assert lengths.expected(unknown, is_contended=False) == 1
+    assert lengths.expected(unknown, is_contended=True) == 1000
+    for _ in range(20):
+        lengths.ended(unknown, 50, complete=True)
+        lengths.ended(a_request(5, 10, ends=True), 10, complete=True)
+    assert lengths.expected(unknown, is_contended=False) == 50
+    assert lengths.expected(a_request(5, 9, ends=True), is_contended=False) == 9
+    assert lengths.expected(a_request(5, 30, ends=True), is_contended=False) == 1
+
+
+def test_margin_follows_what_requests_take():
+    """Late ones widen it at once; it narrows slowly while none is late."""
+    forecast = _forecast()
+    request = a_request(10, 10)
+    request.enqueued_at, request.expected_s = 100.0, 1.0
+    before = forecast.factor
+    forecast.ended(request, 10, "length", 100.0 + 1.01 * before)
+    widened = forecast.factor
+    assert widened > before
+    for _ in range(10):
+        forecast.ended(request, 10, "length", 100.5)
+    assert before < forecast.factor < widened
+    narrow = forecast.factor
+    forecast.ended(request, 1, "cancelled", 200.0)
+    assert forecast.factor == narrow
+
+
+def test_refuses_nothing_by_old_measurements():
+    """Or a model that once was slow would be refused forever."""
+    forecast = _forecast()
+    for _ in range(3):
+        forecast.times.chunk_ran(10, 5.0, 100.0)
+        forecast.times.step_ran(1, 5.0, 100.0)
+    request = a_request(10, 10, deadline=110.0)
+    assert forecast.comes_too_late(request, 0, _FREE, 101.0)
+    request.deadline = 130.0
+    assert not forecast.comes_too_late(request, 0, _FREE, 121.0)

@@ -1,0 +1,121 @@
+"""Ten times as many requests as a language model can serve, on a clock that its runs advance."""
+
+import math
+import random
+
+from inferd.errors import OverloadedError
+from tests.generating import FakeDecoder, Generation, a_request
+
+_SLOTS = 16
+
+
+def _run_s(run):
+    """Return what a small model takes on two cores, in seconds."""
+    if len(run) == 1 and len(run[0][1]) > 1:
+        return 0.004 + 0.0011 * len(run[0][1])
+    return 0.006 + 0.0018 * len(run)
+
+
+#: What warm-up has measured of it.
+_SEEDS = [(n, _run_s([(0, [0], 0)] * n)) for n in (1, _SLOTS)], [(n, _run_s([(0, [0] * n, 0)])) for n in (8, 64)]
+
+
+def _arrivals(generation, rate, seconds, chance):
+    """Yield each time at which a request comes."""
+    at = generation.clock()
+    until = at + seconds
+    while at < until:
+        yield at
+        at += chance.expovariate(rate)
+
+
+def _served(generation, *, rate=80.0, seconds=25.0, ends=False, timeout_s=math.inf):
+    """Submit random requests for some time; return them, when all have ended."""
+    chance, requests = random.Random(1), []
+    for at in _arrivals(generation, rate, seconds, chance):
+        while generation.clock() < at:
+            if not generation.engine.generating.turn():
+                generation.clock.now = at
+            generation.poll_thread.fire_due()
+        tokens = chance.randrange(8, 60)
+        requests.append(
+            a_request(
+                chance.randrange(8, 120),
+                4 * tokens if ends else tokens,
+                ends=ends,
+                received_at=at,
+                deadline=at + timeout_s,
+            )
+        )
+        generation.submit(requests[-1])
+    _drain(generation)
+    return requests
+
+
+def _drain(generation):
+    while generation.engine.generating.turn():
+        generation.poll_thread.fire_due()
+
+
+def _model(**settings):
+    decoder = FakeDecoder(slots=_SLOTS, context=512, run_s=_run_s)
+    return Generation(decoder, prefill_chunk_tokens=64, seeds=_SEEDS, **settings)
+
+
+def _admitted(requests):
+    return [request for request in requests if not isinstance(request.receiver.error, OverloadedError)]
+
+
+def _complete(requests):
+    return [request for request in requests if request.receiver.is_complete]
+
+
+def test_completes_in_time_whatever_is_admitted():
+    """From the first request on; the others are refused on arrival, and the model is always busy."""
+    requests = _served(_model(), timeout_s=8.0)
+    admitted = _admitted(requests)
+    assert len(_complete(admitted)) >= 0.99 * len(admitted)
+    assert len(admitted) > 200
+    assert {request.receiver.error.reason for request in requests if request not in admitted} == {"DEADLINE_TOO_CLOSE"}
+
+
+def test_answers_of_any_length_are_complete_in_time_when_some_have_ended():
+    """Of those that may end long before max_tokens."""
+    requests = _served(_model(), timeout_s=8.0, ends=True)
+    late = _admitted([request for request in requests if request.received_at > 110.0])
+    assert len(_complete(late)) >= 0.97 * len(late)
+    assert len(late) > 60
+
+
+def test_refuses_nothing_below_capacity():
+    """At half of what the model can do."""
+    requests = _served(_model(), rate=3.0, timeout_s=20.0)
+    assert len(_complete(requests)) == len(requests)
+
+
+def test_limits_the_line_by_time():
+    """Nobody waits for much longer than the limit, and everybody who is admitted is served."""
+    requests = _served(_model(max_delay_s=3.0))
+    admitted = _admitted(requests)
+    assert len(_complete(admitted)) == len(admitted) > 150
+    waits = sorted(request.receiver.deltas[-1].usage.queue_s for request in admitted if request.received_at > 103.0)
+    assert waits[len(waits) // 2] < 3.5
+    assert waits[-1] < 6.0
+
+
+def test_serves_a_refused_request_after_its_hint():
+    """If no others have come meanwhile."""
+    generation = _model(max_delay_s=3.0)
+    generation.submit(*[a_request(60, 30) for _ in range(300)])
+    for _ in range(200):
+        generation.engine.generating.turn()
+    generation.submit(*(requests := [a_request(60, 30) for _ in range(300)]))
+    error = requests[-1].receiver.error
+    assert isinstance(error, OverloadedError)
+    assert 0.5 < error.retry_after_s <= 3.0
+    comes_at = generation.clock() + error.retry_after_s
+    while generation.clock() < comes_at:
+        generation.engine.generating.turn()
+    generation.submit(again := a_request(60, 30, deadline=generation.clock() + 60.0))
+    _drain(generation)
+    assert again.receiver.is_complete

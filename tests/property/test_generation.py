@@ -112,7 +112,7 @@ def test_each_request_gets_the_tokens_that_it_gets_alone(actions):
 
 @settings(max_examples=50, deadline=None)
 @given(_actions)
-def test_what_is_admitted_is_completed(actions):
+def test_completes_whatever_is_admitted(actions):
     """Without deadlines nothing fails: a request that has started never waits for memory."""
     for ask in actions:
         if isinstance(ask, _Ask):

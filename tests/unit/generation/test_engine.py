@@ -29,7 +29,7 @@ def _one_turn_posts(generation):
     return posted
 
 
-def test_a_request_gets_its_tokens_one_by_one_and_a_last_delta():
+def test_streams_tokens_one_by_one_and_a_last_delta():
     """The last one says why it is the last, and what the request took."""
     generation, request = Generation(FakeDecoder(run_s=0.5)), a_request(prompt=3, max_tokens=3)
     generation.submit(request)
@@ -42,7 +42,7 @@ def test_a_request_gets_its_tokens_one_by_one_and_a_last_delta():
     assert (usage.queue_s, usage.first_token_s) == (0.0, 0.5)
 
 
-def test_an_end_token_ends_it():
+def test_stops_at_an_end_token():
     """The token is the last one that the caller gets."""
     for first in range(2, VOCABULARY):
         generation, request = Generation(), a_request([first], max_tokens=60, ends=True)
@@ -53,7 +53,7 @@ def test_an_end_token_ends_it():
         assert (last == END) == (request.receiver.deltas[-1].finish_reason is FinishReason.STOP)
 
 
-def test_the_tokens_of_a_step_come_in_one_call_of_the_poll_thread():
+def test_posts_the_tokens_of_a_step_in_one_call():
     """However many sequences it has."""
     generation, requests = Generation(), [a_request(prompt=n + 1, max_tokens=9) for n in range(4)]
     generation.submit(*requests)
@@ -64,14 +64,14 @@ def test_the_tokens_of_a_step_come_in_one_call_of_the_poll_thread():
     assert [len(request.receiver.deltas) for request in requests] == [count + 1 for count in before]
 
 
-def test_a_chunk_that_completes_no_prompt_posts_nothing():
+def test_posts_nothing_for_a_part_of_a_prompt():
     """Nobody is woken for it."""
     generation = Generation()
     generation.submit(a_request(prompt=20))
     assert _one_turn_posts(generation) == 0
 
 
-def test_a_cancelled_request_is_out_of_the_cache_before_the_next_run():
+def test_cancel_frees_the_cache_before_the_next_run():
     """While it runs, and while its prompt is read; the other one is not disturbed."""
     decoder = FakeDecoder()
     generation = Generation(decoder)
@@ -95,7 +95,7 @@ def test_a_cancelled_request_is_out_of_the_cache_before_the_next_run():
     assert generation.stats.read().finished["cancelled"] == 2
 
 
-def test_a_cancel_during_a_run_keeps_its_tokens_from_the_receiver():
+def test_cancel_during_a_run_discards_its_tokens():
     """The receiver of a cancelled request is never called again."""
     decoder = FakeDecoder()
     generation, request = Generation(decoder), a_request(max_tokens=9)
@@ -106,7 +106,7 @@ def test_a_cancel_during_a_run_keeps_its_tokens_from_the_receiver():
     assert len(request.receiver.tokens) == 2
 
 
-def test_a_waiting_request_that_is_cancelled_frees_its_place_at_once():
+def test_cancel_of_a_waiting_request_frees_its_place_at_once():
     """Before any run."""
     generation = Generation(max_waiting_requests=1)
     first, second = a_request(), a_request()
@@ -128,7 +128,7 @@ def test_cancelling_twice_or_after_the_end_does_nothing():
     assert generation.stats.read().finished == {"stop": 0, "length": 1, "cancelled": 0, "deadline": 0, "error": 0}
 
 
-def test_a_running_request_expires_after_the_tokens_that_it_has():
+def test_expires_running_requests_after_the_tokens_that_they_have():
     """Between two runs."""
     generation = Generation(FakeDecoder(run_s=1.0))
     request = a_request(max_tokens=20, deadline=103.5)
@@ -139,7 +139,7 @@ def test_a_running_request_expires_after_the_tokens_that_it_has():
     assert generation.stats.read().finished["deadline"] == 1
 
 
-def test_a_waiting_request_expires_by_a_timer():
+def test_expires_waiting_requests_by_a_timer():
     """No run has to end for it."""
     generation = Generation(FakeDecoder(slots=1))
     running, waiting = a_request(max_tokens=20), a_request(deadline=101.0)
@@ -152,7 +152,7 @@ def test_a_waiting_request_expires_by_a_timer():
     assert generation.engine.waiting == 0
 
 
-def test_a_failed_step_fails_only_the_sequence_that_cannot_run():
+def test_failed_step_fails_only_the_sequence_that_cannot_run():
     """The others get what they get alone."""
     decoder = FakeDecoder()
     generation, requests = Generation(decoder), [a_request(prompt=n + 1, max_tokens=8) for n in range(3)]
@@ -169,7 +169,7 @@ def test_a_failed_step_fails_only_the_sequence_that_cannot_run():
         assert request.receiver.tokens == alone(request)
 
 
-def test_a_failed_chunk_fails_its_request():
+def test_failed_chunk_fails_its_request():
     """The next one is served."""
     decoder = FakeDecoder()
     generation, bad, good = Generation(decoder), a_request(prompt=20), a_request(prompt=4)
@@ -180,7 +180,7 @@ def test_a_failed_chunk_fails_its_request():
     assert good.receiver.tokens == alone(good)
 
 
-def test_a_decoder_that_always_fails_ends_each_request():
+def test_serves_again_after_all_runs_failed():
     """And serves again when it works again."""
     decoder = FakeDecoder()
     generation, requests = Generation(decoder), [a_request() for _ in range(9)]
@@ -209,7 +209,7 @@ def test_no_memory_is_told_apart():
     assert isinstance(request.receiver.error, OutOfMemoryError)
 
 
-def test_a_model_without_numbers_fails_its_request():
+def test_fails_requests_whose_logits_are_nan():
     """NaN in place of logits."""
     decoder = FakeDecoder()
     decoder._write = lambda *_: np.full(VOCABULARY, np.nan, dtype=np.float32)
@@ -219,7 +219,7 @@ def test_a_model_without_numbers_fails_its_request():
     assert isinstance(request.receiver.error, InferenceFailedError)
 
 
-def test_a_fault_of_the_cache_fails_what_runs_and_nothing_else():
+def test_survives_a_fault_of_the_cache():
     """Whatever goes wrong, the requests end, and the next ones are served."""
     decoder = FakeDecoder()
     generation, requests = Generation(decoder), [a_request(max_tokens=3), a_request(max_tokens=9)]
@@ -237,7 +237,7 @@ def test_a_fault_of_the_cache_fails_what_runs_and_nothing_else():
     assert late.receiver.tokens == alone(late)
 
 
-def test_a_broken_receiver_hurts_nobody_else():
+def test_broken_receiver_does_not_disturb_other_requests():
     """Its exceptions are logged."""
     generation, broken, other = Generation(), a_request(), a_request()
     broken.receiver.on_delta = failing
@@ -247,7 +247,7 @@ def test_a_broken_receiver_hurts_nobody_else():
     assert generation.engine.unanswered_requests == 0
 
 
-def test_a_request_that_never_fits_is_refused():
+def test_refuses_requests_larger_than_the_cache():
     """With what fits."""
     decoder = FakeDecoder(token_bytes=1024 * 1024 // 20)
     generation = Generation(decoder, cache_bytes=1024 * 1024)
@@ -258,7 +258,7 @@ def test_a_request_that_never_fits_is_refused():
     assert "got 10 and 11" in request.receiver.error.message
 
 
-def test_a_cache_of_less_than_two_tokens_is_refused():
+def test_refuses_a_cache_of_less_than_two_tokens():
     """Nothing could be generated."""
     with pytest.raises(ModelLoadError, match=r"generation\.cache_bytes: expected at least"):
         Generation(FakeDecoder(token_bytes=1024 * 1024), cache_bytes=1024 * 1024)
@@ -276,7 +276,7 @@ def test_caller_runs_is_refused():
         Generation(queue={"policy": "caller_runs"})
 
 
-def test_a_run_that_takes_too_long_ends_for_its_callers_at_the_limit():
+def test_answers_at_the_limit_of_a_long_run():
     """They are told while it still runs; those that wait are served after it."""
     decoder = FakeDecoder()
     generation, slow, waiting = Generation(decoder, max_run_s=5.0), a_request(), a_request(prompt=20)
@@ -298,7 +298,7 @@ def test_a_run_that_takes_too_long_ends_for_its_callers_at_the_limit():
     assert generation.stats.read().finished["error"] == 1
 
 
-def test_a_run_that_does_not_end_fails_all_and_refuses_others_until_it_does():
+def test_refuses_requests_while_a_run_does_not_end():
     """Its cache is in use; health says so meanwhile."""
     decoder = FakeDecoder()
     generation = Generation(decoder, max_run_s=5.0)
@@ -355,7 +355,7 @@ def test_numbers_of_the_engine():
     assert not engine.is_hopeless
 
 
-def test_what_is_counted():
+def test_counts_tokens_runs_and_ends():
     """Tokens, runs, intervals and ends."""
     generation = Generation(FakeDecoder(run_s=0.1))
     requests = [a_request(prompt=10, max_tokens=3, sampling=sampled(n)) for n in range(2)]
@@ -368,7 +368,7 @@ def test_what_is_counted():
     assert counts.token_interval_s.count == 4
 
 
-def test_a_closed_engine_refuses():
+def test_refuses_requests_when_closed():
     """Without a thread, it stops at once."""
     generation, request = Generation(), a_request()
     assert generation.engine.stop(0.0)

@@ -76,7 +76,7 @@ def test_stop_answers_what_was_admitted():
     assert isinstance(late.receiver.error, ModelUnavailableError)
 
 
-def test_what_is_not_answered_in_time_fails():
+def test_stop_fails_what_is_not_answered_in_time():
     """And the thread ends after its run."""
     poll_thread, decoder, may_go_on = OwnPollThread(), FakeDecoder(slots=1), threading.Event()
     decoder.during = lambda: may_go_on.wait(PATIENCE_S)
@@ -92,7 +92,7 @@ def test_what_is_not_answered_in_time_fails():
     assert _held(engine) == (0, 0, 0, 0)
 
 
-def test_a_hanging_run_keeps_stop_from_succeeding():
+def test_stop_reports_a_hanging_run():
     """The decoder is in use."""
     poll_thread, decoder, may_go_on = OwnPollThread(), FakeDecoder(slots=1), threading.Event()
     decoder.during = lambda: may_go_on.wait(PATIENCE_S)
@@ -105,7 +105,7 @@ def test_a_hanging_run_keeps_stop_from_succeeding():
     assert engine.stop(PATIENCE_S)
 
 
-def test_the_thread_starts_with_the_first_request():
+def test_starts_its_thread_with_the_first_request():
     """Not before: idle models have no threads."""
     poll_thread = OwnPollThread()
     engine = started_engine(FakeDecoder(), poll_thread)
@@ -131,7 +131,7 @@ def test_without_a_thread_requests_are_refused(monkeypatch: pytest.MonkeyPatch):
     assert engine.stop(PATIENCE_S)
 
 
-def test_a_failing_decoder_keeps_the_thread():
+def test_thread_survives_a_failing_decoder():
     """It serves the next request."""
     poll_thread, decoder = OwnPollThread(), FakeDecoder()
     engine = started_engine(decoder, poll_thread)

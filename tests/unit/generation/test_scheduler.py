@@ -31,7 +31,7 @@ def test_nothing_to_run():
     assert Scheduler(8).next_run(_slots()) is None
 
 
-def test_a_prompt_alone_runs_chunk_after_chunk():
+def test_runs_a_prompt_alone_chunk_after_chunk():
     """Nobody waits for a step."""
     slots, scheduler = _slots(a_request(20)), Scheduler(8)
     for tokens in (8, 8, 4):
@@ -62,7 +62,7 @@ def test_short_prompts_share_the_time_of_a_chunk():
     assert kinds == ["8 tokens", 1, "3 tokens", "3 tokens", 3, "3 tokens", 4]
 
 
-def test_a_prompt_gives_way_to_one_of_a_higher_priority():
+def test_prompt_gives_way_to_one_of_a_higher_priority():
     """It goes on after it, from where it was, and both get what they get alone."""
     generation = Generation()
     long, urgent = a_request(40, 4, priority=2), a_request(20, 4, priority=1)
@@ -77,7 +77,7 @@ def test_a_prompt_gives_way_to_one_of_a_higher_priority():
     assert urgent.receiver.tokens == alone(urgent)
 
 
-def test_a_prompt_does_not_give_way_to_its_own_priority():
+def test_prompt_does_not_give_way_to_its_own_priority():
     """First come, first served."""
     generation = Generation()
     first, second = a_request(40), a_request(3)
@@ -89,7 +89,7 @@ def test_a_prompt_does_not_give_way_to_its_own_priority():
     assert not second.receiver.tokens
 
 
-def test_what_keeps_a_request_from_starting():
+def test_starts_requests_when_there_is_a_slot_and_room():
     """No slot, no room, or a prompt that is being read."""
     scheduler, request = Scheduler(8), a_request(3, 4)
     assert scheduler.may_start(request, _slots(), TokenBudget(7))
@@ -100,7 +100,7 @@ def test_what_keeps_a_request_from_starting():
     assert scheduler.may_start(request, _slots(a_request(priority=2)), TokenBudget(100))
 
 
-def test_a_large_request_is_not_overtaken_by_small_ones():
+def test_small_requests_do_not_overtake_a_large_one():
     """Or it would never start while they keep coming."""
     decoder = FakeDecoder(token_bytes=1024 * 1024 // 60)
     generation = Generation(decoder, cache_bytes=1024 * 1024)

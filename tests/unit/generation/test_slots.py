@@ -52,7 +52,7 @@ def test_few_are_moved():
     assert [sequence.slot for sequence in sequences[1:4]] == [1, 2, 3]
 
 
-def test_a_budget_is_never_exceeded():
+def test_budget_is_never_exceeded():
     """It raises before."""
     budget = TokenBudget(10)
     budget.reserve(7)

@@ -8,8 +8,9 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime conflict, so the machine decides which one is installed.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test test-replicas test-page test-smollm2 test-image chart soak test-oldest-grpcio lint format \
-  types protos docs lock test-graphs trace image bench-tools bench bench-peers bench-hostile clean
+.PHONY: help setup run test test-replicas test-page test-smollm2 test-image chart soak test-oldest-grpcio \
+  test-oldest-onnxruntime lint format types protos docs lock test-graphs trace image bench-tools bench bench-peers \
+  bench-hostile clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +85,9 @@ soak: setup ## Run good, bad and slow clients against a server for minutes, or f
 
 test-oldest-grpcio: setup ## Run the tests of the gRPC server against the oldest grpcio that is supported
 	scripts/test_oldest_grpcio.sh
+
+test-oldest-onnxruntime: setup ## Run the tests of language models against the oldest ONNX Runtime that is supported
+	scripts/test_oldest_onnxruntime.sh
 
 lint: .venv/.dev .tools/.done ## Check style, types, layers, words, contracts and whether generated files are current
 	$(BIN)/ruff check .

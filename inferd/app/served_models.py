@@ -92,6 +92,7 @@ class ServedModels:
                 versions=lambda: len(registry.all()),
                 meter=meter,
                 sizes=sizes,
+                unused_cache_bytes=lambda: lifecycle.unused_cache_bytes(),  # noqa: PLW0108  (it is made here)
             ),
             pool=LoadPool(repository.parallel_loads),
             clock=time.monotonic,

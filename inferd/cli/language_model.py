@@ -39,7 +39,6 @@ def load_language_model(
         stages=Stages(verifying=lambda: None, warming=lambda: None, turn=nullcontext),
         clock=time.monotonic,
         budget_bytes=settings.repository.memory_budget_bytes,
-        is_immutable=False,
     )
 
 

@@ -77,7 +77,8 @@ class VersionLoader:
 
     Versions are warmed up one after another, because the times and the memory of their runs are measured; a very long
     warm-up does not hold the others up.
-    ``versions`` returns the number of versions that share the machine's threads. What loads take is noted in ``sizes``.
+    ``versions`` returns the number of versions that share the machine's threads, and ``unused_cache_bytes`` what caches
+    of language models may still take. What loads take is noted in ``sizes``.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class VersionLoader:
         versions: Callable[[], int],
         meter: LoadMeter,
         sizes: ModelSizes,
+        unused_cache_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         self._meter = meter
         self._sizes = sizes
@@ -96,6 +98,7 @@ class VersionLoader:
         self._parts = parts
         self._probe = probe
         self._versions = versions
+        self._unused_cache_bytes = unused_cache_bytes
         self._idle_cores = IdleCores()
         self._warming = threading.Lock()
         self._limit_logged = False
@@ -126,14 +129,16 @@ class VersionLoader:
         """Return the model, verified and warmed up, with what runs it."""
         path = model_file(source, settings.file)
         form = read_decoder(path)
-        if form is None:
-            return self._ordinary(source, path, settings, progress)
-        settings = language_settings(settings, self._settings.for_model({}), source.name)
-        progress.have_settings(settings)
-        return self._language_model(source, path, form, settings, progress)
+        if form is not None:
+            settings = language_settings(settings, self._settings.for_model({}), source.name)
+            progress.have_settings(settings)
+        if self._probe is not None:
+            self._probe.check(path, settings, progress.is_cancelled)
+        if form is not None:
+            return self._language_model(source, path, form, settings, progress)
+        return self._ordinary(source, path, settings, progress)
 
     def _ordinary(self, source: ModelSource, path: Path, settings: ModelSettings, progress: Progress) -> LoadedModel:
-        self._probed(path, settings, progress)
         verifying = partial(progress.advance, ModelState.VERIFYING)
         session = open_session(path, settings, verifying, is_immutable=source.is_immutable)
         try:
@@ -164,7 +169,6 @@ class VersionLoader:
     def _language_model(
         self, source: ModelSource, path: Path, form: DecoderForm, settings: ModelSettings, progress: Progress
     ) -> LoadedLanguageModel:
-        self._probed(path, settings, progress)
         opened = open_language_model(
             path,
             form,
@@ -176,6 +180,7 @@ class VersionLoader:
             ),
             clock=self._parts.clock,
             budget_bytes=self._settings.repository.memory_budget_bytes,
+            promised_bytes=self._unused_cache_bytes(),
             is_immutable=source.is_immutable,
         )
         progress.have_settings(opened.settings)
@@ -209,10 +214,6 @@ class VersionLoader:
             ),
             verdict=opened.verdict,
         )
-
-    def _probed(self, path: Path, settings: ModelSettings, progress: Progress) -> None:
-        if self._probe is not None:
-            self._probe.check(path, settings, progress.is_cancelled)
 
     @contextmanager
     def _turn_to_warm_up(self) -> Iterator[None]:

@@ -65,11 +65,13 @@ def open_language_model(
     stages: Stages,
     clock: Clock,
     budget_bytes: int | None,
-    is_immutable: bool,
+    promised_bytes: int = 0,
+    is_immutable: bool = False,
 ) -> OpenedLanguageModel:
     """Open the language model in ``path``, which is of ``form``. Raises `ModelLoadError`.
 
-    ``budget_bytes`` is what all models together may take, if that is limited.
+    ``budget_bytes`` is what all models together may take, if that is limited, and ``promised_bytes`` what the caches of
+    others will take.
     """
     text = load_text(path)
     decoder = open_decoder(path, settings, form, is_immutable=is_immutable)
@@ -82,7 +84,7 @@ def open_language_model(
         with stages.turn():
             chunk = settings.generation.prefill_chunk_tokens
             seeds = warm_up(decoder, chunk, clock) if settings.runtime.warmup else NO_SEEDS
-        cache_bytes = _cache_bytes(decoder, settings, budget_bytes)
+        cache_bytes = _cache_bytes(decoder, settings, budget_bytes, promised_bytes)
     except BaseException:
         decoder.close()
         raise
@@ -107,14 +109,15 @@ def load_text(path: Path) -> ModelText | None:
     return None
 
 
-def _cache_bytes(decoder: OnnxDecoder, settings: ModelSettings, budget_bytes: int | None) -> int:
+def _cache_bytes(decoder: OnnxDecoder, settings: ModelSettings, budget_bytes: int | None, promised_bytes: int) -> int:
     """Return how much sequences may take: of what there are slots for, what is set, or what the memory allows."""
     capacity = decoder.slots * decoder.context_length * decoder.cache_bytes_per_token
     if settings.generation.cache_bytes is not None:
         return min(capacity, settings.generation.cache_bytes)
     if decoder.on_accelerator:
         return capacity
-    limits = [capacity, available_bytes(resident_bytes(), usable_bytes()) // _PARTS_OF_FREE]
+    free = available_bytes(resident_bytes(), usable_bytes()) - promised_bytes
+    limits = [capacity, free // _PARTS_OF_FREE]
     if budget_bytes is not None:
         limits.append(budget_bytes // _PARTS_OF_BUDGET)
     return max(min(limits), decoder.cache_bytes_per_token * min(decoder.context_length, _LEAST_TOKENS))

@@ -152,27 +152,32 @@ _FULL = 8 * 4096 * 100
 
 
 @pytest.mark.parametrize(
-    ("given", "free", "budget", "expected"),
+    ("given", "free", "budget", "promised", "expected"),
     [
-        (None, 10 * _FULL, None, _FULL),
-        (None, _FULL, None, _FULL // 2),
-        (None, 10 * _FULL, 2 * _FULL, _FULL // 2),
-        (None, 0, None, 1024 * 100),
-        (2**20, 10 * _FULL, None, 2**20),
-        (10 * _FULL, 0, None, _FULL),
+        (None, 10 * _FULL, None, 0, _FULL),
+        (None, _FULL, None, 0, _FULL // 2),
+        (None, 2 * _FULL, None, _FULL, _FULL // 2),
+        (None, 10 * _FULL, 2 * _FULL, 0, _FULL // 2),
+        (None, 0, None, 0, 1024 * 100),
+        (None, 0, None, _FULL, 1024 * 100),
+        (2**20, 10 * _FULL, None, 0, 2**20),
+        (10 * _FULL, 0, None, 0, _FULL),
     ],
 )
-def test_size_of_the_cache(monkeypatch, given, free, budget, expected):
-    """What is set, or half of the free memory and a quarter of the budget at most; never more than all slots."""
+def test_size_of_the_cache(monkeypatch, given, free, budget, promised, expected):
+    """What is set, or half of the free memory and a quarter of the budget at most; never more than all slots.
+
+    What other caches may still take is not free.
+    """
     monkeypatch.setattr(loading, "available_bytes", lambda *_: free)
     settings = Settings().for_model({"generation": {"cache_bytes": given}})
-    assert loading._cache_bytes(Sizes(), settings, budget) == expected
+    assert loading._cache_bytes(Sizes(), settings, budget, promised) == expected
 
 
 def test_cache_on_a_device(monkeypatch):
     """All of it is there from the start."""
     monkeypatch.setattr(Sizes, "on_accelerator", True)
-    assert loading._cache_bytes(Sizes(), Settings().for_model({}), None) == _FULL
+    assert loading._cache_bytes(Sizes(), Settings().for_model({}), None, 0) == _FULL
 
 
 def test_cache_that_is_filled():

@@ -27,8 +27,15 @@ def draw_from_all(row: Row, sampling: Sampling, random: float) -> int:
     The largest of ``row`` is finite.
     """
     weights = _weights(row, sampling.temperature)
-    if 0 < sampling.top_k < len(weights):
-        _keep(weights, np.ones_like(weights), float(sampling.top_k))
+    if not 0 < sampling.top_k < len(weights):
+        return _draw(weights, sampling, random)
+    _keep(weights, np.ones_like(weights), float(sampling.top_k))
+    kept = np.flatnonzero(weights)
+    return int(kept[_draw(weights[kept], sampling, random)])
+
+
+def _draw(weights: Row, sampling: Sampling, random: float) -> int:
+    """Return the place of the token that has ``random`` among those that top_p and min_p keep."""
     if sampling.top_p < 1:
         _keep(weights, weights, float(weights.sum()) * sampling.top_p)
     if sampling.min_p > 0:

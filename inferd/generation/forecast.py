@@ -203,10 +203,11 @@ class GenerationForecast:
         rate = self.tokens_per_s
         if not rate:
             return _UNKNOWN_HINT_S
-        seconds = waiting_tokens / rate
-        if self._max_delay_s > 0:
-            seconds = min(seconds, self._max_delay_s)
-        return min(max(seconds * (1.0 - self._jitter() / 2), _SHORTEST_HINT_S), _LONGEST_HINT_S)
+        drained_s = waiting_tokens / rate
+        limit_s = self._max_delay_s or math.inf
+        seconds = min(drained_s, limit_s) * (1.0 - self._jitter() / 2)
+        # While the cache fills, more may wait than later.
+        return min(max(seconds, drained_s - limit_s, _SHORTEST_HINT_S), _LONGEST_HINT_S)
 
     def _startable(self, load: Load) -> float:
         """Return how many tokens of waiting requests can start at once."""

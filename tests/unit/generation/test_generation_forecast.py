@@ -76,12 +76,14 @@ def test_limit_is_what_starts_within_the_delay():
 
 
 def test_hint_is_what_the_waiting_tokens_take():
-    """At most the delay limit, and never more than half a minute."""
+    """At most the delay limit, unless so much waits that there is no room then; never more than half a minute."""
     forecast = _forecast(max_delay_s=10.0)
     forecast.lengths.admitted(a_request(10, 40))
     rate = forecast.tokens_per_s
     assert forecast.retry_after_s(100) == pytest.approx(100 / rate)
-    assert forecast.retry_after_s(1_000_000) == 10.0
+    assert forecast.retry_after_s(int(15 * rate)) == 10.0
+    assert forecast.retry_after_s(int(25 * rate)) == pytest.approx(15.0, rel=0.01)
+    assert forecast.retry_after_s(1_000_000) == 30.0
 
 
 def test_answers_are_as_long_as_others_with_such_a_limit():

@@ -80,7 +80,7 @@ def check_errors(client, address):
     assert refused(openai.BadRequestError, create, tools=[TOOL]).param == "tools"
     assert refused(openai.BadRequestError, create, response_format={"type": "json_object"}).param == "response_format"
     assert refused(openai.BadRequestError, create, temperature=7).param == "temperature"
-    assert refused(openai.BadRequestError, create, max_tokens=100_000).code == "invalid_value"
+    assert refused(openai.BadRequestError, create, max_tokens=100_000).code == "context_length_exceeded"
     assert refused(openai.NotFoundError, create, model="nobody").code == "model_not_found"
     with openai.OpenAI(base_url=f"http://{address}/v1", api_key="wrong", max_retries=0) as unknown:
         assert refused(openai.AuthenticationError, unknown.chat.completions.create).code == "invalid_api_key"

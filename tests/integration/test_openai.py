@@ -225,7 +225,8 @@ def test_long_prompts(client: Client) -> None:
     status, content = client.fail(
         "/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": "a" * 30_000}]}
     )
-    assert (status, content["error"]["param"]) == (400, "messages")
+    error = content["error"]
+    assert (status, error["param"], error["code"]) == (400, "messages", "context_length_exceeded")
 
 
 def test_quota(client: Client) -> None:

@@ -55,7 +55,7 @@ def tokens_of(wanted: Wanted, version: ModelVersion, limits: Limits) -> tuple[To
         text = model.render(prompt.messages) if isinstance(prompt, Chat) else prompt
         if len(text) > _LONGEST_TOKEN * limits.context_length:
             most = limits.context_length - 1
-            raise wanted.invalid("prompt", f"expected at most {most} tokens, got {len(text)} characters")
+            raise wanted.too_long("prompt", f"expected at most {most} tokens, got {len(text)} characters")
         tokens = model.encode_rendered(text) if isinstance(prompt, Chat) else model.encode(text)
     except InvalidInputError as error:
         error.field = wanted.field_of("prompt")

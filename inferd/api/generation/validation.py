@@ -42,7 +42,7 @@ def max_tokens_of(wanted: Wanted, limits: Limits, prompt_tokens: int) -> int:
     left = context - prompt_tokens
     if left < 1:
         text = f"expected at most {context - 1} tokens, as the context has {context}, got {prompt_tokens}"
-        raise wanted.invalid("prompt", text)
+        raise wanted.too_long("prompt", text)
     if wanted.max_tokens is None:
         max_tokens = min(left, limits.default_max_tokens)
     elif wanted.max_tokens > left:
@@ -50,7 +50,7 @@ def max_tokens_of(wanted: Wanted, limits: Limits, prompt_tokens: int) -> int:
             f"expected at most {left}, as the context has {context} tokens and the prompt {prompt_tokens},"
             f" got {wanted.max_tokens}"
         )
-        raise wanted.invalid("max_tokens", text)
+        raise wanted.too_long("max_tokens", text)
     else:
         max_tokens = wanted.max_tokens
     if wanted.min_tokens > max_tokens:

@@ -61,6 +61,12 @@ class Wanted:
         path = self.field_of(name)
         return InvalidInputError(f"{path}: {text}", field=path)
 
+    def too_long(self, name: str, text: str) -> InvalidInputError:
+        """Return the same for what does not fit into the context; clients of OpenAI look for that reason."""
+        error = self.invalid(name, text)
+        error.reason = "CONTEXT_LENGTH_EXCEEDED"
+        return error
+
 
 class GenerationReceiver(Receiver, Protocol):
     """Takes what is generated, on the poll thread.

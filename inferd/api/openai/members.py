@@ -70,7 +70,7 @@ class Members:
         """Refuse what has not been read."""
         unknown = next(iter(self._left), None)
         if unknown is not None:
-            name = escaped(clipped(unknown))
+            name = escaped(clipped(unknown)) or '""'
             raise unsupported(self.path_of(name), "expected only parameters that are known here")
 
     def _wrong(self, name: str, expected: str, value: object) -> Exception:

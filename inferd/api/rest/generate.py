@@ -89,7 +89,7 @@ def _members(content: dict[str, Any]) -> dict[str, Any]:
             if name in _NOTHING and not value:
                 continue
             known = listed((*_INPUTS, *NAMES, *_TERMS), most=len(_INPUTS) + len(NAMES) + len(_TERMS))
-            path = clipped(name)
+            path = clipped(name) or '""'
             raise InvalidInputError(f"{path}: no such input or parameter, expected one of {known}", field=path)
         if value is not None:
             given[name] = value

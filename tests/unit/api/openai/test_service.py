@@ -260,9 +260,9 @@ def test_call_that_another_thread_has_ended(endpoint: Endpoint) -> None:
     [
         ({**CHAT, "model": "nobody"}, 404, "model_not_found", None),
         ({**CHAT, "model": "story:7"}, 404, "model_not_found", None),
-        ({**CHAT, "max_tokens": 1000}, 400, "invalid_value", "max_tokens"),
+        ({**CHAT, "max_tokens": 1000}, 400, "context_length_exceeded", "max_tokens"),
         ({**CHAT, "messages": []}, 400, "invalid_value", "messages"),
-        ({**CHAT, "messages": [{"role": "user", "content": "a" * 100}]}, 400, "invalid_value", "messages"),
+        ({**CHAT, "messages": [{"role": "user", "content": "a" * 100}]}, 400, "context_length_exceeded", "messages"),
         ({**CHAT, "temperature": 3}, 400, "invalid_value", "temperature"),
         ({**CHAT, "top_logprobs": 21, "logprobs": True}, 400, "invalid_value", "top_logprobs"),
         ({**CHAT, "tools": [{}]}, 400, "unsupported_parameter", "tools"),

@@ -295,7 +295,7 @@ def require_policy(queue: QueueSettings) -> None:
     if queue.policy is Backpressure.CALLER_RUNS:
         raise ModelLoadError(
             "queue.policy: expected reject, block or shed_oldest for a language model, got caller_runs: its requests "
-            "share the runs of one cache and cannot run outside the queue"
+            "share the runs of one cache and cannot run outside the queue; queue.policy in its model.yaml changes it"
         )
 
 

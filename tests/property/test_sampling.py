@@ -182,7 +182,7 @@ def _at(kept: dict[int, float], random: float) -> int:
 def test_frequencies_are_the_probabilities(sampling: Sampling) -> None:
     """The seeds are fixed; a token that should come n times comes so often within five standard deviations."""
     row = np.random.default_rng(7).standard_normal(400).astype(np.float32)
-    draws = 3_200
+    draws = 1_600
     states = [SequenceSampling(_request(replace(sampling, seed=seed), Stops(), [0])) for seed in range(64)]
     logits = np.tile(row, (64, 1))
     found = np.zeros(400)

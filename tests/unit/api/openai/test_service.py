@@ -9,9 +9,10 @@ from inferd.api.generation.generations import Generations
 from inferd.api.openai import routes
 from inferd.api.openai.errors import openai_form
 from inferd.api.openai.service import OpenAiService
-from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError
+from inferd.errors import ColdModelError, DeadlineExceededError, InferenceFailedError, OverloadedError
 from inferd.generation.request import Candidate, Delta, FinishReason, TokenLogprobs
-from tests.unit.api.generation.fakes import Bench, FakeLanguageModel
+from inferd.http.messages import HttpMessage
+from tests.unit.api.generation.fakes import CONTEXT, Bench, FakeLanguageModel
 from tests.unit.api.http_call import FakeHttpCall, message
 
 CHAT = {"model": "story", "messages": [{"role": "user", "content": "Hello"}]}
@@ -285,6 +286,21 @@ def test_refusals(endpoint: Endpoint, content: object, status: int, code: str, p
 def test_version_behind_the_name(endpoint: Endpoint) -> None:
     endpoint.complete(model="story:3")
     assert len(endpoint.engine.submitted) == 1
+
+
+def test_description_of_a_model_waits_for_its_load(endpoint: Endpoint) -> None:
+    """As other queries about models on demand do."""
+    model = endpoint.bench.model
+    model.is_loaded = False
+    model.generation_limits = model.language.limits
+    model.unavailable = lambda: ColdModelError("cold", model="story", version="3")
+    call = FakeHttpCall(openai_form)
+    endpoint.operations[routes.MODEL].handler(call, HttpMessage(b"", {"model": "story"}))
+    (waiting,) = endpoint.bench.waits.waiting
+    assert call.ended is None
+    model.is_loaded = True
+    waiting["go_on"](waiting["waited"]())
+    assert (call.answer["id"], call.answer["max_model_len"]) == ("story", CONTEXT)
 
 
 def test_long_body_is_read_by_another_thread(endpoint: Endpoint) -> None:

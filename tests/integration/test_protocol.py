@@ -56,6 +56,7 @@ def test_lists_health_of_all_services(channel):
         "readiness": SERVING,
         "liveness": SERVING,
         "inferd.v1.InferenceService": SERVING,
+        "inferd.v1.GenerationService": SERVING,
         "inference.GRPCInferenceService": SERVING,
         "digits": SERVING,
     }

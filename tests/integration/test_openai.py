@@ -265,7 +265,9 @@ def test_client_that_leaves(client: Client, server: ServerProcess) -> None:
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         assert connection.recv(100)
     assert server.wait_event("access", request_id="gone")["method"] == "POST /v1/completions"
-    eventually(lambda: metric(server, "inferd_generation_requests_running") == 0, "nothing runs")
+    ended = "inferd_generation_requests_total"
+    eventually(lambda: metric(server, ended, model="tiny", finish_reason="cancelled") == 1, "it is cancelled")
+    assert metric(server, "inferd_sequences_running", model="tiny") == 0
 
 
 def test_description(client: Client) -> None:

@@ -32,6 +32,8 @@ from inferd.errors import (
 )
 from inferd.generation.request import Delta, GenerationRequest, TokenIds
 from inferd.models.version import ModelVersion
+from inferd.observability import timing
+from inferd.observability.timing import Stages
 from inferd.rpc import Call
 from inferd.security.authorization.policy import Grant
 from inferd.security.authorization.quota import Quota
@@ -196,6 +198,11 @@ class _Generation:
         operation = "chat" if isinstance(self._wanted.prompt, Chat) else "text_completion"
         for record in self._records():
             record.admitted(len(tokens), operation)
+        stages = self._stages()
+        if stages is not None and self._waited.loads:
+            stages.load_s = self._waited.load_s
+        elif stages is not None:
+            stages.decoding_at, stages.decoded_at = request.received_at, monotonic()
         engine.submit(request)
         self._on_settled()
 
@@ -295,10 +302,17 @@ class _Generation:
                 record.finished(delta.finish_reason.value)
         if delta.usage is not None:
             self._call.context.queue_s = delta.usage.queue_s
+            if (stages := self._stages()) is not None:
+                stages.queue_s = delta.usage.queue_s
 
     def _records(self) -> Sequence[Generated]:
         of_call = generated_by(self._call.annotations)
         return (of_call,) if self._own_record is None else (of_call, self._own_record)
+
+    def _stages(self) -> Stages | None:
+        """Return where to write the times of a call with a single request; None if its caller does not want them."""
+        annotations = self._call.annotations
+        return timing.of(annotations) if self._own_record is None and timing.KEY in annotations else None
 
     def _set_field(self, error: ServingError) -> None:
         """Name the field of the protocol that ``error`` is about."""

@@ -21,6 +21,7 @@ from inferd.errors import (
     QuotaExceededError,
 )
 from inferd.generation.request import FinishReason, Sampling
+from inferd.observability import timing
 from inferd.security.authorization.policy import Policy, permissions_of
 from inferd.security.authorization.quota import QuotaStore
 from tests.unit.api.generation.fakes import CONTEXT, END, VOCABULARY, Bench, FakeLanguageModel, Recorder, wanted
@@ -288,6 +289,17 @@ def test_records_what_was_generated() -> None:
     assert (generated.operation, generated.prompt_tokens, generated.tokens) == ("chat", 8, 3)
     assert (generated.first_token_s, list(generated.finish_reasons)) == (0.0, ["length"])
     assert asked.call.context.queue_s == 0.25
+
+
+def test_measures_stages_on_demand() -> None:
+    """Tokenizing counts as decoding."""
+    bench = Bench()
+    stages = timing.wanted(bench.call.annotations)
+    Generations(bench.resources).submit(bench.call, wanted(), Recorder())
+    bench.engine.finish("x")
+    assert dict(stages.durations_s()) == {"decode": 0.0, "queue": 0.25}
+    Generations(bench.resources).begin(bench.call, wanted(), Recorder(), waited=Waited(100.0, loads=1, load_s=2.0))
+    assert dict(stages.durations_s())["load"] == 2.0
 
 
 class Cold(Asked):

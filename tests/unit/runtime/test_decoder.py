@@ -103,7 +103,7 @@ def test_answers_are_those_of_the_file_as_it_is(decoder, path):
         assert len({int(row.argmax()) for row in ours}) > 6
 
 
-def test_a_row_is_the_same_in_steps_of_any_size(decoder):
+def test_rows_are_the_same_in_steps_of_any_size(decoder):
     """Bit for bit: sequences of different lengths, in steps of 1 to all slots."""
     alone = [generated(decoder, prompt, 4) for prompt in PROMPTS]
     for size in range(1, len(PROMPTS) + 1):
@@ -119,7 +119,7 @@ def test_a_row_is_the_same_in_steps_of_any_size(decoder):
             np.testing.assert_array_equal(row, expected)
 
 
-def test_a_prompt_in_parts_is_the_same_in_any_slot(decoder):
+def test_prompts_in_parts_are_the_same_in_any_slot(decoder):
     """The parts are a function of the prompt; steps of other slots in between change nothing."""
     prompt = PROMPTS[2]
 
@@ -137,7 +137,7 @@ def test_a_prompt_in_parts_is_the_same_in_any_slot(decoder):
     assert np.abs(whole - alone).max() < 0.1 * np.ptp(whole)
 
 
-def test_a_sequence_moves_to_another_slot(decoder):
+def test_moves_sequence_to_another_slot(decoder):
     """It continues there as if it had always been there, after the one that was there has ended."""
     expected = generated(decoder, PROMPTS[2], 3)
     for slot, prompt in enumerate([PROMPTS[0], PROMPTS[3], PROMPTS[2]]):
@@ -149,7 +149,7 @@ def test_a_sequence_moves_to_another_slot(decoder):
     np.testing.assert_array_equal(step[1], expected[1])
 
 
-def test_a_released_slot_is_used_again(decoder):
+def test_uses_released_slot_again(decoder):
     """Of what was there nothing is left, and the slot beside it keeps what it has."""
     expected = generated(decoder, PROMPTS[4], 3)
     decoder.prefill(0, np.array(PROMPTS[2]), 0)
@@ -229,7 +229,7 @@ def test_rows_run_alone_where_the_model_mixes_them(tmp_path):
         assert np.array_equal(step, expected) == (each is decoder)
 
 
-def test_a_cache_that_is_not_kept_is_noticed(tiny):
+def test_rejects_cache_that_is_not_kept(tiny):
     """Here the layers get each other's keys and values."""
     form = read_decoder(tiny)
     first, second, third, fourth = form.caches
@@ -243,7 +243,7 @@ def test_a_cache_that_is_not_kept_is_noticed(tiny):
         opened(tiny, dataclasses.replace(form, caches=crossed))
 
 
-def test_a_run_is_stopped_by_another_thread(tiny, monkeypatch):
+def test_stops_run_from_another_thread(tiny, monkeypatch):
     """It fails, and the next one is as if it had not been; without a run there is nothing to stop."""
     stops: list[Callable[[], None]] = []
 
@@ -266,7 +266,7 @@ def test_a_run_is_stopped_by_another_thread(tiny, monkeypatch):
     np.testing.assert_array_equal(decoder.decode([int(first.argmax())], [len(PROMPTS[0])])[0], expected[1])
 
 
-def test_a_failed_run_leaves_the_others_as_they_are(tiny):
+def test_failed_run_leaves_other_slots_as_they_are(tiny):
     """A token that the vocabulary does not have fails the run, without its value in the text."""
     decoder = opened(tiny)
     expected = generated(decoder, PROMPTS[0], 2)
@@ -277,7 +277,7 @@ def test_a_failed_run_leaves_the_others_as_they_are(tiny):
     np.testing.assert_array_equal(decoder.decode([int(first.argmax())], [len(PROMPTS[0])])[0], expected[1])
 
 
-def test_a_closed_decoder_runs_no_more(tiny):
+def test_closed_decoder_runs_no_more(tiny):
     """What is still done with slots has no effect."""
     decoder = opened(tiny)
     decoder.close()
@@ -287,7 +287,7 @@ def test_a_closed_decoder_runs_no_more(tiny):
     decoder.release(0, 3)
 
 
-def test_a_file_that_is_damaged_in_its_weights(tmp_path):
+def test_rejects_damaged_weights(tmp_path):
     """The external weights are missing, or end early."""
     path = write_tiny_decoder(tmp_path, tokenizer=False, external_weights=True)
     weights = tmp_path / "model.onnx.data"
@@ -299,7 +299,7 @@ def test_a_file_that_is_damaged_in_its_weights(tmp_path):
         opened(path)
 
 
-def test_a_model_without_a_word_about_its_context(tmp_path):
+def test_rejects_model_without_context_length(tmp_path):
     """Neither a configuration nor a rotary table: the setting has to tell."""
     path = write_tiny_decoder(tmp_path, tokenizer=False, genai_config=False, position_ids=True)
     with pytest.raises(ModelLoadError, match=r"set generation\.max_context_tokens"):

@@ -68,7 +68,7 @@ def test_inputs_and_outputs_are_the_same_memory(cache):
     assert cache.nbytes == sum(every[tensor.past].nbytes for tensor in TENSORS)
 
 
-def test_a_slot_is_moved(cache):
+def test_moves_slot(cache):
     """The tokens are there; the others keep theirs."""
     every = views(cache)
     for slot in range(SLOTS):

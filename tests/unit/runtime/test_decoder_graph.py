@@ -152,7 +152,7 @@ def test_reads_the_form(options, projection, logits_of_all, has_position_ids, by
     assert [cache.past for cache in form.caches[:2]] == ["past_key_values.0.key", "past_key_values.0.value"]
 
 
-def test_a_model_of_a_folder_with_versions(tmp_path):
+def test_reads_configuration_above_the_version(tmp_path):
     """The configuration may lie above the directory of the version."""
     path = write_tiny_decoder(tmp_path / "1", tokenizer=False)
     (tmp_path / "1" / "genai_config.json").rename(tmp_path / "genai_config.json")
@@ -198,7 +198,7 @@ def test_tokens_are_picked_before_what_treats_each_logit_alone(operators, tmp_pa
     assert form.projection == "projected"
 
 
-def test_a_damaged_file_is_no_model(tmp_path):
+def test_rejects_damaged_file(tmp_path):
     """As of any other file."""
     path = Path(tmp_path / "model.onnx")
     path.write_bytes(b"\xff\xff")

@@ -40,7 +40,7 @@ def test_greedy_unless_it_is_to_be_sampled(search, tmp_path):
     assert (found.temperature, found.end_token_ids) == (0.0, (2,))
 
 
-def test_a_top_p_of_zero_is_none(tmp_path):
+def test_top_p_of_zero_is_none(tmp_path):
     """Some write it for what is not set."""
     config = {"model": {}, "search": {"do_sample": True, "top_p": 0.0}}
     found = read_genai_config(written(tmp_path, genai_config=config))
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_named(content, reason, tmp_path):
         read_genai_config(written(tmp_path, genai_config=content))
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_rejects_unreadable_file(tmp_path):
     """It is a directory, or not text."""
     path = tmp_path / "genai_config.json"
     path.mkdir()

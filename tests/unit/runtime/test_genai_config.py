@@ -76,7 +76,7 @@ def test_nothing_is_there(tmp_path):
         ('{"model": {}, "search": {"top_p": 2}}', r"search\.top_p: .*less than or equal to 1, got 2"),
     ],
 )
-def test_what_is_wrong_is_named(content, reason, tmp_path):
+def test_names_what_is_wrong(content, reason, tmp_path):
     """The file, the field, what was expected and what came."""
     with pytest.raises(ModelLoadError, match=reason):
         read_genai_config(written(tmp_path, genai_config=content))

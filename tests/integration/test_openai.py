@@ -27,6 +27,9 @@ rules:
 """
 NAMES = ("alice", "bob", "carol", "limited")
 
+#: Answers of this length take seconds.
+CONTEXT = 4096
+
 HELLO = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "tiny", "messages": HELLO, "max_tokens": 12}
 COMPLETION = {"model": "tiny", "prompt": "The capital of France is", "max_tokens": 12}
@@ -35,7 +38,7 @@ COMPLETION = {"model": "tiny", "prompt": "The capital of France is", "max_tokens
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("openai")
-    write_tiny_decoder(folder / "models" / "tiny" / "1", end_ids=())
+    write_tiny_decoder(folder / "models" / "tiny" / "1", end_ids=(), context=CONTEXT)
     onnx_models.save(onnx_models.linear(), folder / "models" / "linear" / "1" / "model.onnx")
     (folder / "tokens.yaml").write_text("".join(token_entry(name, f"inferd_{name}") for name in NAMES))
     (folder / "policy.yaml").write_text(POLICY)
@@ -102,7 +105,7 @@ def test_models(client: Client) -> None:
     (model,) = listed["data"]
     assert listed["object"] == "list"
     assert model.pop("created") > 1_600_000_000
-    assert model == {"id": "tiny", "object": "model", "owned_by": "inferd", "max_model_len": 256}
+    assert model == {"id": "tiny", "object": "model", "owned_by": "inferd", "max_model_len": CONTEXT}
     assert client.get("/v1/models", token="inferd_bob")["data"][0]["id"] == "tiny"
     assert client.get("/v1/models", token="inferd_carol")["data"] == []
     assert client.get("/v1/models/tiny")["id"] == "tiny"
@@ -255,9 +258,9 @@ def test_access_log(client: Client, server: ServerProcess) -> None:
 
 
 def test_client_that_leaves(client: Client, server: ServerProcess) -> None:
-    """Ends its generation, however long that would have been."""
+    """Ends its generations, however long they would have been."""
     host, port = str(server.rest).rsplit(":", 1)
-    body = json.dumps({**COMPLETION, "max_tokens": 240, "stream": True}).encode()
+    body = json.dumps({**COMPLETION, "max_tokens": 4000, "n": 8, "stream": True}).encode()
     with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         head = (
             b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer inferd_alice\r\nX-Request-Id: gone\r\n"
@@ -266,7 +269,7 @@ def test_client_that_leaves(client: Client, server: ServerProcess) -> None:
         assert connection.recv(100)
     assert server.wait_event("access", request_id="gone")["method"] == "POST /v1/completions"
     ended = "inferd_generation_requests_total"
-    eventually(lambda: metric(server, ended, model="tiny", finish_reason="cancelled") == 1, "it is cancelled")
+    eventually(lambda: metric(server, ended, model="tiny", finish_reason="cancelled") == 8, "they are cancelled")
     assert metric(server, "inferd_sequences_running", model="tiny") == 0
 
 

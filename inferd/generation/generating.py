@@ -87,7 +87,9 @@ class Generating:
         )
         self._chunk = self._step = None
         self._ended = []
-        sequence = self._intake.advance(progress, self._may_start)
+        # Who is next need not be found out while nobody may start.
+        may_start = self._may_start if self._scheduler.has_place(self.slots) else None
+        sequence = self._intake.advance(progress, may_start)
         if sequence is None:
             return
         self.budget.reserve(sequence.request.rows)

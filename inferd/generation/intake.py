@@ -94,19 +94,30 @@ class Intake:
             count_unstarted(self._stats, request, CANCELLED, now)
         self._do_here(effects)
 
-    def advance(self, progress: Progress, may_start: Callable[[GenerationRequest], bool]) -> GeneratingSequence | None:
-        """Take note of ``progress``; return the next request as a sequence, if there is one and it ``may_start``."""
+    def advance(
+        self, progress: Progress, may_start: Callable[[GenerationRequest], bool] | None
+    ) -> GeneratingSequence | None:
+        """Take note of ``progress``; return the next request as a sequence, if there is one and it ``may_start``.
+
+        Without ``may_start``, none may.
+        """
         effects: LineEffects = QueueEffects()
         with self._work:
             now = self._clock()
             self._learn(progress, now)
             self.line.look(progress.load, now, effects)
-            request = self.line.first(now, effects)
-            sequence = None
-            if request is not None and may_start(request):
-                self.line.take(request, now, effects)
-                sequence = self._started[request] = GeneratingSequence(request, now)
+            sequence = self._start(may_start, now, effects) if may_start is not None else None
         self._do(effects)
+        return sequence
+
+    def _start(
+        self, may_start: Callable[[GenerationRequest], bool], now: float, effects: LineEffects
+    ) -> GeneratingSequence | None:
+        request = self.line.first(now, effects)
+        if request is None or not may_start(request):
+            return None
+        self.line.take(request, now, effects)
+        sequence = self._started[request] = GeneratingSequence(request, now)
         return sequence
 
     def wait(self) -> bool:

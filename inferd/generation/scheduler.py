@@ -48,6 +48,10 @@ class Scheduler:
         self._left = self._chunk_tokens
         return Step() if slots.running else None
 
+    def has_place(self, slots: Slots) -> bool:
+        """Whether any request may start, as far as that does not depend on the request."""
+        return slots.free > 0 and (not slots.prefilling or slots.prefilling[0].request.priority > 1)
+
     def may_start(self, request: GenerationRequest, slots: Slots, budget: TokenBudget) -> bool:
         """Whether ``request``, the next of those that wait, may start now.
 

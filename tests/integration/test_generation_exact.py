@@ -37,9 +37,9 @@ def _requests(seed):
     chance = random.Random(seed)
     made = []
     for number in range(_REQUESTS):
-        prompt = [chance.randrange(2, VOCABULARY) for _ in range(chance.choice([1, 5, 15, 16, 17, 40, 90]))]
+        prompt = [chance.randrange(2, VOCABULARY) for _ in range(chance.choice([1, 5, 15, 16, 17, 40]))]
         sampling = Sampling() if number % 2 else sampled(number, top_k=chance.choice([0, 40]), repetition_penalty=1.1)
-        request = a_request(prompt, chance.randrange(1, 24), sampling=sampling, top_logprobs=3)
+        request = a_request(prompt, chance.randrange(1, 16), sampling=sampling, top_logprobs=3)
         request.priority = chance.choice([1, 2])
         made.append(request)
     return made

@@ -100,6 +100,15 @@ def test_starts_requests_when_there_is_a_slot_and_room():
     assert scheduler.may_start(request, _slots(a_request(priority=2)), TokenBudget(100))
 
 
+def test_finds_the_next_request_only_while_one_may_start():
+    """Not in front of full slots, nor of a prompt of the highest priority."""
+    scheduler = Scheduler(8)
+    assert scheduler.has_place(_slots(a_request(), running=1))
+    assert scheduler.has_place(_slots(a_request(priority=2)))
+    assert not scheduler.has_place(_slots(a_request(priority=1)))
+    assert not scheduler.has_place(_slots(a_request(), running=1, slots=1))
+
+
 def test_small_requests_do_not_overtake_a_large_one():
     """Or it would never start while they keep coming."""
     decoder = FakeDecoder(token_bytes=1024 * 1024 // 60)

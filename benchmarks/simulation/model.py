@@ -14,6 +14,7 @@ from inferd.batching.idle_cores import IdleCores
 from inferd.batching.instances import Instances
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
+from inferd.batching.queued import Principal
 from inferd.batching.request import (
     Batch,
     BatchTiming,
@@ -22,7 +23,6 @@ from inferd.batching.request import (
     InferenceResult,
     InstanceChange,
     Outcome,
-    Principal,
     Reply,
 )
 from inferd.batching.state import QueueState

@@ -1,12 +1,13 @@
 """Answers over HTTP to calls that generate: whole, or as events while they are generated."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from inferd.api.generation.sending import join
 from inferd.api.generation.wanted import GenerationReceiver, Wanted
-from inferd.api.status import StatusTable
+from inferd.api.handler_resources import HandlerResources
 from inferd.api.unary import abort
 from inferd.call_context import request_id_of
 from inferd.errors import ServingError
@@ -18,6 +19,9 @@ from inferd.rpc import Call
 Json = dict[str, Any]
 
 _NOT_ENDED = float("inf")
+
+#: Prompts of a call whose tokens are made in one step: a few milliseconds.
+_AT_ONCE = 4
 
 
 class ChoiceForm(ABC):
@@ -110,27 +114,33 @@ class Choice:
 class Reply(ABC):
     """The answer to one call, with one or more generations.
 
-    Invariants: the call gets one end; the generations that are left are cancelled with it. On the poll thread.
+    Invariants: the call gets one end; the generations that are left are cancelled with it. On the poll thread, which
+    serves others between the prompts of many.
     """
 
-    def __init__(self, call: HttpUnaryCall, form: AnswerForm, statuses: StatusTable) -> None:
+    def __init__(self, call: HttpUnaryCall, form: AnswerForm, resources: HandlerResources) -> None:
         self._call = call
         self._form = form
-        self._statuses = statuses
+        self._resources = resources
         self._choices: list[Choice] = []
         self._cancels: list[Callable[[], None]] = []
         self._running = 0
 
     def begin(self, generations: Begins, wanted: Sequence[Wanted]) -> None:
         """Generate each of ``wanted``."""
-        call = self._call
         self._choices = [Choice(self, self._form.choice(index)) for index in range(len(wanted))]
         self._running = len(wanted)
-        for each, choice in zip(wanted, self._choices, strict=True):
-            if call.ended_at != _NOT_ENDED:
+        self._call.on_terminated(self.cancel)
+        self._begin_some(generations, zip(wanted, self._choices, strict=True))
+
+    def _begin_some(self, generations: Begins, left: Iterator[tuple[Wanted, Choice]]) -> None:
+        for begun, (wanted, choice) in enumerate(left, 1):
+            if self._call.ended_at != _NOT_ENDED:
                 return
-            self._cancels.append(generations.begin(call, each, choice))
-        call.on_terminated(self.cancel)
+            self._cancels.append(generations.begin(self._call, wanted, choice))
+            if begun == _AT_ONCE:
+                self._resources.call_soon(partial(self._begin_some, generations, left))
+                return
 
     def cancel(self) -> None:
         """End the generations that are left; more of them cannot be sent."""
@@ -147,7 +157,7 @@ class Reply(ABC):
 
     def fail(self, error: ServingError) -> None:
         """End the call with ``error``."""
-        abort(self._call, self._statuses, error)
+        abort(self._call, self._resources.statuses, error)
         self.cancel()
 
     def changed(self, choice: Choice, kept: Delta) -> None:

@@ -57,7 +57,7 @@ class OpenAiService:
 
         def begin(call: HttpUnaryCall, asked: Asked) -> None:
             kind = StreamedReply if asked.stream else WholeReply
-            reply = kind(call, form(asked, request_id_of(call.context)), self._resources.statuses)
+            reply = kind(call, form(asked, request_id_of(call.context)), self._resources)
             reply.begin(self._generations, asked.wanted)
 
         def handle(call: HttpUnaryCall, message: HttpMessage) -> None:

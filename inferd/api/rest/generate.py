@@ -35,7 +35,7 @@ class Generate:
     """Makes the handlers of both operations."""
 
     def __init__(self, resources: HandlerResources, generations: Begins) -> None:
-        self._statuses = resources.statuses
+        self._resources = resources
         self._generations = generations
         self._bodies = BodyReader(resources)
 
@@ -44,7 +44,7 @@ class Generate:
 
         def begin(call: HttpUnaryCall, request: TritonRequest) -> None:
             kind = StreamedReply if streams else WholeReply
-            kind(call, TritonAnswer(request), self._statuses).begin(self._generations, [request.wanted])
+            kind(call, TritonAnswer(request), self._resources).begin(self._generations, [request.wanted])
 
         def handle(call: HttpUnaryCall, message: HttpMessage) -> None:
             self._bodies.read(call, message, partial(_read, message.path, streams), partial(begin, call))

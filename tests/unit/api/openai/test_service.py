@@ -131,6 +131,23 @@ def test_choices_of_several_prompts(endpoint: Endpoint) -> None:
     assert call.answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 28, "total_tokens": 31}
 
 
+def test_many_prompts(endpoint: Endpoint) -> None:
+    """The poll thread serves others in between; the rest is not begun once the call has ended."""
+    call = endpoint.complete(prompt=["a"] * 10)
+    begun = [len(endpoint.engine.submitted)]
+    while endpoint.bench.soon.waiting:
+        endpoint.bench.soon.run()
+        begun.append(len(endpoint.engine.submitted))
+    assert begun == [4, 8, 10]
+    for position in range(10):
+        endpoint.engine.finish(str(position), position)
+    assert [choice["text"] for choice in call.answer["choices"]] == [str(position) for position in range(10)]
+    call = endpoint.complete(prompt=["a"] * 10)
+    endpoint.engine.fail(InferenceFailedError())
+    endpoint.bench.soon.run()
+    assert len(endpoint.engine.submitted) == 14
+
+
 def test_choices_in_events(endpoint: Endpoint) -> None:
     """Mixed, each with its index; [DONE] when all have ended."""
     call = endpoint.complete(n=2, stream=True)

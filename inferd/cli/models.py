@@ -17,7 +17,6 @@ from inferd.client import (
     GenerationInfo,
     ModelInfo,
     PredictedRun,
-    Residency,
     Routing,
     RunCost,
     Shadow,
@@ -300,7 +299,7 @@ def _row(model: ModelInfo) -> list[str]:
         _tensors(model.outputs) if generation is None else "text" if generation.has_tokenizer else "token ids",
         _combining(model) if _is_loaded(model) else "",
         _run_time(model.run_cost) if _is_loaded(model) else "",
-        _memory(model.residency) if _is_loaded(model) else "",
+        _memory(model) if _is_loaded(model) else "",
         escaped(model.reason or model.batching.verdict_reason),
     ]
 
@@ -356,13 +355,15 @@ def _run_time(cost: RunCost | None) -> str:
     return ends if cost.error is None else f"{ends} ± {100 * cost.error:.0f} %"
 
 
-def _memory(residency: Residency | None) -> str:
+def _memory(model: ModelInfo) -> str:
     """Return what a loaded version takes, and how long its load took."""
+    residency = model.residency
     if residency is None:
         return "-"
     device = residency.device_memory_bytes
     on_device = f", {device / _MIB:.0f} MiB on devices" if device else ""
-    return f"{residency.memory_bytes / _MIB:.0f} MiB{on_device}, loaded in {residency.load_s:.2g} s"
+    cache = "" if model.generation is None else " with a full cache"
+    return f"{residency.memory_bytes / _MIB:.0f} MiB{on_device}{cache}, loaded in {residency.load_s:.2g} s"
 
 
 def _predicted(run: PredictedRun) -> str:

@@ -117,7 +117,8 @@ def test_language_model(inferd, server, service, text, takes, gives):
         context_length=2048, max_sequences=32, cache_bytes=64 * 2**20, cache_bytes_in_use=3 * 2**20, **text
     )
     verdict = pb.Batching(verdict=pb.Batching.VERDICT_CONTRADICTED)
-    service.models = [pb.Model(name="lm", version="1", generation=generation, batching=verdict)]
+    residency = pb.Residency(memory_bytes=80 * 2**20, load_duration=duration(0.5))
+    service.models = [pb.Model(name="lm", version="1", generation=generation, batching=verdict, residency=residency)]
     *_, row = inferd("models", "-a", server.address).out.splitlines()
     assert [cell.strip() for cell in row.split("  ") if cell.strip()] == [
         "lm",
@@ -127,7 +128,7 @@ def test_language_model(inferd, server, service, text, takes, gives):
         gives,
         "up to 32 sequences, although contradicted, cache 3 of 64 MiB",
         "-",
-        "-",
+        "80 MiB with a full cache, loaded in 0.5 s",
     ]
 
 

@@ -921,7 +921,7 @@ class Residency(google.protobuf.message.Message):
     on_demand: builtins.bool
     """Loaded by the first request for it, and unloaded again when others need its memory."""
     memory_bytes: builtins.int
-    """Bytes of the host that it takes after warm-up; 0 until it is loaded."""
+    """Bytes of the host that it takes after warm-up, with a full cache if it is a language model; 0 until it is loaded."""
     device_memory_bytes: builtins.int
     """Bytes of the devices that it runs on; 0 until it is loaded, and where they cannot be measured."""
     @property

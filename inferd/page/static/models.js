@@ -200,6 +200,7 @@ class Card {
   #facts(version) {
     const memory = [bytes(version.memory_bytes)];
     if (version.device_memory_bytes) memory.push(`${bytes(version.device_memory_bytes)} on devices`);
+    if (version.generation) memory.push("with a full cache");
     const weight = this.model.weights[version.version];
     const facts = [
       ["State", `${words(version.state)}${version.on_demand ? ", loaded on demand" : ""}`],

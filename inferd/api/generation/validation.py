@@ -73,7 +73,8 @@ def _sampling(wanted: Wanted, limits: Limits) -> Sampling:
     default = limits.default_sampling
     return Sampling(
         temperature=_or(wanted.temperature, default.temperature),
-        top_k=_or(wanted.top_k, default.top_k),
+        # More means all as well, and may be more than an array holds.
+        top_k=min(_or(wanted.top_k, default.top_k), limits.vocabulary_size),
         top_p=_or(wanted.top_p, default.top_p),
         min_p=_or(wanted.min_p, default.min_p),
         # The generator counts from an unsigned number; clients of other servers send signed ones too.

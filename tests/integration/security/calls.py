@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import grpc
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
+from inferd._generated.inferd.v1 import generation_pb2 as generation
+from inferd._generated.inferd.v1 import generation_pb2_grpc as generation_grpc
 from inferd._generated.inferd.v1 import inference_pb2 as own
 from inferd._generated.inferd.v1 import inference_pb2_grpc as own_grpc
 from inferd._generated.inference import grpc_service_pb2 as oip
@@ -78,6 +80,25 @@ def _model_stream_infer(channel: grpc.Channel, model: str, metadata: Metadata) -
     )
 
 
+def _generate(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+    stub = generation_grpc.GenerationServiceStub(channel)
+    request = generation.GenerateRequest(model=model, prompt=generation.Prompt(text="x"))
+    return _no_language_model(lambda: list(stub.Generate(request, metadata=metadata, timeout=TIMEOUT_S)))
+
+
+def _tokenize(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
+    stub = generation_grpc.GenerationServiceStub(channel)
+    request = generation.TokenizeRequest(model=model, prompt=generation.Prompt(text="x"))
+    return _no_language_model(lambda: stub.Tokenize(request, metadata=metadata, timeout=TIMEOUT_S))
+
+
+def _no_language_model(call: Callable[[], object]) -> Status:
+    """Call for an ordinary model: that it is one is the status OK."""
+    code, text = status_of(call)
+    is_one = code is grpc.StatusCode.INVALID_ARGUMENT and "is no language model" in text
+    return (grpc.StatusCode.OK, "") if is_one else (code, text)
+
+
 def _own_query(name: str, request: Callable[[str], object], kind: str = "metadata") -> Method:
     def call(channel: grpc.Channel, model: str, metadata: Metadata) -> Status:
         method = getattr(own_grpc.InferenceServiceStub(channel), name)
@@ -118,6 +139,8 @@ ABOUT_A_MODEL = [
     Method("StreamInfer", "infer", _stream_infer),
     Method("ModelInfer", "infer", _model_infer),
     Method("ModelStreamInfer", "infer", _model_stream_infer),
+    Method("Generate", "infer", _generate),
+    Method("Tokenize", "infer", _tokenize),
     _own_query("GetModel", lambda model: own.GetModelRequest(model=model)),
     _oip_query("ModelMetadata", lambda model: oip.ModelMetadataRequest(name=model)),
     _oip_query("ModelConfig", lambda model: oip.ModelConfigRequest(name=model)),

@@ -21,7 +21,7 @@ OTHER_METADATA = ("GET", "/v2/models/secret-model")
 INDEX = ("POST", "/v2/repository/index")
 LOAD = ("POST", "/v2/repository/models/digits/load")
 LIVE = ("GET", "/v2/health/live")
-NOWHERE = ("GET", "/v1/models")
+NOWHERE = ("GET", "/v3/models")
 WRONG_VERB = ("GET", "/v2/models/digits/infer")
 
 #: By name of the caller, what it gets. 400: allowed, but the body is no request.

@@ -22,6 +22,7 @@ from inferd.models.load_meter import Measured
 from inferd.models.repository import ModelSource
 from inferd.models.residency import NO_MEMORY, Memory
 from inferd.runtime.device_memory import device_bytes
+from inferd.runtime.genai_config import is_described
 from inferd.runtime.providers import VERSION
 from inferd.runtime.verdict_cache import CacheFolder
 
@@ -69,11 +70,15 @@ class _Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SizeKey:
-    """What the size of a version follows from, as the name under which it is kept, and the folder of that."""
+    """What the size of a version follows from, as the name under which it is kept, and the folder of that.
+
+    ``reserved_bytes`` are those that a language model's cache is known to take before it has been measured.
+    """
 
     name: str
     cache: CacheFolder
     file_bytes: int
+    reserved_bytes: int = 0
 
 
 def size_key(source: ModelSource, settings: ModelSettings) -> SizeKey:
@@ -90,7 +95,12 @@ def size_key(source: ModelSource, settings: ModelSettings) -> SizeKey:
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     file_bytes = sum(max(size, 0) for _, size, _, _ in files)
-    return SizeKey(name=digest, cache=CacheFolder(settings.runtime.verdict_cache), file_bytes=file_bytes)
+    return SizeKey(
+        name=digest,
+        cache=CacheFolder(settings.runtime.verdict_cache),
+        file_bytes=file_bytes,
+        reserved_bytes=(settings.generation.cache_bytes or 0) if is_described(source.path) else 0,
+    )
 
 
 class ModelSizes:
@@ -106,7 +116,7 @@ class ModelSizes:
             record = self._record(key)
             load_s = statistics.median(record.load_s) if record.load_s else 0.0
             if not record.peak:
-                return _estimated(key.file_bytes, load_s)
+                return _estimated(key, load_s)
             several = len(record.peak) > 1
             return ModelSize(
                 steady=_each(statistics.median_high, record.steady),
@@ -133,12 +143,12 @@ class ModelSizes:
         return self._records[key.name]
 
 
-def _estimated(file_bytes: int, load_s: float) -> ModelSize:
-    peak = int(_ESTIMATED_FACTOR * file_bytes) + _ESTIMATED_MORE
+def _estimated(key: SizeKey, load_s: float) -> ModelSize:
+    peak = int(_ESTIMATED_FACTOR * key.file_bytes) + _ESTIMATED_MORE
     has_device = device_bytes() > 0
     return ModelSize(
-        steady=Memory(file_bytes, file_bytes if has_device else 0),
-        peak=Memory(peak, peak if has_device else 0),
+        steady=Memory(key.file_bytes + key.reserved_bytes, key.file_bytes if has_device else 0),
+        peak=Memory(peak + key.reserved_bytes, peak if has_device else 0),
         least_peak=NO_MEMORY,
         load_s=load_s,
         is_known=False,

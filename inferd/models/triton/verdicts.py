@@ -140,7 +140,9 @@ def _versions(folder: Path) -> dict[str, Path]:
 def _has_model(version: Path, file: str) -> bool:
     if file:
         return (version / file).exists()
-    return (version / _MODEL).exists() or len(list(version.glob("*.onnx"))) == 1
+    files = list(version.glob("*.onnx"))
+    # Of a language model's files, its configuration names one.
+    return (version / _MODEL).exists() or len(files) == 1 or (len(files) > 1 and has_genai_config(version))
 
 
 def _without_model(version: Path, file: str) -> str:

@@ -127,3 +127,19 @@ def test_escapes_names(inferd, tmp_path):
     result = inferd("import-triton", folder)
     assert result.exit_code == 1
     assert "\033" not in result.out
+
+
+def test_language_model(inferd, tmp_path):
+    """A config.pbtxt of the vLLM backend is taken beside what onnxruntime-genai's builder has written."""
+    version = tmp_path / "lm" / "1"
+    version.mkdir(parents=True)
+    (tmp_path / "lm" / "config.pbtxt").write_text('backend: "vllm"\nmodel_transaction_policy { decoupled: true }\n')
+    (version / "model.json").touch()
+    refused = inferd("import-triton", tmp_path)
+    assert refused.exit_code == 1
+    assert "onnxruntime-genai's builder" in " ".join(refused.out.split())
+    for name in ("decoder.onnx", "embedding.onnx", "genai_config.json"):
+        (version / name).touch()
+    taken = inferd("import-triton", tmp_path)
+    assert (taken.exit_code, taken.err) == (0, "")
+    assert "1 model: 1 as is" in taken.out

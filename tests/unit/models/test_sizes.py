@@ -45,6 +45,16 @@ def test_estimates_a_model_that_was_never_loaded(key):
     assert size.load_s == 0.0
 
 
+def test_estimates_the_cache_of_a_language_model(path):
+    """As it is set."""
+    settings = ModelSettings.model_validate({"runtime": {"verdict_cache": None}, "generation": {"cache_bytes": _MIB}})
+    (ordinary,) = resolve([path.parents[2]])
+    assert ModelSizes().expected(size_key(ordinary, settings)).steady == Memory(1000)
+    path.with_name("genai_config.json").write_bytes(b"")
+    size = ModelSizes().expected(size_key(ordinary, settings))
+    assert (size.steady, size.peak) == (Memory(1000 + _MIB), Memory(2000 + 33 * _MIB))
+
+
 def test_median_counts(key):
     """Of the last five; and of the peaks, the least is certain once there are two."""
     sizes = ModelSizes()

@@ -4,8 +4,9 @@ import http.client
 import json
 import queue
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +54,7 @@ class Ends:
 class Running:
     """A server with HTTP; ``calls`` are those that wait for their answer."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, tls: Callable[[], ssl.SSLContext] | None = None, **options: Any) -> None:
         self.ends = Ends()
         self.calls: queue.SimpleQueue[tuple[HttpUnaryCall, HttpMessage]] = queue.SimpleQueue()
         statuses = StatusTable(grpc.StatusCode.UNAVAILABLE)
@@ -64,9 +65,8 @@ class Running:
         table = [("/held", held), ("/broken", broken), ("/watched", watched)]
         self.handling = HttpCalls(self.server, OperationRouter(table))
         limits = ConnectionLimits(linger_s=0.2)
-        self.http = HttpServer(
-            "test-http", "127.0.0.1", 0, self.handling.handle, limits=limits, direct=self.handling.serve_directly
-        )
+        direct = self.handling.serve_directly
+        self.http = HttpServer("test-http", "127.0.0.1", 0, self.handling.handle, tls=tls, limits=limits, direct=direct)
         self._connections: list[http.client.HTTPConnection] = []
         self.http.start()
         self.server.start()

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -12,11 +13,13 @@ import pytest
 from inferd.http.calls import HttpCall
 from inferd.http.connections import Connection
 from inferd.http.messages import HttpBody, HttpUnaryCall
-from tests.integration.test_http_calls import JSON, Running, running
+from tests.certificates import LOCAL_NAMES, Authority
+from tests.integration.test_http_calls import JSON, MIB, Running, running
 from tests.integration.test_http_large_answers import ask, read
+from tests.integration.test_http_tls import loaded, trusting
 from tests.load import eventually
 from tests.patience import PATIENCE_S
-from tests.raw_http import until_closed
+from tests.raw_http import connect, until_closed
 
 T = TypeVar("T")
 
@@ -36,6 +39,7 @@ def unlimited() -> Iterator[Running]:
 @pytest.fixture
 def server(unlimited: Running) -> Running:
     unlimited.wait_idle()
+    eventually(lambda: not unlimited.http.open_connections, "earlier connections are closed")
     while not unlimited.ends.ended.empty():
         unlimited.ends.ended.get()
     return unlimited
@@ -69,6 +73,22 @@ def send(server: Running, call: HttpUnaryCall, *parts: bytes) -> None:
 
 def finish(server: Running, call: HttpUnaryCall, last: bytes = b"") -> None:
     assert on_poll(server, lambda: call.finish_stream(last))
+
+
+def fill(server: Running, call: HttpUnaryCall, part: bytes) -> int:
+    """Send ``part`` again and again until the client's system takes no more; return how often."""
+    (connection,) = server.http._connections.all()
+    sent = 0
+
+    def send_more() -> bool:
+        nonlocal sent
+        if not call.is_backed_up:
+            call.send(part)
+            sent += 1
+        return call.is_backed_up and connection.writing_paused
+
+    eventually(lambda: on_poll(server, send_more), "the system takes no more")
+    return sent
 
 
 def head_of(client: socket.socket) -> bytes:
@@ -218,22 +238,13 @@ def test_client_that_leaves(server: Running, request_: bytes) -> None:
 @BOTH
 def test_client_that_does_not_read(server: Running, request_: bytes) -> None:
     """The sender hears of it, and of when the client reads on; hardly anything waits meanwhile, and nothing is lost."""
-    part = bytes(range(256)) * 64
-    sent = 0
+    part = bytes(range(256)) * 512
     with ask(server, request_) as client:
         call = begin(server)
-
-        def send_more() -> bool:
-            nonlocal sent
-            if not call.is_backed_up:
-                call.send(part)
-                sent += 1
-            return call.is_backed_up
-
-        eventually(lambda: on_poll(server, send_more), "the client does not read")
+        sent = fill(server, call, part)
         (connection,) = server.http._connections.all()
         assert connection.transport is not None
-        assert connection.transport.get_write_buffer_size() < 256 * 1024
+        assert connection.transport.get_write_buffer_size() < MIB
         read_on = threading.Event()
         on_poll(server, lambda: call.when_read(read_on.set))
         assert not read_on.is_set()
@@ -250,17 +261,10 @@ def test_client_that_does_not_read(server: Running, request_: bytes) -> None:
 @BOTH
 def test_end_of_an_answer_that_is_not_read(server: Running, request_: bytes) -> None:
     """The call has ended, its answer waits for the client, and then the connection is used again."""
-    part = bytes(64 * 1024)
-    sent = 0
+    part = bytes(128 * 1024)
     with ask(server, request_) as client:
         call = begin(server)
-
-        def send_more() -> bool:
-            nonlocal sent
-            sent += not call.is_backed_up and call.send(part)
-            return call.is_backed_up
-
-        eventually(lambda: on_poll(server, send_more), "the client does not read")
+        sent = fill(server, call, part)
         finish(server, call, b"end")
         assert server.ends.next() == (grpc.StatusCode.OK, 200)
         assert server.server.live_calls == 1
@@ -289,16 +293,29 @@ def test_client_that_never_reads_is_ended(server: Running, request_: bytes, monk
         for now in (0.0, 100.0, 200.0):
             loop.call_soon_threadsafe(check, connection, now)
 
-        def send_more() -> bool:
-            return call.is_backed_up or not call.send(bytes(64 * 1024))
-
-        eventually(lambda: on_poll(server, send_more), "the client does not read")
+        fill(server, call, bytes(128 * 1024))
         assert not terminated.is_set()
         for now in (300.0, 400.0):
             loop.call_soon_threadsafe(check, connection, now)
         assert terminated.wait(PATIENCE_S)
         assert server.ends.next() == (grpc.StatusCode.CANCELLED, 200)
     server.wait_idle()
+
+
+def test_stream_over_tls(tmp_path: Path) -> None:
+    """As without: a sender hears that its caller does not read, and nothing is lost."""
+    authority = Authority()
+    tls = loaded(tmp_path, authority.issue(*LOCAL_NAMES))
+    part = bytes(range(256)) * 512
+    with running(tls=tls.http_context) as server:
+        client = trusting(authority, tmp_path).wrap_socket(connect(server.http.port), server_hostname="127.0.0.1")
+        with client:
+            client.sendall(REQUEST)
+            call = begin(server)
+            sent = fill(server, call, part)
+            finish(server, call, b"end")
+            head_of(client)
+            assert rest(client) == part * sent + b"end"
 
 
 def test_drain_and_stop() -> None:

@@ -92,6 +92,7 @@ def _play(actions, **fields) -> list[GenerationRequest]:
     generation.finish()
     assert generation.engine.unanswered_requests == generation.engine.running == generation.engine.waiting == 0
     assert generation.engine.cache_bytes_in_use == decoder.held_tokens == 0
+    assert not any(request.receiver.calls_after_end for request in history.requests)
     return history.requests
 
 

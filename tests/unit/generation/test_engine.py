@@ -104,6 +104,7 @@ def test_cancel_during_a_run_discards_its_tokens():
     decoder.during = lambda: request.receiver.is_cancelled or generation.cancel(request)
     generation.finish()
     assert len(request.receiver.tokens) == 2
+    assert not request.receiver.calls_after_end
 
 
 def test_cancel_of_a_waiting_request_frees_its_place_at_once():
@@ -137,6 +138,18 @@ def test_expires_running_requests_after_the_tokens_that_they_have():
     assert isinstance(request.receiver.error, DeadlineExceededError)
     assert len(request.receiver.tokens) == 4
     assert generation.stats.read().finished["deadline"] == 1
+
+
+def test_cancelled_requests_that_expire_meanwhile_leave_once():
+    """The other one is not disturbed."""
+    generation, cancelled, other = Generation(), a_request(max_tokens=20, deadline=101.0), a_request(max_tokens=20)
+    generation.submit(cancelled, other)
+    generation.turn(5)
+    generation.cancel(cancelled)
+    generation.clock.advance(2.0)
+    generation.finish()
+    assert other.receiver.tokens == alone(other)
+    assert generation.stats.read().finished == {"stop": 0, "length": 1, "cancelled": 1, "deadline": 0, "error": 0}
 
 
 def test_expires_waiting_requests_by_a_timer():

@@ -285,7 +285,8 @@ class _Generation:
     def _end(self, *, is_refused: bool = False) -> None:
         """Release the quota; the tokens that were not generated are refunded, all of a request that was rejected."""
         self._has_ended = True
-        admitted = self._admitted
+        # The request refers to this as its receiver: nothing is to wait for the garbage collector.
+        admitted, self._admitted = self._admitted, None
         if admitted is None or admitted.quota is None:
             return
         if is_refused:

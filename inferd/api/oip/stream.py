@@ -76,6 +76,7 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
         with self._lock:
             if request in self._order:
                 self._order.remove(request)
+        request.generated = Generated()
         request.begin = partial(self._generate, request, triton, reply, Waited(received_at))
         return None
 
@@ -83,8 +84,9 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
         """Begin to generate; on the poll thread, like what follows."""
         if self._sender is None:
             self._sender = DeltaSender(self._call, self._send_now)
-        request.generated = Generated()
-        request.withdraw = Generations(self._resources).begin(
+        # What refers back to the request is forgotten here and at its end, as streams may live long.
+        request.begin = None
+        cancel = Generations(self._resources).begin(
             self._call,
             triton.wanted,
             _Answer(self, request, triton, self._sender),
@@ -92,6 +94,13 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
             generated=request.generated,
             waited=waited,
         )
+        with self._lock:
+            is_open = request in self._open
+            if is_open:
+                request.withdraw = cancel
+        if not is_open:
+            # The stream has ended meanwhile, or the request has, and then this has no effect.
+            cancel()
 
     def _send_now(self, message: bytes) -> None:
         with self._lock:
@@ -100,6 +109,7 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
 
     def conclude(self, request: _Request, last: bytes | ServingError) -> None:
         """Send the last response to a request to a language model; others may follow it in the same step."""
+        request.withdraw = None
         self._conclude(request, last, last if isinstance(last, ServingError) else None)
 
     def _collect(self, request: _Request, outcome: bytes | ServingError) -> ServingError | None:
@@ -109,7 +119,7 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
             response = _error_response(request, outcome)
         else:
             response = wire.field(_INFER_RESPONSE, outcome + _FINAL)
-        if request.begin is None:
+        if request.generated is None:
             self._responses[request] = response
         else:
             self._last.append(response)

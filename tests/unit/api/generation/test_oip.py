@@ -1,5 +1,7 @@
 """Language models on ``ModelStreamInfer`` and ``ModelInfer``, without a network."""
 
+import gc
+import weakref
 from typing import Any
 
 import grpc
@@ -220,6 +222,25 @@ def test_results_of_the_stream_have_what_was_generated() -> None:
     good, bad = stream.results
     assert (good.request_id, good.status, good.model, good.generated.tokens) == ("1", "OK", "story", 3)
     assert (bad.status, bad.generated) == ("NOT_FOUND", None)
+
+
+def test_nothing_of_a_request_waits_for_the_garbage_collector() -> None:
+    """A stream may have any number of them."""
+    stream = Stream()
+    gc.disable()
+    try:
+        for name, ends in (("1", True), ("2", False)):
+            stream.ask(name)
+            prompt = weakref.ref(stream.engine.submitted[-1].prompt)
+            if ends:
+                stream.engine.finish("a")
+            else:
+                stream.engine.fail(DeadlineExceededError("too late"))
+            stream.engine.submitted.clear()
+            stream.soon.run()
+            assert prompt() is None
+    finally:
+        gc.enable()
 
 
 class Unary(Bench):

@@ -68,7 +68,7 @@ def test_generate(server, channel, receiver):
     assert (found["gen_ai.operation.name"], found["gen_ai.request.model"]) == ("chat", "language")
     assert found["gen_ai.usage.input_tokens"] == last.usage.prompt_tokens
     assert found["gen_ai.usage.output_tokens"] == 5
-    assert [event.name for event in span.events] == ["first_token"]
+    assert [event.name for event in span.events] == ["decode", "first_token"]
 
 
 def test_streamed_over_http(server, receiver):

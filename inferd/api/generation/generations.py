@@ -113,6 +113,7 @@ class _Generation:
         self._on_settled = on_settled
         self._own_record = generated
         self._waited = Waited(0.0)
+        self._began_at = 0.0
         self._withdraw: Callable[[], None] | None = None
         self._admitted: _Admitted | None = None
         self._tokens = 0
@@ -121,6 +122,7 @@ class _Generation:
     def start(self, waited: Waited) -> None:
         """Look up the model, and make tokens of the prompt; again after the wait for a cold model."""
         self._waited, self._withdraw = waited, None
+        self._began_at = monotonic()
         try:
             self._look_up()
         except ColdModelError as error:
@@ -199,10 +201,9 @@ class _Generation:
         for record in self._records():
             record.admitted(len(tokens), operation)
         stages = self._stages()
-        if stages is not None and self._waited.loads:
-            stages.load_s = self._waited.load_s
-        elif stages is not None:
-            stages.decoding_at, stages.decoded_at = request.received_at, monotonic()
+        if stages is not None:
+            stages.decoding_at, stages.decoded_at = self._began_at, monotonic()
+            stages.load_s = self._waited.load_s if self._waited.loads else None
         engine.submit(request)
         self._on_settled()
 

@@ -87,7 +87,7 @@ class Generating:
         )
         self._chunk = self._step = None
         self._ended = []
-        # Who is next need not be found out while nobody may start.
+        # Which request is next need not be determined while none may start.
         may_start = self._may_start if self._scheduler.has_place(self.slots) else None
         sequence = self._intake.advance(progress, may_start)
         if sequence is None:

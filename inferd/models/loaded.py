@@ -2,57 +2,20 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 from inferd.batching.batcher import Batcher
 from inferd.config.settings import BatchingSettings
+from inferd.generation.engine import GenerationEngine
+from inferd.generation.text import ModelText
 from inferd.models.load_meter import NOTHING_MEASURED, Measured
 from inferd.models.residency import NO_MEMORY, Memory
 from inferd.runtime.batch_axes.verdict import Verdict
+from inferd.runtime.decoder import OnnxDecoder
 from inferd.runtime.genai_config import GenaiConfig
 from inferd.runtime.session import OnnxSession
 
-if TYPE_CHECKING:
-    from inferd.generation.engine import GenerationEngine
-    from inferd.generation.text import ModelText
-    from inferd.runtime.decoder import OnnxDecoder
-
-
-class Engine(Protocol):
-    """What answers the requests of a loaded version: a batcher, or the engine of a language model."""
-
-    def start(self) -> None:
-        """Let requests be answered from now on."""
-        ...
-
-    def stop(self, timeout_s: float, /) -> bool:
-        """Reject new requests and finish the admitted ones; return False if something does not end in time."""
-        ...
-
-    @property
-    def unanswered_requests(self) -> int:
-        """Requests that wait or run."""
-        ...
-
-    @property
-    def last_dispatch_at(self) -> float:
-        """When the last run began; 0 before the first one."""
-        ...
-
-    @property
-    def why_broken(self) -> str:
-        """Why nothing runs at present, for the operator; empty while it does."""
-        ...
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether only a new process is likely to run the model again."""
-        ...
-
-    @property
-    def stuck_threads(self) -> int:
-        """Threads that hang in a run that was given up."""
-        ...
+#: What answers the requests of a loaded version.
+Engine = Batcher | GenerationEngine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +34,9 @@ class LanguageModel:
     ``verdict``: whether sequences beside each other are what they are alone, bit for bit.
     """
 
-    decoder: "OnnxDecoder"
-    generator: "GenerationEngine"
-    text: "ModelText | None"
+    decoder: OnnxDecoder
+    generator: GenerationEngine
+    text: ModelText | None
     limits: GenerationLimits
     verdict: Verdict
 

@@ -1,27 +1,24 @@
 """One version of a model: its state, its settings and, once loaded, what answers its requests."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING
 
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
 from inferd.errors import ColdModelError, InvalidInputError, ModelUnavailableError
+from inferd.generation.engine import GenerationEngine
+from inferd.generation.text import ModelText
 from inferd.models.loaded import GenerationLimits, LanguageModel, LoadedModel, LoadedVersion
 from inferd.models.states import ModelState, require_transition
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.signature import ModelSignature
 
-if TYPE_CHECKING:
-    from inferd.generation.engine import GenerationEngine
-    from inferd.generation.text import ModelText
-
 
 class ModelVersion:
     """One version of a model.
 
-    Invariants: what is loaded is set before the state becomes READY, and stay set until the last request is
+    Invariants: what is loaded is set before the state becomes READY, and stays set until the last request is
     answered, so that a request that has found the version READY may use it; others read it once and expect None. Its
     engine rejects requests that arrive after unloading began. ``settings`` are the server's until the loader has read
     the model's own, and do not change after that. `advance` and the ``mark_`` methods are called under the manager's
@@ -143,13 +140,13 @@ class ModelVersion:
         return None if loaded is None else loaded.language
 
     @property
-    def generator(self) -> "GenerationEngine | None":
+    def generator(self) -> GenerationEngine | None:
         """The engine of a language model; None until loaded, and of an ordinary model."""
         language = self.language
         return None if language is None else language.generator
 
     @property
-    def text(self) -> "ModelText | None":
+    def text(self) -> ModelText | None:
         """The tokenizer of a language model, if it has one; None until loaded."""
         language = self.language
         return None if language is None else language.text

@@ -53,6 +53,35 @@ def flatten_head(path: Path) -> None:
     change(path, edit)
 
 
+def declare_projection(path: Path) -> None:
+    """Let a cast make the logits, and declare what it is given, for all tokens, as genai's builder does."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        (head,) = [node for node in model.graph.node if "logits" in node.output]
+        head.output[0] = "projected"
+        model.graph.node.append(helper.make_node("Cast", ["projected"], ["logits"], to=TensorProto.FLOAT))
+        (logits,) = [value for value in model.graph.output if value.name == "logits"]
+        declared = model.graph.value_info.add()
+        declared.CopyFrom(logits)
+        declared.name = "projected"
+
+    change(path, edit)
+
+
+def use_int32(path: Path) -> None:
+    """Let token ids and mask be INT32."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        for name in ("input_ids", "attention_mask"):
+            (value,) = [value for value in model.graph.input if value.name == name]
+            value.type.tensor_type.elem_type = TensorProto.INT32
+            for node in model.graph.node:
+                node.input[:] = [f"{name}_64" if used == name else used for used in node.input]
+            model.graph.node.insert(0, helper.make_node("Cast", [name], [f"{name}_64"], to=TensorProto.INT64))
+
+    change(path, edit)
+
+
 def keep_some_logits(path: Path) -> None:
     """Let an input say of how many last tokens the logits are wanted, as transformers.js has it."""
 

@@ -206,6 +206,17 @@ def test_exports_that_are_told_how_many_logits_to_keep(tmp_path):
     np.testing.assert_array_equal(generated(opened(path), PROMPTS[2], 4), expected)
 
 
+@pytest.mark.parametrize("edit", [decoder_forms.declare_projection, decoder_forms.use_int32])
+def test_other_forms_have_the_same_answers(edit, tmp_path, caplog):
+    """Logits are computed for last tokens only, whatever the file declares about all of them; ids may be INT32."""
+    path = write_tiny_decoder(tmp_path, tokenizer=False)
+    expected = generated(opened(path), PROMPTS[2], 4)
+    edit(path)
+    with caplog.at_level(logging.INFO):
+        np.testing.assert_array_equal(generated(opened(path), PROMPTS[2], 4), expected)
+    assert "logits of all tokens" not in caplog.text
+
+
 def test_names_of_the_configuration(tmp_path):
     """Inputs and outputs may have other names, which genai_config.json tells."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)

@@ -19,8 +19,7 @@ from tests.smollm2.conftest import MODELS
 QUESTION = "What is the capital of France?"
 #: What both say, over all protocols.
 ANSWER = "The capital of France is Paris."
-#: With 8 bits, and the model's own message of the system, "L'Étoile" is a little more likely.
-SYSTEM = {"smollm2": "You are a helpful assistant.", "smollm2-fp32": ""}
+MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture(params=MODELS)
@@ -29,15 +28,10 @@ def model(request) -> str:
     return request.param
 
 
-def _messages(model: str) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": SYSTEM[model]}] if SYSTEM[model] else []
-    return [*system, {"role": "user", "content": QUESTION}]
-
-
 @pytest.fixture
 def prompt(server, model) -> str:
     """What the template makes of the question, for protocols that take text."""
-    messages = [pb.ChatMessage(**message) for message in _messages(model)]
+    messages = [pb.ChatMessage(**message) for message in MESSAGES]
     with grpc.insecure_channel(server.grpc) as channel:
         request = pb.TokenizeRequest(model=model, prompt=pb.Prompt(chat=pb.Chat(messages=messages)))
         return GenerationServiceStub(channel).Tokenize(request, timeout=PATIENCE_S).text
@@ -56,8 +50,7 @@ def _run(*command: object) -> str:
 def test_command_line(server, model, protocol):
     """A chat by default, as the model has a template."""
     address = server.grpc if protocol == "grpc" else f"http://{server.rest}"
-    system = ["--system", SYSTEM[model]] if SYSTEM[model] else []
-    line = (QUESTION, *system, "--temperature", 0, "--address", address)
+    line = (QUESTION, "--temperature", 0, "--address", address)
     assert _run("inferd", "generate", model, *line) == f"{ANSWER}\n"
 
 
@@ -70,7 +63,7 @@ def test_text_to_continue(server, model):
 def test_client(server, model):
     """Delta by delta, with usage."""
     with Client(server.grpc) as client:
-        *pieces, last = client.chat(model, _messages(model), temperature=0)
+        *pieces, last = client.chat(model, MESSAGES, temperature=0)
     assert "".join(piece.text for piece in pieces) + last.text == ANSWER
     assert len(pieces) > 3
     assert last.finish_reason is FinishReason.STOP
@@ -82,7 +75,7 @@ def test_asyncio_client(server, model):
 
     async def ask():
         async with AsyncClient(server.grpc) as client:
-            answers = [client.chat(model, _messages(model), temperature=0).result() for _ in range(4)]
+            answers = [client.chat(model, MESSAGES, temperature=0).result() for _ in range(4)]
             return [answer.text for answer in await asyncio.gather(*answers)]
 
     assert asyncio.run(ask()) == [ANSWER] * 4
@@ -92,7 +85,7 @@ def test_grpcurl(server, model):
     """By reflection, without any file of inferd's."""
     request = {
         "model": model,
-        "prompt": {"chat": {"messages": _messages(model)}},
+        "prompt": {"chat": {"messages": MESSAGES}},
         "sampling": {"temperature": 0},
     }
     output = _run(
@@ -114,7 +107,7 @@ def _objects(text: str) -> Iterator[dict]:
 
 def test_curl(server, model):
     """Server-sent events of OpenAI's API."""
-    request = {"model": model, "messages": _messages(model), "temperature": 0, "stream": True}
+    request = {"model": model, "messages": MESSAGES, "temperature": 0, "stream": True}
     url = f"http://{server.rest}/v1/chat/completions"
     output = _run("curl", "-sS", "-N", url, "-H", "Content-Type: application/json", "-d", json.dumps(request))
     lines = [line.removeprefix("data: ") for line in output.splitlines() if line]
@@ -139,7 +132,7 @@ def test_openai_client(server, model):
         ROOT / "tests/smollm2/openai_script.py",
         server.rest,
         model,
-        json.dumps(_messages(model)),
+        json.dumps(MESSAGES),
     )
 
 

@@ -188,6 +188,14 @@ class GenerationForecast:
         request.expected_s = self.complete_s(request, ahead, load)
         return self.times.are_sure(now) and now + request.expected_s * self.factor > request.deadline
 
+    def retry_in_time_s(self, request: GenerationRequest, waiting_tokens: int, now: float) -> float:
+        """Return after which time a retry of ``request``, which `comes_too_late`, is likely to be in time.
+
+        What is in front of it is less by a second in each second.
+        """
+        late_s = request.expected_s - (request.deadline - now) / self.factor
+        return min(max(late_s * (1.0 + self._jitter() / 2), self.retry_after_s(waiting_tokens)), _LONGEST_HINT_S)
+
     def ended(self, request: GenerationRequest, generated: int, reason: str, now: float) -> None:
         """Learn from ``request``, which ended for one of the `FINISH_REASONS`, how far off the prediction was."""
         is_complete = reason in _COMPLETE

@@ -129,7 +129,9 @@ class WaitingLine:
 
     def _not_now(self, request: GenerationRequest, load: Load, now: float) -> ServingError | None:
         if self._forecast.comes_too_late(request, self.waiting.rows_ahead(request), load, now):
-            return self.refusals.too_late()
+            error = self.refusals.too_late()
+            error.retry_after_s = self._forecast.retry_in_time_s(request, self.waiting.rows, now)
+            return error
         if self.waiting.priority_rows and not self.waiting.fits_priority(request):
             return self.refusals.priority_full(request.priority)
         return None

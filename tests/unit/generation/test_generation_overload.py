@@ -33,10 +33,7 @@ def _served(generation, *, rate=80.0, seconds=25.0, ends=False, timeout_s=math.i
     """Submit random requests for some time; return them, when all have ended."""
     chance, requests = random.Random(1), []
     for at in _arrivals(generation, rate, seconds, chance):
-        while generation.clock() < at:
-            if not generation.engine.generating.turn():
-                generation.clock.now = at
-            generation.poll_thread.fire_due()
+        _go_on_until(generation, at)
         tokens = chance.randrange(8, 60)
         requests.append(
             a_request(
@@ -119,3 +116,29 @@ def test_serves_a_refused_request_after_its_hint():
     generation.submit(again := a_request(60, 30, deadline=generation.clock() + 60.0))
     _drain(generation)
     assert again.receiver.is_complete
+
+
+def test_admits_after_their_hints_what_would_have_been_late():
+    """As many as are served within the hints come again, each with the same deadline as before."""
+    generation, chance, refused = _model(), random.Random(2), []
+    for at in _arrivals(generation, 80.0, 12.0, chance):
+        _go_on_until(generation, at)
+        request = a_request(60, chance.randrange(8, 60), received_at=at, deadline=at + 4.0)
+        generation.submit(request)
+        if request.receiver.error is not None:
+            refused.append((at + request.receiver.error.retry_after_s, request))
+    again = []
+    for at, request in sorted(refused[-60::6], key=lambda each: each[0]):
+        _go_on_until(generation, at)
+        now = generation.clock()
+        again.append(a_request(60, request.max_tokens, received_at=now, deadline=now + 4.0))
+        generation.submit(again[-1])
+    assert len(again) == 10
+    assert len(_admitted(again)) >= 7
+
+
+def _go_on_until(generation, at):
+    while generation.clock() < at:
+        if not generation.engine.generating.turn():
+            generation.clock.now = at
+        generation.poll_thread.fire_due()

@@ -1,4 +1,4 @@
-"""Prompts that do not fit, stop texts, and bytes that are no text: over each protocol a clear error or the right text."""
+"""Prompts that do not fit, stop texts, bytes that are no text: over each protocol a clear error or the right text."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ BROKEN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}"
 STRICT_TEMPLATE = "{{ raise_exception('roles must alternate') }}"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The status and the message of an error."""
 
     def __init__(self, status: object, message: str) -> None:
@@ -49,7 +49,7 @@ class Connections:
         connection.close()
         if answer.status != 200:
             error = json.loads(text)["error"]
-            raise Refused(answer.status, error if isinstance(error, str) else error["message"])
+            raise RefusedError(answer.status, error if isinstance(error, str) else error["message"])
         return text
 
 
@@ -66,14 +66,14 @@ def _generate(to: Connections, prompt: str, max_tokens: int, stop: str = "") -> 
     try:
         return "".join(each.text for each in GenerationServiceStub(to.channel).Generate(asked, timeout=PATIENCE_S))
     except grpc.RpcError as error:
-        raise Refused(error.code(), error.details()) from None
+        raise RefusedError(error.code(), error.details()) from None
 
 
 def _parameters(max_tokens: int, stop: str) -> dict[str, Any]:
     return {"max_tokens": max_tokens, "ignore_eos": True} | ({"stop": [stop]} if stop else {})
 
 
-def triton_message(prompt: bytes, parameters: dict[str, Any], *, streams: bool) -> oip.ModelInferRequest:
+def _triton_message(prompt: bytes, parameters: dict[str, Any], *, streams: bool) -> oip.ModelInferRequest:
     message = oip.ModelInferRequest(model_name="story")
     for name, content in (("text_input", prompt), ("sampling_parameters", json.dumps(parameters).encode())):
         message.inputs.add(name=name, datatype="BYTES", shape=[1]).contents.bytes_contents.append(content)
@@ -90,20 +90,20 @@ def _text_output(response: oip.ModelInferResponse) -> str:
 
 def _model_infer(to: Connections, prompt: str | bytes, max_tokens: int, stop: str = "") -> str:
     prompt = prompt.encode() if isinstance(prompt, str) else prompt
-    message = triton_message(prompt, _parameters(max_tokens, stop), streams=False)
+    message = _triton_message(prompt, _parameters(max_tokens, stop), streams=False)
     try:
         return _text_output(GRPCInferenceServiceStub(to.channel).ModelInfer(message, timeout=PATIENCE_S))
     except grpc.RpcError as error:
-        raise Refused(error.code(), error.details()) from None
+        raise RefusedError(error.code(), error.details()) from None
 
 
 def _model_stream_infer(to: Connections, prompt: str | bytes, max_tokens: int, stop: str = "") -> str:
     prompt = prompt.encode() if isinstance(prompt, str) else prompt
-    message = triton_message(prompt, _parameters(max_tokens, stop), streams=True)
+    message = _triton_message(prompt, _parameters(max_tokens, stop), streams=True)
     text = ""
     for response in GRPCInferenceServiceStub(to.channel).ModelStreamInfer(iter([message]), timeout=PATIENCE_S):
         if response.error_message:
-            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, response.error_message)
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, response.error_message)
         text += _text_output(response.infer_response)
     return text
 
@@ -171,7 +171,7 @@ def to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connections]:
 def test_prompt_longer_than_the_context(to: Connections, ask: Ask) -> None:
     """Of tokens that are too many, and of characters that must be."""
     for prompt, got in (("word " * 300, ""), ("word " * 20_000, "got 100000 characters")):
-        with pytest.raises(Refused, match=r"expected at most 255 tokens.*got \d+") as caught:
+        with pytest.raises(RefusedError, match=r"expected at most 255 tokens.*got \d+") as caught:
             ask(to, prompt, 5)
         assert got in str(caught.value)
         assert caught.value.status in (400, grpc.StatusCode.INVALID_ARGUMENT)
@@ -216,7 +216,7 @@ def test_answer_that_ends_within_a_character(to: Connections, ask: Ask) -> None:
 @pytest.mark.parametrize("ask", [_model_infer, _model_stream_infer], ids=["model_infer", "model_stream_infer"])
 def test_prompt_in_bytes_that_are_no_text(to: Connections, ask: Ask) -> None:
     """Triton's strings are bytes."""
-    with pytest.raises(Refused, match=r"text_input: expected .*UTF-8"):
+    with pytest.raises(RefusedError, match=r"text_input: expected .*UTF-8"):
         ask(to, b"caf\xe9", 5)
 
 
@@ -237,7 +237,7 @@ def test_message_that_is_no_text(to: Connections) -> None:
 def test_body_that_is_no_text(to: Connections, path: str, text: bytes, message: str) -> None:
     """Bytes that are not UTF-8, and half a character of UTF-16, which JSON can have."""
     name = b"prompt" if path.startswith("/v1") else b"text_input"
-    with pytest.raises(Refused, match=message) as caught:
+    with pytest.raises(RefusedError, match=message) as caught:
         to.post(path, b'{"model":"story","%b":"%b","max_tokens":5}' % (name, text))
     assert caught.value.status == 400
 
@@ -252,7 +252,7 @@ def test_template_that_makes_no_prompt(to: Connections, model: str, message: str
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert message in caught.value.details()
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
-    with pytest.raises(Refused, match=message) as refused:
+    with pytest.raises(RefusedError, match=message) as refused:
         to.post("/v1/chat/completions", json.dumps(body).encode())
     assert refused.value.status == 400
     assert to.post("/v1/completions", json.dumps({"model": model, "prompt": PROMPT, "max_tokens": 5}).encode())

@@ -23,6 +23,7 @@ class RunLimit:
     Invariant: while a run is in progress, an alarm is set for ``_look_at`` or earlier. `begin` and `end` are called by
     the engine's thread. In the alarm's thread, ``stop_run`` is called for a run at its limit, ``on_ended`` with its
     sequences, and ``on_stuck`` with True if it has not ended a second later; with False when it has, by the engine's.
+    ``stop_run`` is called under the lock, so that it ends this run and not the next one.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class RunLimit:
         self._on_ended = on_ended
         self._on_stuck = on_stuck
         self._lock = threading.Lock()
+        # Held while `on_stuck` is called: both threads may call it, and what it hears last must be how it is.
+        self._telling = threading.Lock()
         # The sequences of the run in progress, and when it is looked at; infinite without one.
         self._sequences: Sequence[GeneratingSequence] = ()
         self._look_at = math.inf
@@ -67,8 +70,12 @@ class RunLimit:
             was_stuck, self._is_stuck = self._is_stuck, False
         if was_stuck:
             _logger.info("the run of model %s that did not end has ended", self._name)
-            self._on_stuck(False)
+            self._tell()
         return was_ended
+
+    def _tell(self) -> None:
+        with self._telling:
+            self._on_stuck(self._is_stuck)
 
     def _ring(self) -> None:
         with self._lock:
@@ -89,16 +96,15 @@ class RunLimit:
                 self._is_stuck, self._look_at = True, math.inf
             elif is_due:
                 self._was_ended, self._look_at = True, now + ENDING_S
+                self._stop_run()
         if is_stuck:
             _logger.error("a run of model %s does not end; it takes no requests until it does", self._name)
-            self._on_stuck(True)
+            self._tell()
         elif is_due:
-            self._end_run(sequences)
+            _logger.warning(
+                "a run of model %s is terminated: it took longer than %g s (runtime.max_run_ms)",
+                self._name,
+                self._limit_s,
+            )
+            self._on_ended(sequences)
         self._ring()
-
-    def _end_run(self, sequences: Sequence[GeneratingSequence]) -> None:
-        _logger.warning(
-            "a run of model %s is terminated: it took longer than %g s (runtime.max_run_ms)", self._name, self._limit_s
-        )
-        self._stop_run()
-        self._on_ended(sequences)

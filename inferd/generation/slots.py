@@ -74,11 +74,12 @@ class Slots:
         for slot, there in enumerate(at):
             if there is None:
                 self._move(last.pop(), slot)
-        self.running = sorted(kept, key=_slot)
-        self.prefilling = [sequence for sequence in self.prefilling if sequence not in left]
-        for slot, sequence in enumerate(self.prefilling, len(kept)):
+        prefilling = [sequence for sequence in self.prefilling if sequence not in left]
+        for slot, sequence in enumerate(prefilling, len(kept)):
             if sequence.slot != slot:
                 self._move(sequence, slot)
+        # Nobody is forgotten if the cache fails before.
+        self.running, self.prefilling = sorted(kept, key=_slot), prefilling
 
     def clear(self) -> list[GeneratingSequence]:
         """Remove and return all sequences, whatever is in the cache."""

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from inferd.generation.budget import TokenBudget
 from inferd.generation.sequence import GeneratingSequence
 from inferd.generation.slots import Slots
-from tests.generating import FakeDecoder, a_request
+from inferd.runtime.errors import RunFailedError
+from tests.generating import FakeDecoder, a_request, failing
 
 _SLOTS = 6
 
@@ -62,3 +63,16 @@ def test_budget_is_never_exceeded():
     budget.release(7)
     with pytest.raises(ValueError, match="were not reserved"):
         budget.release(1)
+
+
+def test_nobody_is_forgotten_when_the_cache_fails():
+    """Whoever clears up then finds those that were leaving, too."""
+    decoder = FakeDecoder(slots=_SLOTS)
+    slots = Slots(decoder)
+    sequences = [_join(slots, decoder, tokens) for tokens in (1, 2)]
+    slots.prefilled()
+    [gone] = slots.running
+    decoder.move = failing
+    with pytest.raises(RunFailedError):
+        slots.leave([gone])
+    assert set(slots.clear()) == set(sequences)

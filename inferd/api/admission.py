@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import NamedTuple
 
 import grpc
 
@@ -62,6 +63,13 @@ class RequestParams:
     default_timeout_s: float
 
 
+class Timeouts(NamedTuple):
+    """Seconds; see `RequestParams`."""
+
+    timeout_s: float | None
+    default_timeout_s: float
+
+
 def validate(model: ModelVersion, signature: ModelSignature, decoded: DecodedRequest) -> RequestParams:
     """Check ``decoded`` against the signature and settings of ``model``. Raises `InvalidInputError`."""
     checked = signature.check(decoded.inputs)
@@ -93,9 +101,13 @@ def params_of(model: ModelVersion, rows: int, priority: int, timeout_s: float | 
     )
 
 
-def deadline_of(params: RequestParams, received_at: float, call_deadline: float) -> float:
+def deadline_of(params: RequestParams | Timeouts, received_at: float, call_deadline: float) -> float:
     """Return when a request expires: with its call, or earlier."""
-    return _expiry(params.timeout_s, params.default_timeout_s, received_at, call_deadline)
+    if params.timeout_s is not None:
+        return min(call_deadline, received_at + params.timeout_s)
+    if call_deadline == math.inf:
+        return received_at + params.default_timeout_s
+    return call_deadline
 
 
 def generation_deadline(
@@ -104,15 +116,7 @@ def generation_deadline(
     """Return when a request to generate expires: with its call, or earlier."""
     settings = model.settings
     timeouts = _timeouts(settings.queue, priority, timeout_s, settings.generation.default_timeout_s * 1000)
-    return _expiry(*timeouts, received_at, call_deadline)
-
-
-def _expiry(timeout_s: float | None, default_timeout_s: float, received_at: float, call_deadline: float) -> float:
-    if timeout_s is not None:
-        return min(call_deadline, received_at + timeout_s)
-    if call_deadline == math.inf:
-        return received_at + default_timeout_s
-    return call_deadline
+    return deadline_of(timeouts, received_at, call_deadline)
 
 
 def priority_of(model: ModelVersion, priority: int) -> int:
@@ -130,8 +134,8 @@ def priority_of(model: ModelVersion, priority: int) -> int:
 
 def _timeouts(
     queue: QueueSettings, priority: int, timeout_s: float | None, default_ms: float | None = None
-) -> tuple[float | None, float]:
-    """Return the timeout of a request that names ``timeout_s``, and the default for those without one, in seconds.
+) -> Timeouts:
+    """Return the timeout of a request that names ``timeout_s``, and the default for those without one.
 
     ``default_ms`` is in place of the queue's.
     """

@@ -117,6 +117,8 @@ class Lifecycle:
         #: Versions whose memory is taken, and all of that: the poll thread reads it often.
         self._loaded: dict[ModelVersion, LoadedVersion] = {}
         self.memory = NO_MEMORY
+        #: The part of that which is kept free for caches of language models.
+        self.reserved = NO_MEMORY
         #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
         self.leaving: set[ModelVersion] = set()
         #: Whether one of them could not be closed, because a run does not end.
@@ -237,6 +239,7 @@ class Lifecycle:
             loaded.engine.start()
             self._loaded[version] = loaded
             self.memory += loaded.memory
+            self.reserved += loaded.reserved
             version.mark_ready(loaded)
             # After this one is READY and before the other stops being so: some version always is.
             self._registry.put(version)
@@ -289,6 +292,7 @@ class Lifecycle:
             version.mark_unavailable("unloaded")
             del self._loaded[version]
             self.memory -= loaded.memory
+            self.reserved -= loaded.reserved
             self.leaving.discard(version)
             self._lock.notify_all()
         self._on_state(version)

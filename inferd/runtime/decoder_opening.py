@@ -26,6 +26,10 @@ _log = logging.getLogger("inferd.runtime")
 #: The context without generation.max_context_tokens: longer ones have to be asked for.
 _MOST_DEFAULT_TOKENS = 8192
 
+#: How long idle threads spin, so that they need not be woken for each of the hundreds of operators of a step, which
+#: would take up to a third of it. When nothing runs, they do not spin.
+_SPIN_DURATION = "session.intra_op.spin_duration_us", "200"
+
 #: Tokens of trial runs.
 _TRIAL_TOKENS = 3
 #: How far the logits of a prompt in two parts may be from those in one, as a share of their range: int8 rounds.
@@ -67,13 +71,16 @@ def open_decoder(path: Path, settings: ModelSettings, form: DecoderForm, *, is_i
 
 def _for_one_run(settings: ModelSettings) -> ModelSettings:
     """Return ``settings`` for a session that has all cores, as its runs follow one another."""
-    runtime = settings.runtime.model_copy(
-        update={
-            "intra_op_threads": settings.runtime.intra_op_threads or usable_cores(),
-            "inter_op_threads": settings.runtime.inter_op_threads or 1,
-        }
-    )
-    return settings.model_copy(update={"runtime": runtime})
+    runtime = settings.runtime
+    # Spinning without a limit is the operator's choice.
+    spins = {} if runtime.allow_spinning else dict([_SPIN_DURATION])
+    update = {
+        "intra_op_threads": runtime.intra_op_threads or usable_cores(),
+        "inter_op_threads": runtime.inter_op_threads or 1,
+        "allow_spinning": True,
+        "session_options": spins | runtime.session_options,
+    }
+    return settings.model_copy(update={"runtime": runtime.model_copy(update=update)})
 
 
 def _context_length(path: Path, settings: ModelSettings, form: DecoderForm) -> int:

@@ -19,6 +19,7 @@ from inferd.runtime.decoder_graph import DecoderForm, read_decoder
 from inferd.runtime.decoder_opening import open_decoder
 from inferd.runtime.decoder_runner import SlotRunner
 from inferd.runtime.errors import ModelLoadError, RunFailedError, SessionClosedError
+from inferd.runtime.opening import open_runtime_session
 from tests import decoder_forms
 from tests.decoder_models import CONTEXT, VOCABULARY, write_tiny_decoder
 
@@ -31,6 +32,7 @@ KINDS = {
     "external": {"external_weights": True},
 }
 SLOTS = 8
+SPIN = "session.intra_op.spin_duration_us"
 PROMPTS = [[5, 6, 7], [100], list(range(20, 61)), [300, 2, 300, 2], [9] * 17, [1, 0, 1]]
 
 
@@ -252,6 +254,26 @@ def test_rejects_cache_that_is_not_kept(tiny):
     ]
     with pytest.raises(ModelLoadError, match="does not keep its cache in place with CPUExecutionProvider"):
         opened(tiny, dataclasses.replace(form, caches=crossed))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "duration"),
+    [({}, "200"), ({"session_options": {SPIN: "50"}}, "50"), ({"allow_spinning": True}, None)],
+    ids=["default", "set", "unlimited"],
+)
+def test_idle_threads_spin_for_a_moment(tiny, monkeypatch, runtime, duration):
+    """Waking them for each operator takes longer; the operator may choose another time, or no limit."""
+    opened_with = []
+
+    def spy(path, settings, *others):
+        opened_with.append(settings.runtime)
+        return open_runtime_session(path, settings, *others)
+
+    monkeypatch.setattr(decoder_opening, "open_runtime_session", spy)
+    form = read_decoder(tiny)
+    open_decoder(tiny, ModelSettings.model_validate({"generation": {"max_sequences": 1}, "runtime": runtime}), form)
+    assert [each.allow_spinning for each in opened_with] == [True]
+    assert opened_with[0].session_options.get(SPIN) == duration
 
 
 def test_stops_run_from_another_thread(tiny, monkeypatch):

@@ -146,7 +146,7 @@ def _timeouts(
         default_ms = default_ms if own.default_timeout_ms is None else own.default_timeout_ms
         may_override = may_override if own.allow_timeout_override is None else own.allow_timeout_override
     default_s = default_ms / 1000 or math.inf
-    return timeout_s if may_override else default_s, default_s
+    return Timeouts(timeout_s if may_override else default_s, default_s)
 
 
 def _permissions(call: Call) -> Permissions | None:

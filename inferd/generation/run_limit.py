@@ -52,8 +52,8 @@ class RunLimit:
         self._look_at = math.inf
         # The time of the alarm that is set.
         self._alarm_at = math.inf
+        # Whether the run in progress was ended; once it is stuck, there is no time to look at it again.
         self._was_ended = False
-        self._is_stuck = False
 
     def begin(self, sequences: Sequence[GeneratingSequence]) -> None:
         """Record that a run of ``sequences`` begins."""
@@ -65,17 +65,23 @@ class RunLimit:
     def end(self) -> bool:
         """Record that the run has ended; return whether it was ended early, so that its outputs are not used."""
         with self._lock:
-            self._look_at = math.inf
+            was_stuck = self._is_stuck
             was_ended, self._was_ended = self._was_ended, False
-            was_stuck, self._is_stuck = self._is_stuck, False
+            self._look_at = math.inf
         if was_stuck:
             _logger.info("the run of model %s that did not end has ended", self._name)
             self._tell()
         return was_ended
 
+    @property
+    def _is_stuck(self) -> bool:
+        return self._was_ended and self._look_at == math.inf
+
     def _tell(self) -> None:
         with self._telling:
-            self._on_stuck(self._is_stuck)
+            with self._lock:
+                is_stuck = self._is_stuck
+            self._on_stuck(is_stuck)
 
     def _ring(self) -> None:
         with self._lock:
@@ -93,7 +99,7 @@ class RunLimit:
             is_due = now >= self._look_at
             is_stuck = is_due and self._was_ended
             if is_stuck:
-                self._is_stuck, self._look_at = True, math.inf
+                self._look_at = math.inf
             elif is_due:
                 self._was_ended, self._look_at = True, now + ENDING_S
                 self._stop_run()

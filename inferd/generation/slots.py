@@ -78,7 +78,7 @@ class Slots:
         for slot, sequence in enumerate(prefilling, len(kept)):
             if sequence.slot != slot:
                 self._move(sequence, slot)
-        # Nobody is forgotten if the cache fails before.
+        # Not earlier: `clear` returns all of them if the cache fails.
         self.running, self.prefilling = sorted(kept, key=_slot), prefilling
 
     def clear(self) -> list[GeneratingSequence]:

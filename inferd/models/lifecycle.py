@@ -117,8 +117,6 @@ class Lifecycle:
         #: Versions whose memory is taken, and all of that: the poll thread reads it often.
         self._loaded: dict[ModelVersion, LoadedVersion] = {}
         self.memory = NO_MEMORY
-        #: The part of that which is kept free for caches of language models.
-        self.reserved = NO_MEMORY
         #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
         self.leaving: set[ModelVersion] = set()
         #: Whether one of them could not be closed, because a run does not end.
@@ -188,8 +186,12 @@ class Lifecycle:
 
     def unused_cache_bytes(self) -> int:
         """Return the part of ``memory`` of the host that caches of language models may take, but do not at present."""
+        unused = 0
         # A copy, as other threads change it.
-        return sum(each.unused_cache_bytes for each in list(self._loaded.values()))
+        for each in list(self._loaded.values()):
+            if each.reserved.host:
+                unused += each.unused_cache_bytes
+        return unused
 
     def advance(self, version: ModelVersion, state: ModelState) -> None:
         """Enter the next stage of a load. Raises `LoadCancelledError`."""
@@ -239,7 +241,6 @@ class Lifecycle:
             loaded.engine.start()
             self._loaded[version] = loaded
             self.memory += loaded.memory
-            self.reserved += loaded.reserved
             version.mark_ready(loaded)
             # After this one is READY and before the other stops being so: some version always is.
             self._registry.put(version)
@@ -292,7 +293,6 @@ class Lifecycle:
             version.mark_unavailable("unloaded")
             del self._loaded[version]
             self.memory -= loaded.memory
-            self.reserved -= loaded.reserved
             self.leaving.discard(version)
             self._lock.notify_all()
         self._on_state(version)

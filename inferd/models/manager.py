@@ -200,8 +200,7 @@ class ModelManager:
 
     def resident_bytes(self) -> int:
         """Return the same without what caches do not take at present."""
-        taken, lifecycle = self.memory_bytes(), self._parts.lifecycle
-        return taken - lifecycle.unused_cache_bytes() if lifecycle.reserved.host else taken
+        return self.memory_bytes() - self._parts.lifecycle.unused_cache_bytes()
 
     def memory_is_steady(self) -> bool:
         """Whether no model comes or goes at present."""

@@ -56,8 +56,8 @@ def test_ends_the_run_at_its_limit_and_not_the_next_one(monkeypatch: pytest.Monk
     assert not limited.limit.end()
 
 
-def test_a_run_that_ends_while_it_is_reported_as_stuck(monkeypatch: pytest.MonkeyPatch):
-    """What is said last is that it has ended: the engine takes requests again."""
+def test_reports_last_that_a_stuck_run_has_ended(monkeypatch: pytest.MonkeyPatch):
+    """When that comes just as it is reported as stuck: the engine takes requests again."""
     limited = _Limited()
     limited.begin()
     limited.advance(1.0)

@@ -25,7 +25,9 @@ _AT_ONCE = 4
 
 
 class ChoiceForm(ABC):
-    """Writes one of the texts of an answer."""
+    """Writes one of the texts of an answer; its pieces also tell the tokens if it ``gives_tokens``."""
+
+    gives_tokens = False
 
     @abstractmethod
     def first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
@@ -104,6 +106,14 @@ class Choice:
     def on_error(self, error: ServingError) -> None:
         """See `Receiver.on_error`."""
         self._reply.fail(error)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether what is kept is worth an event: it may be a part of a character, or of what may be a stop text."""
+        kept = self.kept
+        if kept is None:
+            return False
+        return self.form.gives_tokens or bool(kept.text) or kept.finish_reason is not None
 
     def take(self) -> Delta | None:
         """Return what is kept, and keep it no longer."""
@@ -223,9 +233,8 @@ class StreamedReply(Reply):
         if first is not None:
             call.send(self._form.event(first))
 
-    def _grown(self, choice: Choice, kept: Delta) -> None:
-        if not kept.text:
-            # A part of a character, or of what may become a stop text.
+    def _grown(self, choice: Choice, kept: Delta) -> None:  # noqa: ARG002  (of the base)
+        if not choice.has_news:
             return
         if self._call.is_backed_up:
             self._call.when_read(self._send_kept)
@@ -245,7 +254,7 @@ class StreamedReply(Reply):
 
     def _send_kept(self) -> None:
         for choice in self._choices:
-            if choice.kept is not None and (choice.kept.text or choice.kept.finish_reason is not None):
+            if choice.has_news:
                 self._send(choice)
 
     def _finish(self, usages: Sequence[Usage]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from inferd.api.generation.over_http import AnswerForm, ChoiceForm, Json
-from inferd.api.openai.choices import ChatChoice, CompletionChoice
+from inferd.api.openai.choices import PROMPT_TOKENS, ChatChoice, CompletionChoice
 from inferd.api.openai.requests import Asked
 from inferd.api.rest.messages import json_answer
 from inferd.generation.request import Usage
@@ -37,11 +37,16 @@ class OpenAiAnswer(AnswerForm):
 
     def whole(self, choices: Sequence[Json], usages: Sequence[Usage]) -> HttpBody:
         """See `AnswerForm.whole`."""
-        return json_answer({**self._described(self._object), "choices": choices, "usage": self._usage(usages)})
+        beside = self._beside(choices)
+        return json_answer(
+            {**self._described(self._object), "choices": choices, "usage": self._usage(usages), **beside}
+        )
 
     def event(self, choice: Json) -> bytes:
         """See `AnswerForm.event`."""
-        return self._head + orjson.dumps(choice) + self._tail
+        beside = self._beside([choice])
+        tail = b"]," + orjson.dumps(beside)[1:-1] + self._tail[1:] if beside else self._tail
+        return self._head + orjson.dumps(choice) + tail
 
     def last(self, usages: Sequence[Usage]) -> bytes:
         """See `AnswerForm.last`."""
@@ -52,6 +57,10 @@ class OpenAiAnswer(AnswerForm):
     def error(self, body: bytes) -> bytes:
         """See `AnswerForm.error`."""
         return b"data: " + body + b"\n\n" + _DONE
+
+    def _beside(self, choices: Sequence[Json]) -> Json:  # noqa: ARG002  (of answers that have some)
+        """Take what stands beside the choices, and not in them, out of ``choices``."""
+        return {}
 
     def _described(self, kind: str) -> Json:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._asked.model}
@@ -71,8 +80,10 @@ class CompletionAnswer(OpenAiAnswer):
 
     def choice(self, index: int) -> ChoiceForm:
         """See `AnswerForm.choice`."""
-        prompt = self._asked.wanted[index].prompt
-        return CompletionChoice(index, prompt if isinstance(prompt, str) else None, echo=self._asked.echo)
+        asked = self._asked
+        prompt = asked.wanted[index].prompt
+        echoed = prompt if isinstance(prompt, str) else None
+        return CompletionChoice(index, echoed, echo=asked.echo, gives_tokens=asked.token_ids)
 
 
 class ChatAnswer(OpenAiAnswer):
@@ -84,4 +95,9 @@ class ChatAnswer(OpenAiAnswer):
 
     def choice(self, index: int) -> ChoiceForm:
         """See `AnswerForm.choice`."""
-        return ChatChoice(index)
+        return ChatChoice(index, gives_tokens=self._asked.token_ids)
+
+    def _beside(self, choices: Sequence[Json]) -> Json:
+        """Return the tokens of the prompt, which is that of all choices."""
+        found = [choice.pop(PROMPT_TOKENS) for choice in choices if PROMPT_TOKENS in choice]
+        return {PROMPT_TOKENS: found[0]} if found else {}

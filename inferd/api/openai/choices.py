@@ -1,32 +1,70 @@
 """One choice of an answer, whole or piece by piece, as completions and chats have it."""
 
+from abc import abstractmethod
+
 from inferd.api.generation.over_http import ChoiceForm, Json
 from inferd.api.openai import logprobs
 from inferd.generation.request import Delta, GenerationRequest
 from inferd.models.version import ModelVersion
 
+#: What vLLM calls the tokens of the prompt.
+PROMPT_TOKENS = "prompt_token_ids"
 
-class ChatChoice(ChoiceForm):
-    """A message of the assistant."""
 
-    def __init__(self, index: int) -> None:
+class OpenAiChoice(ChoiceForm):
+    """A choice; if it ``gives_tokens``, with those of each piece, and those of the prompt in the first one."""
+
+    def __init__(self, index: int, *, gives_tokens: bool) -> None:
         self._index = index
+        self.gives_tokens = gives_tokens
+        self._prompt_tokens: list[int] = []
+        self._tells_prompt = gives_tokens
 
-    def first(self, version: ModelVersion, request: GenerationRequest) -> Json:  # noqa: ARG002  (of the base)
-        """Return the role."""
-        return self._piece({"role": "assistant", "content": ""}, Delta(token_ids=[]))
+    def first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
+        """See `ChoiceForm.first`."""
+        if self.gives_tokens:
+            self._prompt_tokens = request.prompt.tolist()
+        return self._first(version, request)
+
+    def whole(self, delta: Delta) -> Json:
+        """See `ChoiceForm.whole`."""
+        # What came before the answer is not sent.
+        self._tells_prompt = self.gives_tokens
+        return self._whole(delta)
+
+    @abstractmethod
+    def _first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
+        """Return what comes before what is generated, if there is something."""
+
+    @abstractmethod
+    def _whole(self, delta: Delta) -> Json:
+        """Return all that was generated."""
+
+    def _tokens(self, delta: Delta) -> Json:
+        """Return the tokens of a piece, if they are wanted."""
+        if not self.gives_tokens:
+            return {}
+        tells_prompt, self._tells_prompt = self._tells_prompt, False
+        prompt = {PROMPT_TOKENS: self._prompt_tokens} if tells_prompt else {}
+        return {"token_ids": delta.token_ids, **prompt}
+
+
+class ChatChoice(OpenAiChoice):
+    """A message of the assistant."""
 
     def piece(self, delta: Delta) -> Json:
         """Return what was generated."""
         return self._piece({"content": delta.text} if delta.text else {}, delta)
 
-    def whole(self, delta: Delta) -> Json:
-        """Return the message."""
+    def _whole(self, delta: Delta) -> Json:
         message = {"role": "assistant", "content": delta.text, "refusal": None}
-        return {"index": self._index, "message": message, **_end(delta)}
+        return {"index": self._index, "message": message, **_end(delta), **self._tokens(delta)}
+
+    def _first(self, version: ModelVersion, request: GenerationRequest) -> Json:  # noqa: ARG002  (of the base)
+        return self._piece({"role": "assistant", "content": ""}, Delta(token_ids=[]))
 
     def _piece(self, content: Json, delta: Delta) -> Json:
-        return {"index": self._index, "delta": content, **_end(delta)}
+        return {"index": self._index, "delta": content, **_end(delta), **self._tokens(delta)}
 
 
 def _end(delta: Delta) -> Json:
@@ -37,31 +75,29 @@ def _end(delta: Delta) -> Json:
     }
 
 
-class CompletionChoice(ChoiceForm):
+class CompletionChoice(OpenAiChoice):
     """A text that continues a prompt; after the prompt itself if that is to be echoed."""
 
-    def __init__(self, index: int, echoed: str | None, *, echo: bool) -> None:
-        self._index = index
+    def __init__(self, index: int, echoed: str | None, *, echo: bool, gives_tokens: bool) -> None:
+        super().__init__(index, gives_tokens=gives_tokens)
         #: The prompt, if it is text and to be echoed.
         self._echoed = echoed
         self._echo = echo
         self._before = ""
         self._offset = 0
 
-    def first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
-        """Return the prompt, if it is to be echoed."""
-        if not self._echo:
-            return None
-        self._before = self._prompt(version, request)
-        return self._choice(self._before, Delta(token_ids=[]))
-
     def piece(self, delta: Delta) -> Json:
         """Return what was generated."""
         return self._choice(delta.text, delta)
 
-    def whole(self, delta: Delta) -> Json:
-        """Return the text."""
+    def _whole(self, delta: Delta) -> Json:
         return self._choice(self._before + delta.text, delta)
+
+    def _first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
+        if not self._echo:
+            return None
+        self._before = self._prompt(version, request)
+        return self._choice(self._before, Delta(token_ids=[]))
 
     def _choice(self, text: str, delta: Delta) -> Json:
         reason, scores = delta.finish_reason, None
@@ -72,6 +108,7 @@ class CompletionChoice(ChoiceForm):
             "text": text,
             "logprobs": scores,
             "finish_reason": None if reason is None else reason.value,
+            **self._tokens(delta),
         }
 
     def _prompt(self, version: ModelVersion, request: GenerationRequest) -> str:

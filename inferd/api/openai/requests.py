@@ -29,8 +29,8 @@ SplitName = Callable[[str], tuple[str, str]]
 class Asked:
     """What a request asks for: ``wanted`` has each of its choices, those of the first prompt first.
 
-    ``model`` is as the request names it. ``choices`` is the number of those of each prompt. ``echo`` asks for the
-    prompt before the answer.
+    ``model`` is as the request names it. ``choices`` is the number of those of each prompt. ``token_ids`` asks for the
+    tokens of prompt and answer, ``echo`` for the prompt before the answer.
     """
 
     model: str
@@ -38,6 +38,7 @@ class Asked:
     choices: int
     stream: bool
     include_usage: bool
+    token_ids: bool = False
     echo: bool = False
 
 
@@ -107,6 +108,7 @@ def _asked(
     sampling = read_sampling(members.values(_SAMPLING), members.path_of)
     priority = members.integer("priority") or 0
     stream, include_usage = _stream(members)
+    token_ids = members.boolean("return_token_ids")
     refuse_unsupported(members, refused)
     members.end()
     each = [replace(prompt, model=name, version=version, priority=priority, **sampling) for prompt in prompts]
@@ -116,6 +118,7 @@ def _asked(
         choices=choices,
         stream=stream,
         include_usage=include_usage,
+        token_ids=token_ids,
         echo=echo,
     )
 

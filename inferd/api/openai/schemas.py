@@ -51,6 +51,7 @@ _COMMON: dict[str, Schema] = {
     "stream_options": _object((), {"include_usage": _BOOLEAN}),
     "priority": {"type": "integer", "minimum": 0, "description": "1 goes first; 0 is the model's default."},
     "user": _STRING,
+    "return_token_ids": {**_BOOLEAN, "description": "Give the tokens of prompt and answer, as vLLM does."},
     **_SAMPLING,
 }
 
@@ -61,7 +62,7 @@ _USAGE = _object(
 _FINISH: Schema = {"type": ["string", "null"], "enum": ["stop", "length", None]}
 
 
-def _answer(choice: Schema) -> Schema:
+def _answer(choice: Schema, **more: Schema) -> Schema:
     return _object(
         ("id", "object", "created", "model", "choices"),
         {
@@ -71,6 +72,7 @@ def _answer(choice: Schema) -> Schema:
             "model": _STRING,
             "choices": {"type": "array", "items": choice},
             "usage": {"anyOf": [_USAGE, {"type": "null"}]},
+            **more,
         },
     )
 
@@ -133,7 +135,14 @@ TEXT_SCHEMAS: dict[str, Schema] = {
     "Completion": _answer(
         _object(
             ("index", "text", "finish_reason"),
-            {"index": _INTEGER, "text": _STRING, "logprobs": _LOGPROBS, "finish_reason": _FINISH},
+            {
+                "index": _INTEGER,
+                "text": _STRING,
+                "logprobs": _LOGPROBS,
+                "finish_reason": _FINISH,
+                "token_ids": _IDS,
+                "prompt_token_ids": _IDS,
+            },
         )
     ),
     "ChatCompletionRequest": _object(
@@ -156,8 +165,10 @@ TEXT_SCHEMAS: dict[str, Schema] = {
                 "delta": {"type": "object", "description": "In events: a piece."},
                 "logprobs": _LOGPROBS,
                 "finish_reason": _FINISH,
+                "token_ids": _IDS,
             },
-        )
+        ),
+        prompt_token_ids=_IDS,
     ),
     "LanguageModel": _MODEL,
     "LanguageModels": _object(

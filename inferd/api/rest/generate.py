@@ -141,6 +141,7 @@ class _Outputs(ChoiceForm):
     def __init__(self, request: TritonRequest) -> None:
         self._request_id = request.wanted.request_id
         self._outputs = TritonOutputs(request)
+        self.gives_tokens = "output_ids" in request.outputs
         self._names: Json = {}
 
     def first(self, version: ModelVersion, request: GenerationRequest) -> None:

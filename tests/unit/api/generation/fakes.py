@@ -63,6 +63,10 @@ class FakeEngine:
         """Generate the tokens of ``text``."""
         self.submitted[position].receiver.on_delta(Delta(token_ids=list(text.encode()), text=text))
 
+    def keep(self, tokens: list[int], position: int = -1) -> None:
+        """Generate tokens that are no text yet."""
+        self.submitted[position].receiver.on_delta(Delta(token_ids=tokens))
+
     def finish(self, text: str = "", position: int = -1, reason: FinishReason = FinishReason.STOP) -> None:
         """Generate the last tokens."""
         request = self.submitted[position]

@@ -115,3 +115,11 @@ def test_invalid_values(endpoint: Endpoint, content: dict, field: str, text: str
     call = endpoint.ask(content)
     assert (call.status, call.error["field"]) == (400, field)
     assert text in call.error["error"]
+
+
+def test_tokens_are_sent_as_they_come(endpoint: Endpoint) -> None:
+    """Also where they are no text yet, or never will be, as the model has no tokenizer."""
+    call = endpoint.ask({"input_ids": [1, 2]}, streams=True)
+    endpoint.engine.keep([3])
+    endpoint.engine.keep([4])
+    assert [event["output_ids"] for event in call.events] == [[3], [4]]

@@ -21,13 +21,13 @@ from tempfile import TemporaryDirectory
 from rich.table import Table
 
 from benchmarks import generation_clients, machine
+from benchmarks.generation_clients import MODEL
 from benchmarks.models import ROOT
 from benchmarks.peers.generation_load import WARM_UP, Case, Start, run
 from benchmarks.process import Server, free_port
 from benchmarks.report import RESULTS, console
 from benchmarks.servers import PEERS, VENVS
 
-_MODEL = "smollm2"
 _CASES = ("1", "16", "mix16")
 _TIMEOUT_S = 900
 
@@ -60,8 +60,9 @@ def main() -> None:
     """Measure, print a table and write ``results/generation.json``."""
     options = _options()
     weights = _weights(options.model, options.gguf)
-    systems = [*_systems(), *(System(name, _program(command)) for name, command in options.program)]
-    chosen = [each for each in systems if not options.system or each.name in options.system]
+    systems = [*_systems(options.set), *(System(name, _program(command)) for name, command in options.program)]
+    programs = {name for name, _ in options.program}
+    chosen = [each for each in systems if not options.system or each.name in {*options.system, *programs}]
     output, samples = console(), Samples()
     for number in range(options.rounds):
         for system in chosen:
@@ -82,6 +83,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--gguf", type=Path, help="the GGUF file with the same weights, for the peers")
     parser.add_argument("--case", action="append", help=f"by default {', '.join(_CASES)}")
     parser.add_argument("--system", action="append", help="measure only these")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of another server of inferd")
     parser.add_argument("--program", nargs=2, action="append", default=[], metavar=("NAME", "COMMAND"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--name", default="generation", help="of the file with the results")
@@ -103,11 +105,12 @@ def _weights(folder: Path, gguf: Path | None) -> Weights:
     return Weights(folder=folder, q4_0=made["Q4_0"], q8_0=made["Q8_0"])
 
 
-def _systems() -> list[System]:
+def _systems(settings: Sequence[str]) -> list[System]:
     return [
-        System("inferd", _inferd(generation_clients.over_grpc)),
-        System("inferd, sampled", _inferd(generation_clients.over_grpc_sampled)),
-        System("inferd, OpenAI", _inferd(generation_clients.over_openai)),
+        System("inferd", _inferd(generation_clients.over_grpc, ())),
+        System("inferd, sampled", _inferd(generation_clients.over_grpc_sampled, ())),
+        System("inferd, OpenAI", _inferd(generation_clients.over_openai, ())),
+        *([System("inferd, set", _inferd(generation_clients.over_grpc, settings))] if settings else []),
         System("in process", _baseline("continuous")),
         System("static batching", _baseline("static")),
         System("llama.cpp Q4_0", _llama("q4_0"), VENVS / "llama_cpp"),
@@ -117,11 +120,11 @@ def _systems() -> list[System]:
     ]
 
 
-def _inferd(connect: Callable[[int, int], Start]) -> Runner:
+def _inferd(connect: Callable[[int, int], Start], settings: Sequence[str]) -> Runner:
     """Return a runner of inferd; ``connect`` is given the ports of gRPC and HTTP."""
 
     def measure(weights: Weights, cases: Sequence[str]) -> list[Figures]:
-        with _serving(weights.folder) as (grpc_port, http_port):
+        with serving(weights.folder, settings) as (grpc_port, http_port):
             start = connect(grpc_port, http_port)
             return _all(cases, start)
 
@@ -129,10 +132,11 @@ def _inferd(connect: Callable[[int, int], Start]) -> Runner:
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[tuple[int, int]]:
+def serving(folder: Path, settings: Sequence[str] = (), others: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
+    """Serve the model in ``folder`` and ``others``, as NAME=PATH; return the ports of gRPC and HTTP."""
     grpc_port, http_port = free_port(), free_port()
-    command = [sys.executable, "-m", "inferd", "serve", f"{_MODEL}={folder}", "--grpc-port", str(grpc_port)]
-    command += ["--http-port", str(http_port), "--metrics-port", "0"]
+    command = [sys.executable, "-m", "inferd", "serve", f"{MODEL}={folder}", *others, "--grpc-port", str(grpc_port)]
+    command += ["--http-port", str(http_port), "--metrics-port", "0", *(f"--set={setting}" for setting in settings)]
     with TemporaryDirectory() as name, Server(command, {"PYTHONPATH": str(ROOT)}, Path(name)) as server:
         server.wait_ready(lambda: generation_clients.check(grpc_port))
         yield grpc_port, http_port

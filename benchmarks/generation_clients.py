@@ -1,5 +1,10 @@
-"""Clients that generate, for the load of ``benchmarks/generation.py``: one thread a request."""
+"""Clients that generate, for the load of ``benchmarks/generation.py``.
 
+Those over gRPC share one thread, as threads of gRPC's Python client take several times the processor time, on the same
+cores as the server; those over HTTP have one for each request.
+"""
+
+import asyncio
 import http.client
 import json
 import threading
@@ -7,18 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from benchmarks.peers.generation_load import Record, Start
 from inferd._generated.inferd.v1 import generation_pb2 as pb
 from inferd._generated.inferd.v1 import generation_pb2_grpc
 
+#: The name of the model.
+MODEL = "smollm2"
 _DEADLINE_S = 300.0
 _SAMPLED = pb.Sampling(temperature=0.8, top_k=50, top_p=0.9, seed=1)
 
 
 def check(port: int) -> None:
     """Raise an error unless a server of inferd generates on ``port``."""
-    _read_grpc(_stub(port), _request([1, 2, 3], 2, None), lambda _: None)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        list(stub.Generate(_request([1, 2, 3], 2, None), timeout=_DEADLINE_S))
 
 
 def over_grpc(port: int, _: int) -> Start:
@@ -32,20 +42,31 @@ def over_grpc_sampled(port: int, _: int) -> Start:
 
 
 def _over_grpc(port: int, sampling: pb.Sampling | None) -> Start:
-    stub = _stub(port)
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    stub = asyncio.run_coroutine_threadsafe(_stub(port), loop).result()
 
-    def generate(prompt: Sequence[int], new: int, record: Record) -> None:
-        _read_grpc(stub, _request(prompt, new, sampling), record.tokens)
+    async def generate(prompt: Sequence[int], new: int, record: Record) -> None:
+        try:
+            async for response in stub.Generate(_request(prompt, new, sampling), timeout=_DEADLINE_S):
+                record.tokens(len(response.token_ids))
+        finally:
+            record.done()
 
-    return _threaded(generate)
+    def start(prompt: Sequence[int], new: int, record: Record) -> None:
+        asyncio.run_coroutine_threadsafe(generate(prompt, new, record), loop)
+
+    return start
 
 
-def _stub(port: int) -> generation_pb2_grpc.GenerationServiceStub:
-    return generation_pb2_grpc.GenerationServiceStub(grpc.insecure_channel(f"127.0.0.1:{port}"))
+async def _stub(port: int) -> "generation_pb2_grpc.GenerationServiceAsyncStub":
+    channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    return generation_pb2_grpc.GenerationServiceStub(channel)  # type: ignore[return-value]  # as the stubs are declared
 
 
 def _request(prompt: Sequence[int], new: int, sampling: pb.Sampling | None) -> pb.GenerateRequest:
     return pb.GenerateRequest(
+        model=MODEL,
         prompt=pb.Prompt(token_ids=pb.TokenIds(ids=prompt)),
         sampling=sampling,
         max_tokens=new,
@@ -53,19 +74,11 @@ def _request(prompt: Sequence[int], new: int, sampling: pb.Sampling | None) -> p
     )
 
 
-def _read_grpc(
-    stub: generation_pb2_grpc.GenerationServiceStub, request: pb.GenerateRequest, tokens: Callable[[int], None]
-) -> None:
-    for response in stub.Generate(request, timeout=_DEADLINE_S):
-        if response.token_ids:
-            tokens(len(response.token_ids))
-
-
 def over_openai(_: int, port: int) -> Start:
     """Return how to generate through inferd's OpenAI endpoint."""
 
     def generate(prompt: Sequence[int], new: int, record: Record) -> None:
-        body = {"model": "smollm2", "prompt": prompt, "max_tokens": new, "temperature": 0, "ignore_eos": True}
+        body = {"model": MODEL, "prompt": prompt, "max_tokens": new, "temperature": 0, "ignore_eos": True}
         _read_events(port, "/v1/completions", body | {"stream": True, "return_token_ids": True}, record, _openai_tokens)
 
     return _threaded(generate)

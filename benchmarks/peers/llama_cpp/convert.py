@@ -3,9 +3,11 @@
 import sys
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, dequantize, quants
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType, dequantize, quants
 
 _NOT_COPIED = ("general.architecture", "general.file_type")
+#: OpenVINO reads it.
+_FILE_TYPES = {"F32": LlamaFileType.ALL_F32, "Q4_0": LlamaFileType.MOSTLY_Q4_0, "Q8_0": LlamaFileType.MOSTLY_Q8_0}
 
 
 def main() -> None:
@@ -15,6 +17,7 @@ def main() -> None:
     for name, field in source.fields.items():
         if not name.startswith("GGUF.") and name not in _NOT_COPIED:
             _copy(writer, name, field)
+    writer.add_file_type(_FILE_TYPES[kind.name])
     for tensor in source.tensors:
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         values = values.reshape([int(size) for size in reversed(tensor.shape)])

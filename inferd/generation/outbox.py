@@ -1,14 +1,18 @@
 """Hands what the engine has made to the receivers, on the poll thread, and ends each request once."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 from inferd.batching.ports import PollThread
 from inferd.errors import ServingError
 from inferd.generation.request import Delta, GenerationRequest
 
 _logger = logging.getLogger("inferd.generation")
+
+#: So many outcomes are delivered at a time. Those of a step together take milliseconds; requests to other models come
+#: in between.
+_AT_A_TIME = 8
 
 #: What a request gets: a delta, or the error that ends it.
 Outcome = tuple[GenerationRequest, Delta | ServingError]
@@ -19,14 +23,15 @@ class Outbox:
 
     Invariant: a request is in ``_open`` from its arrival until its last delta, an error, or its cancel, and its
     receiver gets nothing later. ``post`` and ``post_to_all`` are called by any thread, the rest by the poll thread;
-    ``open`` is read by any. What was posted together arrives together, in one call of the poll thread, in the order of
-    posting. ``on_empty`` is called when no request is open any more, possibly several times.
+    ``open`` is read by any. What was posted arrives in the order of posting, a few at a time. ``on_empty`` is called
+    when no request is open any more, possibly several times.
     """
 
     def __init__(self, poll_thread: PollThread, on_empty: Callable[[], None]) -> None:
         self._poll_thread = poll_thread
         self._on_empty = on_empty
         self._open: set[GenerationRequest] = set()
+        self._posted: deque[Outcome] = deque()
 
     @property
     def open(self) -> int:
@@ -48,11 +53,12 @@ class Outbox:
     def post(self, outcomes: Sequence[Outcome]) -> None:
         """Deliver ``outcomes`` soon."""
         if outcomes:
-            self._poll_thread.call_soon(partial(self.deliver, outcomes))
+            self._posted.extend(outcomes)
+            self._poll_thread.call_soon(self._deliver_posted)
 
     def post_to_all(self, error: ServingError) -> None:
-        """End all requests with ``error`` soon."""
-        self._poll_thread.call_soon(partial(self._fail_all, error))
+        """End all requests with ``error`` soon, after what was posted to them."""
+        self._poll_thread.call_soon(lambda: self.post([(request, error) for request in self._open]))
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
         """Give ``outcomes`` to those receivers whose requests have not ended."""
@@ -71,8 +77,12 @@ class Outbox:
                 _logger.exception("the receiver of a generation failed")
         self._look_if_empty()
 
-    def _fail_all(self, error: ServingError) -> None:
-        self.deliver([(request, error) for request in self._open])
+    def _deliver_posted(self) -> None:
+        """Deliver the next outcomes; the others in the next round of the poll thread."""
+        posted = self._posted
+        self.deliver([posted.popleft() for _ in range(min(_AT_A_TIME, len(posted)))])
+        if posted:
+            self._poll_thread.call_soon(self._deliver_posted)
 
     def _look_if_empty(self) -> None:
         if not self._open:

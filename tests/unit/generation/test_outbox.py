@@ -1,0 +1,49 @@
+"""What the engine has made comes to the receivers in order, and not all at once."""
+
+from inferd.errors import ModelUnavailableError
+from inferd.generation.outbox import Outbox
+from inferd.generation.request import Delta
+from tests.fakes import FakeClock, ManualPollThread
+from tests.generating import a_request
+
+
+def an_outbox(count):
+    """Return one with open requests, whose poll thread collects what it is to do."""
+    poll_thread = ManualPollThread(FakeClock())
+    poll_thread.busy = True
+    outbox = Outbox(poll_thread, lambda: None)
+    requests = [a_request() for _ in range(count)]
+    for request in requests:
+        outbox.add(request)
+    return outbox, poll_thread, requests
+
+
+def post_step(outbox, requests, token):
+    outbox.post([(request, Delta(token_ids=[token])) for request in requests])
+
+
+def test_other_work_comes_between_the_outcomes_of_a_step():
+    """Thirty-two messages take the poll thread for milliseconds."""
+    outbox, poll_thread, requests = an_outbox(32)
+    post_step(outbox, requests, 7)
+    found = []
+    while poll_thread.soon:
+        poll_thread.run_soon()
+        found.append(sum(len(request.receiver.deltas) for request in requests))
+    assert len(found) > 2
+    assert found[0] < 16
+    assert found[-1] == 32
+
+
+def test_steps_come_in_order():
+    """The next step may be posted before all of the last one was delivered."""
+    outbox, poll_thread, requests = an_outbox(20)
+    post_step(outbox, requests, 1)
+    poll_thread.run_soon()
+    post_step(outbox, requests, 2)
+    outbox.post_to_all(ModelUnavailableError("unloaded"))
+    while poll_thread.soon:
+        poll_thread.run_soon()
+    assert [request.receiver.tokens for request in requests] == [[1, 2]] * 20
+    assert all(isinstance(request.receiver.error, ModelUnavailableError) for request in requests)
+    assert outbox.open == 0

@@ -10,7 +10,6 @@ from inferd.batching.worker import LazyStart
 from inferd.config.generation import GenerationSettings
 from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import ModelUnavailableError, RunTooLongError
-from inferd.generation.budget import TokenBudget
 from inferd.generation.forecast import GenerationForecast
 from inferd.generation.generating import Generating, load_of
 from inferd.generation.intake import Intake
@@ -22,7 +21,7 @@ from inferd.generation.run_limit import RunLimit
 from inferd.generation.runs import ModelRuns
 from inferd.generation.scheduler import Scheduler
 from inferd.generation.sequence import GeneratingSequence
-from inferd.generation.slots import Slots
+from inferd.generation.slots import Slots, TokenBudget
 from inferd.observability.metrics.generation import GenerationSample, GenerationStats
 from inferd.observability.metrics.models import ModelCounts
 from inferd.observability.metrics.run_cost import RunCost

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from inferd.batching.ports import Clock
 from inferd.errors import DeadlineExceededError, InferenceFailedError, ServingError
-from inferd.generation.budget import TokenBudget
 from inferd.generation.endings import DEADLINE, ERROR, count_ended, reason_of
 from inferd.generation.forecast import Load
 from inferd.generation.intake import Ended, Intake, Progress
@@ -14,7 +13,7 @@ from inferd.generation.ports import TextCodec
 from inferd.generation.request import GenerationRequest
 from inferd.generation.runs import ModelRuns, Result
 from inferd.generation.scheduler import Chunk, Scheduler
-from inferd.generation.slots import Slots
+from inferd.generation.slots import Slots, TokenBudget
 from inferd.observability.metrics.generation import GenerationStats
 
 _logger = logging.getLogger("inferd.generation")

@@ -10,10 +10,9 @@ A prompt that is being read gives way to one of a higher priority, and goes on a
 
 from dataclasses import dataclass
 
-from inferd.generation.budget import TokenBudget
 from inferd.generation.request import GenerationRequest
 from inferd.generation.sequence import GeneratingSequence
-from inferd.generation.slots import Slots
+from inferd.generation.slots import Slots, TokenBudget
 
 
 @dataclass(frozen=True, slots=True)

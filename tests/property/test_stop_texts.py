@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.generation.stop_texts import StopTexts
+from inferd.generation.output import StopTexts
 
 _LETTERS = "ab日"
 _STOPS = st.lists(st.text(_LETTERS, min_size=1, max_size=5), min_size=1, max_size=4)

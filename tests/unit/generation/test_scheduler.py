@@ -1,9 +1,8 @@
 """Which run is next, and which request starts."""
 
-from inferd.generation.budget import TokenBudget
 from inferd.generation.scheduler import Chunk, Scheduler, Step
 from inferd.generation.sequence import GeneratingSequence
-from inferd.generation.slots import Slots
+from inferd.generation.slots import Slots, TokenBudget
 from tests.generating import FakeDecoder, Generation, a_request, alone
 
 

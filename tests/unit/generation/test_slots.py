@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.generation.budget import TokenBudget
 from inferd.generation.sequence import GeneratingSequence
-from inferd.generation.slots import Slots
+from inferd.generation.slots import Slots, TokenBudget
 from inferd.runtime.errors import RunFailedError
 from tests.generating import FakeDecoder, a_request, failing
 

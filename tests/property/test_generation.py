@@ -96,7 +96,7 @@ def _play(actions, **fields) -> list[GenerationRequest]:
     return history.requests
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(_actions)
 def test_each_request_gets_the_tokens_that_it_gets_alone(actions):
     """Complete ones all of them, others the first of them; each ends once, and none is lost."""
@@ -111,7 +111,7 @@ def test_each_request_gets_the_tokens_that_it_gets_alone(actions):
             assert isinstance(receiver.error, DeadlineExceededError) or not receiver.tokens
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(_actions)
 def test_completes_whatever_is_admitted(actions):
     """Without deadlines nothing fails: a request that has started never waits for memory."""
@@ -122,7 +122,7 @@ def test_completes_whatever_is_admitted(actions):
         assert request.receiver.is_complete != request.receiver.is_cancelled
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(_actions, st.sampled_from(["block", "shed_oldest", "reject"]), st.integers(1, 3))
 def test_full_lines_lose_nothing(actions, policy, most):
     """Under each policy, each request ends once: complete, cancelled, refused or expired."""
@@ -130,7 +130,7 @@ def test_full_lines_lose_nothing(actions, policy, most):
         assert request.receiver.has_ended
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(_actions)
 def test_runs_never_mix_and_chunks_are_cut_by_the_prompt_alone(actions):
     """A run is a step of one token each, in slots from 0, or one chunk that begins at a multiple of the chunk size."""

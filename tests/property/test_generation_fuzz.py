@@ -87,7 +87,7 @@ def test_any_bytes_are_request_or_error(message: bytes, method: str) -> None:
         getattr(CODEC, method)(message)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(request=requests)
 def test_accepted_requests_are_valid(request: pb.GenerateRequest) -> None:
     """What reaches the engine is within its limits; errors name a field."""
@@ -125,7 +125,7 @@ names = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(sampling=st.dictionaries(names, values, max_size=3))
 def test_any_sampling_parameters_are_request_or_error(sampling: dict[str, Any]) -> None:
     """In the JSON of Triton's conventions."""

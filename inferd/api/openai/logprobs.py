@@ -26,7 +26,7 @@ def of_completion(tokens: Sequence[TokenLogprobs], offset: int) -> tuple[Json, i
         offsets.append(offset)
         offset += len(each.chosen.text.decode(errors="replace"))
     form = {
-        "tokens": [_readable(each.chosen.text) for each in tokens],
+        "tokens": [_readable(each.chosen) for each in tokens],
         "token_logprobs": [each.chosen.logprob for each in tokens],
         "top_logprobs": list(map(_by_text, tokens)),
         "text_offset": offsets,
@@ -43,12 +43,18 @@ def _by_text(token: TokenLogprobs) -> dict[str, float]:
     """Return the most likely tokens by their text, and the chosen one."""
     found: dict[str, float] = {}
     for candidate in (*token.top, token.chosen):
-        found.setdefault(_readable(candidate.text), candidate.logprob)
+        found.setdefault(_readable(candidate), candidate.logprob)
     return found
 
 
-def _readable(text: bytes) -> str:
-    """Return ``text``; as OpenAI writes it if it is not UTF-8 on its own, so that tokens stay apart."""
+def _readable(candidate: Candidate) -> str:
+    """Return the text of a token; as OpenAI writes it if it is not UTF-8 on its own, so that tokens stay apart.
+
+    One without a text, as all are of a model without a tokenizer, is written as vLLM does.
+    """
+    text = candidate.text
+    if not text:
+        return f"token_id:{candidate.token_id}"
     try:
         return text.decode()
     except UnicodeDecodeError:

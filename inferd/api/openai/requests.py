@@ -149,6 +149,9 @@ def _stream(members: Members) -> tuple[bool, bool]:
     include_usage = options.boolean("include_usage")
     # Hides how long tokens are from who listens; it costs bandwidth and is optional.
     options.boolean("include_obfuscation")
+    options.refuse(
+        "continuous_usage_stats", "expected false: usage comes at the end", unless=lambda value: value is False
+    )
     options.end()
     return stream, include_usage
 

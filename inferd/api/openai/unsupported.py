@@ -41,6 +41,9 @@ _COMMON: _Refused = {
     "guided_choice": (_FORMAT, _is_empty),
     "guided_grammar": (_FORMAT, _is_empty),
     "response_format": (_FORMAT, _is({"type": "text"})),
+    "return_tokens_as_token_ids": ("expected false: see return_token_ids", _is_empty),
+    "logits_processors": ("expected none", _is_empty),
+    "vllm_xargs": ("expected none", _is_empty),
 }
 
 OF_COMPLETIONS: _Refused = {
@@ -66,6 +69,8 @@ OF_CHATS: _Refused = {
     "chat_template": ("expected none: the template is the model's", lambda _: False),
     "chat_template_kwargs": ("expected none", _is_empty),
     "documents": ("expected none", _is_empty),
+    "include_reasoning": ("expected true: what a model thinks is part of its answer", _is(True)),
+    "mm_processor_kwargs": (_TEXT_ONLY, _is_empty),
 }
 
 #: What tells OpenAI who asks, and how to bill or cache; nothing depends on it here.

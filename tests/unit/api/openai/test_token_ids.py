@@ -2,6 +2,8 @@
 
 import pytest
 
+from inferd.api.openai.logprobs import of_completion
+from inferd.generation.request import Candidate, TokenLogprobs
 from tests.unit.api.openai.test_service import Endpoint
 
 PROMPT = list(b"once")
@@ -79,3 +81,33 @@ def test_not_asked_for(endpoint: Endpoint) -> None:
         endpoint.engine.finish("on")
         assert not {"token_ids", "prompt_token_ids"} & call.answer["choices"][0].keys()
     assert endpoint.complete(return_token_ids=1).error["error"]["param"] == "return_token_ids"
+
+
+def test_log_probabilities_without_texts() -> None:
+    """Tokens of a model without a tokenizer stay apart."""
+    first, second = Candidate(7, b"", -0.5), Candidate(9, b"", -1.5)
+    form, _ = of_completion([TokenLogprobs(first, [first, second])], 0)
+    assert form["tokens"] == ["token_id:7"]
+    assert form["top_logprobs"] == [{"token_id:7": -0.5, "token_id:9": -1.5}]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stream_options": {"continuous_usage_stats": False}, "stream": True},
+        {"return_tokens_as_token_ids": False, "logits_processors": [], "vllm_xargs": {}},
+        {"include_reasoning": True, "mm_processor_kwargs": {}},
+    ],
+    ids=["stream options", "tokens", "reasoning"],
+)
+def test_defaults_of_vllm(endpoint: Endpoint, options: dict) -> None:
+    """Ask for nothing."""
+    assert endpoint.chat(**options).error == {}
+    assert len(endpoint.engine.submitted) == 1
+
+
+def test_what_vllm_has_besides(endpoint: Endpoint) -> None:
+    """Is refused by its name."""
+    call = endpoint.chat(stream=True, stream_options={"continuous_usage_stats": True})
+    assert call.error["error"]["param"] == "stream_options.continuous_usage_stats"
+    assert endpoint.chat(return_tokens_as_token_ids=True).error["error"]["param"] == "return_tokens_as_token_ids"

@@ -61,7 +61,7 @@ def _over_grpc(port: int, sampling: pb.Sampling | None) -> Start:
 
 async def _stub(port: int) -> "generation_pb2_grpc.GenerationServiceAsyncStub":
     channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-    return generation_pb2_grpc.GenerationServiceStub(channel)  # type: ignore[return-value]  # as the stubs are declared
+    return generation_pb2_grpc.GenerationServiceStub(channel)
 
 
 def _request(prompt: Sequence[int], new: int, sampling: pb.Sampling | None) -> pb.GenerateRequest:

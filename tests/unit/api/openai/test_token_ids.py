@@ -106,7 +106,7 @@ def test_defaults_of_vllm(endpoint: Endpoint, options: dict) -> None:
     assert len(endpoint.engine.submitted) == 1
 
 
-def test_what_vllm_has_besides(endpoint: Endpoint) -> None:
+def test_refuses_what_vllm_has_besides(endpoint: Endpoint) -> None:
     """Is refused by its name."""
     call = endpoint.chat(stream=True, stream_options={"continuous_usage_stats": True})
     assert call.error["error"]["param"] == "stream_options.continuous_usage_stats"

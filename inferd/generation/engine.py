@@ -26,7 +26,7 @@ from inferd.observability.metrics.generation import GenerationSample, Generation
 from inferd.observability.metrics.models import ModelCounts
 from inferd.observability.metrics.run_cost import RunCost
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.resources import give_way
+from inferd.runtime.resources import GENERATION_NICE, give_way
 
 _logger = logging.getLogger("inferd.generation")
 
@@ -284,7 +284,7 @@ class _EngineThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        give_way()
+        give_way(GENERATION_NICE)
         while self._generating.turn() or self._intake.wait():
             pass
 

@@ -12,7 +12,7 @@ _logger = logging.getLogger("inferd.generation")
 
 #: So many outcomes are delivered at a time. Those of a step together take milliseconds; requests to other models come
 #: in between.
-_AT_A_TIME = 8
+_AT_A_TIME = 4
 
 #: What a request gets: a delta, or the error that ends it.
 Outcome = tuple[GenerationRequest, Delta | ServingError]

@@ -16,7 +16,7 @@ from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.external_weights import ExternalWeights, find_weights
 from inferd.runtime.opening import open_runtime_session
 from inferd.runtime.providers import on_cuda
-from inferd.runtime.resources import usable_cores
+from inferd.runtime.resources import GENERATION_NICE, usable_cores
 from inferd.runtime.runners import OrtObject
 from inferd.runtime.signature import Array
 from inferd.runtime.verdict_cache import fingerprints
@@ -96,7 +96,7 @@ def _opened(path: Path, settings: ModelSettings, form: DecoderForm, weights: Ext
     if form.projection is not None:
         content = with_chosen_tokens(path.read_bytes(), form.projection, form.config.names.logits)
         try:
-            session = open_runtime_session(path, settings, weights, content)
+            session = open_runtime_session(path, settings, weights, content, GENERATION_NICE)
             every = logits_of(session, form, _TRIAL_TOKENS, list(range(_TRIAL_TOKENS)))
             last = logits_of(session, form, _TRIAL_TOKENS, [-1])
         except Exception as error:  # noqa: BLE001  (whatever the reason, the file as it is may run)
@@ -107,7 +107,7 @@ def _opened(path: Path, settings: ModelSettings, form: DecoderForm, weights: Ext
             _log.warning("%s computes the logits of all tokens, as its last ones alone come out otherwise", path.name)
     elif form.logits_of_all:
         _log.info("%s computes the logits of all tokens: no projection to the vocabulary was recognised", path.name)
-    session = open_runtime_session(path, settings, weights)
+    session = open_runtime_session(path, settings, weights, nice=GENERATION_NICE)
     try:
         return _Opened(session, _logits_form(logits_of(session, form, _TRIAL_TOKENS, None)))
     except Exception as error:

@@ -48,14 +48,18 @@ _APART = {BYTES, BY_NAME["BF16"]}
 
 
 def open_runtime_session(
-    path: Path, settings: ModelSettings, weights: ExternalWeights = NO_WEIGHTS, content: bytes | None = None
+    path: Path,
+    settings: ModelSettings,
+    weights: ExternalWeights = NO_WEIGHTS,
+    content: bytes | None = None,
+    nice: int = RUNS_NICE,
 ) -> OrtObject:
     """Open ``path`` with the first providers that work. Raises `ModelLoadError`.
 
-    ``content`` is opened in place of what is in the file, as if it were there. Later changes of its files have no
-    effect on the session, unless they are taken for immutable.
+    ``nice`` is by how much its threads give way. ``content`` is opened in place of what is in the file, as if it were
+    there. Later changes of its files have no effect on the session, unless they are taken for immutable.
     """
-    session = _opened(path, settings, weights, content)
+    session = _opened(path, settings, weights, content, nice)
     if not weights.are_immutable:
         copied = sum(_keep(file) for file in weights.files.values())
         if copied >= _LARGE_BYTES:
@@ -80,7 +84,9 @@ def _keep(file: Path) -> int:
         return 0
 
 
-def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights, content: bytes | None) -> OrtObject:
+def _opened(
+    path: Path, settings: ModelSettings, weights: ExternalWeights, content: bytes | None, nice: int
+) -> OrtObject:
     custom_ops = libraries(settings.runtime.custom_ops)
     wanted = providers.attempts(settings.runtime, providers.built_in())
     for position, attempt in enumerate(wanted):
@@ -94,7 +100,7 @@ def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights, conte
         register(custom_ops, options)
         try:
             with weights.given_to(options):
-                session = _attempt(path if content is None else content, attempt, options)
+                session = _attempt(path if content is None else content, attempt, options, nice)
         # Damaged files raise many kinds of errors, such as UnicodeDecodeError.
         except Exception as error:
             if is_last:
@@ -111,13 +117,13 @@ def _opened(path: Path, settings: ModelSettings, weights: ExternalWeights, conte
     raise AssertionError
 
 
-def _attempt(model: Path | bytes, attempt: Sequence[Provider], options: OrtObject) -> OrtObject:
+def _attempt(model: Path | bytes, attempt: Sequence[Provider], options: OrtObject, nice: int) -> OrtObject:
     # Without fallback, which would print to stdout and continue with the CPU.
     opened = partial(
         onnxruntime.InferenceSession, model, sess_options=options, providers=list(attempt), enable_fallback=0
     )
     # In a thread of its own, so that only those that it starts are of lower priority.
-    with low_priority_thread("model-opener", RUNS_NICE) as opener:
+    with low_priority_thread("model-opener", nice) as opener:
         return opener.submit(opened).result()
 
 

@@ -88,6 +88,8 @@ def parallel_runs(*, threads: int, on_accelerator: bool, cores: int) -> int:
 
 #: By how much threads that run models give way, in steps of `nice`: their weight is 0.64 of that of other threads.
 RUNS_NICE = 2
+#: The same for language models, whose runs follow one another without a pause: 0.21. Short runs come first.
+GENERATION_NICE = 7
 #: The same for work that no request waits for. Their weight is 0.035 of that of other threads.
 BACKGROUND_NICE = 15
 

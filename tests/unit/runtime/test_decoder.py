@@ -265,9 +265,9 @@ def test_idle_threads_spin_for_a_moment(tiny, monkeypatch, runtime, duration):
     """Waking them for each operator takes longer; the operator may choose another time, or no limit."""
     opened_with = []
 
-    def spy(path, settings, *others):
+    def spy(path, settings, *others, **options):
         opened_with.append(settings.runtime)
-        return open_runtime_session(path, settings, *others)
+        return open_runtime_session(path, settings, *others, **options)
 
     monkeypatch.setattr(decoder_opening, "open_runtime_session", spy)
     form = read_decoder(tiny)

@@ -218,7 +218,8 @@ def test_options_of_the_session(gpu_build):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_threads_of_a_session_give_way(tmp_path):
+@pytest.mark.parametrize(("options", "nice"), [({}, 2), ({"nice": 7}, 7)], ids=["default", "language_model"])
+def test_threads_of_a_session_give_way(tmp_path, options, nice):
     """The threads of ONNX Runtime, not the one that opens the session."""
 
     def niceness() -> dict[str, int]:
@@ -231,11 +232,11 @@ def test_threads_of_a_session_give_way(tmp_path):
     path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
     before = niceness()
     settings = ModelSettings.model_validate({"runtime": {"intra_op_threads": 3, "providers": ["cpu"]}})
-    session = open_runtime_session(path, settings)
+    session = open_runtime_session(path, settings, **options)
     after = niceness()
     own = before[str(threading.get_native_id())]
     assert session.get_session_options().intra_op_num_threads == 3
     # A thread of an earlier test may have begun meanwhile.
-    started = [nice for thread, nice in after.items() if thread not in before]
-    assert started.count(min(own + 2, 19)) >= 2
+    started = [found for thread, found in after.items() if thread not in before]
+    assert started.count(min(own + nice, 19)) >= 2
     assert after[str(threading.get_native_id())] == own

@@ -101,7 +101,7 @@ class Choice:
         else:
             join(self.kept, delta)
         self.usage = delta.usage
-        self._reply.changed(self, self.kept)
+        self._reply.changed(self, has_ended=delta.finish_reason is not None)
 
     def on_error(self, error: ServingError) -> None:
         """See `Receiver.on_error`."""
@@ -170,14 +170,11 @@ class Reply(ABC):
         abort(self._call, self._resources.statuses, error)
         self.cancel()
 
-    def changed(self, choice: Choice, kept: Delta) -> None:
+    def changed(self, choice: Choice, *, has_ended: bool) -> None:
         """Take note of what a choice keeps."""
-        if kept.finish_reason is None:
-            self._grown(choice, kept)
-            return
-        self._running -= 1
+        self._running -= has_ended
         if self._running:
-            self._ended(choice)
+            self._grown(choice)
         else:
             self._finish([each.usage for each in self._choices if each.usage is not None])
 
@@ -186,12 +183,8 @@ class Reply(ABC):
         """Take note that a choice begins, with what comes before it."""
 
     @abstractmethod
-    def _grown(self, choice: Choice, kept: Delta) -> None:
-        """Take note that a choice goes on."""
-
-    @abstractmethod
-    def _ended(self, choice: Choice) -> None:
-        """Take note that a choice has ended before others."""
+    def _grown(self, choice: Choice) -> None:
+        """Take note that a choice goes on, or has ended before others."""
 
     @abstractmethod
     def _finish(self, usages: Sequence[Usage]) -> None:
@@ -204,10 +197,7 @@ class WholeReply(Reply):
     def started(self, first: Json | None) -> None:
         """See `Reply.started`."""
 
-    def _grown(self, choice: Choice, kept: Delta) -> None:
-        pass
-
-    def _ended(self, choice: Choice) -> None:
+    def _grown(self, choice: Choice) -> None:
         pass
 
     def _finish(self, usages: Sequence[Usage]) -> None:
@@ -233,15 +223,9 @@ class StreamedReply(Reply):
         if first is not None:
             call.send(self._form.event(first))
 
-    def _grown(self, choice: Choice, kept: Delta) -> None:  # noqa: ARG002  (of the base)
+    def _grown(self, choice: Choice) -> None:
         if not choice.has_news:
             return
-        if self._call.is_backed_up:
-            self._call.when_read(self._send_kept)
-        else:
-            self._send(choice)
-
-    def _ended(self, choice: Choice) -> None:
         if self._call.is_backed_up:
             self._call.when_read(self._send_kept)
         else:

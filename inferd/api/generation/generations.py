@@ -137,7 +137,7 @@ class _Generation:
             limits = limits_of(version)
             checked = check(wanted, limits)
         except InvalidInputError as error:
-            self._set_field(error)
+            wanted.name_field(error)
             raise
         prepare = partial(self._tokenize, version, limits)
         admit = partial(self._admit, version, grant, limits, checked)
@@ -194,7 +194,8 @@ class _Generation:
                 version, request, None if grant is None else self._charge(grant, version, request)
             )
         except ServingError as error:
-            self._set_field(error)
+            if isinstance(error, InvalidInputError):
+                self._wanted.name_field(error)
             self._refuse(error)
             return
         operation = "chat" if isinstance(self._wanted.prompt, Chat) else "text_completion"
@@ -315,8 +316,3 @@ class _Generation:
         """Return where to write the times of a call with a single request; None if its caller does not want them."""
         annotations = self._call.annotations
         return timing.of(annotations) if self._own_record is None and timing.KEY in annotations else None
-
-    def _set_field(self, error: ServingError) -> None:
-        """Name the field of the protocol that ``error`` is about."""
-        if isinstance(error, InvalidInputError) and error.at is not None and not error.field:
-            error.field = self._wanted.field_of(str(error.at))

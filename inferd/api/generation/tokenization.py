@@ -64,8 +64,7 @@ class Tokenizations:
             go_on = partial(self._begin, call, wanted, respond, fail)
             call.on_terminated(self._resources.waits.add(call, error, waited, go_on=go_on, fail=fail))
         except InvalidInputError as error:
-            if error.at is not None and not error.field:
-                error.field = wanted.field_of(str(error.at))
+            wanted.name_field(error)
             fail(charge_invalid(call, error))
         except ServingError as error:
             fail(charge_invalid(call, error))

@@ -61,6 +61,11 @@ class Wanted:
         path = self.field_of(name)
         return InvalidInputError(f"{path}: {text}", field=path)
 
+    def name_field(self, error: InvalidInputError) -> None:
+        """Name the field of the protocol that ``error`` is about, unless it has one."""
+        if error.at is not None and not error.field:
+            error.field = self.field_of(str(error.at))
+
     def too_long(self, name: str, text: str) -> InvalidInputError:
         """Return the same for what does not fit into the context; clients of OpenAI look for that reason."""
         error = self.invalid(name, text)

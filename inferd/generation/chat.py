@@ -10,7 +10,7 @@ from typing import Any
 
 from inferd.errors import InvalidInputError
 from inferd.runtime.errors import ModelLoadError
-from inferd.small_files import read_text, why_unreadable
+from inferd.runtime.model_folder import read_model_text
 
 _log = logging.getLogger("inferd.generation")
 
@@ -67,7 +67,7 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
     """
     config = _read_config(folder)
     file = folder / _TEMPLATE
-    source = _read(file) if file.exists() else _template_in(config)
+    source = read_model_text(file, max_bytes=_MAX_FILE_BYTES) if file.exists() else _template_in(config)
     if source is None:
         return None
     if find_spec("jinja2") is None:
@@ -107,7 +107,7 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        config = json.loads(_read(path))
+        config = json.loads(read_model_text(path, max_bytes=_MAX_FILE_BYTES))
     except ValueError as error:
         msg = f"{_CONFIG}: expected JSON: {error}"
         raise ModelLoadError(msg) from error
@@ -115,17 +115,6 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         msg = f"{_CONFIG}: expected an object, got {type(config).__name__}"
         raise ModelLoadError(msg)
     return config
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_text(path, _MAX_FILE_BYTES)
-    except OSError as error:
-        msg = f"{path.name}: {why_unreadable(path, error)}"
-        raise ModelLoadError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{path.name}: expected UTF-8 text"
-        raise ModelLoadError(msg) from error
 
 
 def _invalid(problem: str) -> InvalidInputError:

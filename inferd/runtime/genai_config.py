@@ -13,8 +13,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inferd.runtime.errors import ModelLoadError
-from inferd.runtime.model_folder import GENAI_CONFIG, has_genai_config, model_folder
-from inferd.small_files import read_text, why_unreadable
+from inferd.runtime.model_folder import GENAI_CONFIG, has_genai_config, model_folder, read_model_text
 
 _HUGGING_FACE, _HUGGING_FACE_GENERATION = "config.json", "generation_config.json"
 
@@ -176,13 +175,7 @@ _PartT = TypeVar("_PartT", bound=_Part)
 
 def _read(path: Path, part: type[_PartT]) -> _PartT:
     try:
-        return part.model_validate(json.loads(read_text(path)))
-    except OSError as error:
-        msg = f"{path.name}: {why_unreadable(path, error)}"
-        raise ModelLoadError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{path.name}: expected UTF-8 text"
-        raise ModelLoadError(msg) from error
+        return part.model_validate(json.loads(read_model_text(path)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"

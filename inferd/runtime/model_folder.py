@@ -6,7 +6,7 @@ from pathlib import Path
 
 from inferd.config.settings import ModelSettings
 from inferd.runtime.errors import ModelLoadError
-from inferd.small_files import read_text, why_unreadable
+from inferd.small_files import MAX_BYTES, read_text, why_unreadable
 
 #: Says what a language model needs to know of itself, in the form of onnxruntime-genai.
 GENAI_CONFIG = "genai_config.json"
@@ -34,12 +34,19 @@ def read_labels(path: Path, settings: ModelSettings) -> Mapping[str, tuple[str, 
     for output, override in settings.outputs.items():
         if override.labels:
             file = model_folder(path) / override.labels
-            try:
-                labels[output] = tuple(line.strip() for line in read_text(file).splitlines())
-            except OSError as error:
-                msg = f"outputs.{output}.labels: {override.labels}: {why_unreadable(file, error)}"
-                raise ModelLoadError(msg) from error
-            except UnicodeDecodeError as error:
-                msg = f"outputs.{output}.labels: {override.labels}: expected UTF-8 text"
-                raise ModelLoadError(msg) from error
+            text = read_model_text(file, shown_as=f"outputs.{output}.labels: {override.labels}")
+            labels[output] = tuple(line.strip() for line in text.splitlines())
     return labels
+
+
+def read_model_text(file: Path, *, shown_as: str = "", max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a UTF-8 file; errors begin with ``shown_as``, or its name. Raises `ModelLoadError`."""
+    shown_as = shown_as or file.name
+    try:
+        return read_text(file, max_bytes)
+    except OSError as error:
+        msg = f"{shown_as}: {why_unreadable(file, error)}"
+        raise ModelLoadError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{shown_as}: expected UTF-8 text"
+        raise ModelLoadError(msg) from error

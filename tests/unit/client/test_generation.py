@@ -321,9 +321,10 @@ def test_timeout_is_for_the_whole_answer(call, server, service):
 
     service.on_generate = generate
     call(server.address, "generate", "m", "on", settings={"timeout_s": 5})
-    call(server.address, "generate", "m", "on", settings={"timeout_s": 5}, timeout_s=None)
-    call(server.address, "chat", "m", "on", timeout_s=50)
-    assert [round(seconds, -1) for seconds in left] == [600, 0, 50]
+    call(server.address, "generate", "m", "on", settings={"timeout_s": 100}, timeout_s=None)
+    call(server.address, "chat", "m", "on", timeout_s=300)
+    # gRPC rounds what it sends up, and a busy machine takes seconds to get here.
+    assert left == pytest.approx([600, 100, 300], abs=30)
     with pytest.raises(DeadlineExceeded):
         call(server.address, "generate", "m", "on", timeout_s=0)
 

@@ -1,0 +1,1 @@
+"""What makes tensors of texts and pictures, in worker processes."""

@@ -1,0 +1,194 @@
+"""Which column is which input of the model, what is kept, and the schema of the output. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import pyarrow as pa
+
+from inferd.batch.column_types import arrow_type, mismatch, output_type, read_type, row_shape
+from inferd.batch.errors import UsageError
+from inferd.batch.options import JobOptions
+from inferd.batch.ports import Preparation
+from inferd.plain_text import listed
+from inferd.runtime.signature import ModelSignature, TensorSpec, format_shape
+
+#: Columns that ``row_ids`` adds.
+SOURCE, ROW = "source", "row"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Binding:
+    """How a job's columns meet the model.
+
+    ``read_schema`` are the columns to read, in the types to read them in. ``inputs`` are the columns of each input that
+    ``preparation`` does not fill: one, or several whose numbers become one dimension. ``joined`` are the columns kept.
+    ``outputs`` are the columns of the outputs wanted, by their names. ``output_schema`` is that of every part.
+    """
+
+    read_schema: pa.Schema
+    inputs: Mapping[str, tuple[str, ...]]
+    joined: tuple[str, ...]
+    outputs: Mapping[str, str]
+    output_schema: pa.Schema
+    row_ids: bool
+    preparation: Preparation | None
+
+
+def bind(
+    signature: ModelSignature,
+    schema: pa.Schema,
+    options: JobOptions,
+    preparation: Preparation | None = None,
+    *,
+    is_text: bool = False,
+    extra: Sequence[str] = (),
+) -> Binding:
+    """Return how the columns of ``schema`` meet the model. Raises `UsageError`.
+
+    ``is_text``: the files hold text, whose values are read in the types of the model. ``extra`` are columns that have
+    to be read too, for filters.
+    """
+    columns = _considered(schema, options)
+    inputs = _inputs(signature, columns, options, preparation)
+    joined = _joined(columns, options)
+    outputs = _outputs(signature, options)
+    types = {name: schema.field(name).type for name in columns}
+    if is_text:
+        types |= _read_types(signature, inputs)
+    for name, given in inputs.items():
+        _check_types(signature.input(name), given, types)
+    prepared = () if preparation is None else (preparation.column,)
+    used = dict.fromkeys([*(name for each in inputs.values() for name in each), *prepared, *joined, *extra])
+    return Binding(
+        read_schema=pa.schema([pa.field(name, types.get(name, schema.field(name).type)) for name in used]),
+        inputs=inputs,
+        joined=joined,
+        outputs=outputs,
+        output_schema=_output_schema(signature, schema, joined, outputs, row_ids=options.row_ids),
+        row_ids=options.row_ids,
+        preparation=preparation,
+    )
+
+
+def _considered(schema: pa.Schema, options: JobOptions) -> tuple[str, ...]:
+    for name in options.columns:
+        _require("--columns", name, schema.names)
+    return options.columns or tuple(schema.names)
+
+
+def _inputs(
+    signature: ModelSignature, columns: Sequence[str], options: JobOptions, preparation: Preparation | None
+) -> dict[str, tuple[str, ...]]:
+    names = [spec.name for spec in signature.inputs]
+    filled = set(() if preparation is None else preparation.inputs)
+    for name in options.mapping:
+        _require("--map", name, names, kind="input")
+        if name in filled:
+            raise UsageError(f"--map {name}: it is filled by --tokenize or --image")
+    inputs = {}
+    for spec in signature.inputs:
+        if spec.name in filled:
+            continue
+        if spec.name in options.mapping:
+            inputs[spec.name] = _named(spec.name, options.mapping[spec.name], columns)
+        elif spec.name in columns:
+            inputs[spec.name] = (spec.name,)
+        elif not spec.optional:
+            inputs[spec.name] = (_only(spec, signature, columns),)
+    return inputs
+
+
+def _named(name: str, text: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of ``--map NAME=TEXT``: one, or several with commas or a pattern, in their order."""
+    if text in columns:
+        return (text,)
+    found: list[str] = []
+    for part in text.split(","):
+        matching = [part] if part in columns else [column for column in columns if fnmatchcase(column, part)]
+        if not matching:
+            _require(f"--map {name}", part, columns)
+        found += matching
+    return tuple(found)
+
+
+def _only(spec: TensorSpec, signature: ModelSignature, columns: Sequence[str]) -> str:
+    """Return the only column that an input can mean without its name. Raises `UsageError`."""
+    if len(columns) == 1 and len([each for each in signature.inputs if not each.optional]) == 1:
+        return columns[0]
+    wanted = f"{spec.datatype.name} {format_shape(row_shape(spec))}"
+    hint = get_close_matches(spec.name, columns, 1)
+    raise UsageError(
+        f'input "{spec.name}" ({wanted} in each row): expected a column of that name, got {listed(columns)}; '
+        f"name one with --map {spec.name}={hint[0] if hint else 'COLUMN'}"
+    )
+
+
+def _joined(columns: Sequence[str], options: JobOptions) -> tuple[str, ...]:
+    if options.join is None:
+        return ()
+    for name in options.join:
+        _require("--join", name, columns)
+    return options.join or tuple(columns)
+
+
+def _outputs(signature: ModelSignature, options: JobOptions) -> dict[str, str]:
+    names = [spec.name for spec in signature.outputs]
+    for name in options.outputs:
+        _require("--output", name, names, kind="output")
+    return dict(options.outputs) or {name: name for name in names}
+
+
+def _read_types(signature: ModelSignature, inputs: Mapping[str, tuple[str, ...]]) -> dict[str, pa.DataType]:
+    types = {}
+    for name, used in inputs.items():
+        spec = signature.input(name)
+        for column in used:
+            types[column] = read_type(spec) if len(used) == 1 else arrow_type(spec.datatype)
+    return types
+
+
+def _check_types(spec: TensorSpec, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> None:
+    """Raise `UsageError` unless the input can take the ``columns``."""
+    if len(columns) == 1:
+        problem = mismatch(spec, types[columns[0]])
+        if problem:
+            raise UsageError(f'column "{columns[0]}" for input "{spec.name}": {problem}')
+        return
+    shape = row_shape(spec)
+    if len(shape) != 1 or (isinstance(shape[0], int) and shape[0] != len(columns)):
+        raise UsageError(f"--map {spec.name}: expected {format_shape(shape)} in each row, got {len(columns)} columns")
+    for column in columns:
+        if mismatch(_element_of(spec), types[column]):
+            text = f"expected single values for {spec.datatype.name}, got {types[column]}"
+            raise UsageError(f'column "{column}" for input "{spec.name}": {text}')
+
+
+def _element_of(spec: TensorSpec) -> TensorSpec:
+    return TensorSpec(name=spec.name, datatype=spec.datatype, shape=(), batch_axis=None)
+
+
+def _output_schema(
+    signature: ModelSignature, schema: pa.Schema, joined: Sequence[str], outputs: Mapping[str, str], *, row_ids: bool
+) -> pa.Schema:
+    specs = {spec.name: spec for spec in signature.outputs}
+    ids = [pa.field(SOURCE, pa.string()), pa.field(ROW, pa.int64())] if row_ids else []
+    kept = [pa.field(name, schema.field(name).type) for name in joined]
+    given = [pa.field(column, output_type(specs[name])) for name, column in outputs.items()]
+    fields = [*ids, *kept, *given]
+    names = [each.name for each in fields]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f'column "{name}" would be in the output twice; give an output another name with '
+                f"--output {name if name in outputs else next(iter(outputs))}=COLUMN, or leave it out of --join"
+            )
+    return pa.schema(fields)
+
+
+def _require(option: str, name: str, known: Sequence[str], kind: str = "column") -> None:
+    if name not in known:
+        close = get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"{option} {name}: there is no such {kind}, only {listed(known)}{hint}")

@@ -194,14 +194,19 @@ class FsspecStorage:
             return cause
         if cause is None or getattr(cause, "status", None) == HTTPStatus.NOT_FOUND:
             return StorageError(f"{where}: there is no such file or directory, or no access to it")
-        text = " ".join(_without_user(_QUERY.sub("", str(cause)), self.url).split())
-        return StorageError(clipped(escaped(f"{where}: {type(cause).__name__}: {text}"), _LONGEST_ERROR))
+        return StorageError(clipped(f"{where}: {cause_text(cause, self.url)}", _LONGEST_ERROR))
 
 
 def shown(url: str) -> str:
     """Return ``url`` without what may be secret: user, password and query."""
     parts = urlsplit(url)
     return escaped(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl())
+
+
+def cause_text(cause: BaseException, url: str) -> str:
+    """Return what a library says of an error at ``url``, without what may be secret."""
+    text = " ".join(_without_user(_QUERY.sub("", str(cause)), url).split())
+    return escaped(f"{type(cause).__name__}: {text}")
 
 
 def _without_user(text: str, url: str) -> str:

@@ -1,0 +1,141 @@
+"""Files to read, on this machine or in remote storage through fsspec: what there is, and their bytes."""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from inferd.batch.errors import BatchError
+from inferd.config.remote import EXTRAS, PACKAGES
+from inferd.plain_text import escaped
+from inferd.remote import storage
+from inferd.remote.storage import cause_text, version_of
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: Listings change while jobs run.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {"s3": {"use_listings_cache": False}}
+
+_WILDCARDS = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file as it was listed. ``version`` differs once the content does."""
+
+    address: str
+    size: int
+    version: str
+
+
+def is_remote(address: str) -> bool:
+    """Whether ``address`` is one of remote storage, such as s3://bucket/name."""
+    return _ADDRESS.match(address) is not None
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """Return fsspec's file system for a remote ``address``, and its path there. Raises `BatchError`."""
+    from fsspec.core import url_to_fs  # noqa: PLC0415  (only jobs with remote files need it)
+
+    protocol = urlsplit(address).scheme
+    try:
+        system, path = url_to_fs(address, **_OPTIONS.get(protocol, {}))
+    except ImportError as error:
+        package = PACKAGES.get(protocol, protocol)
+        extra = EXTRAS.get(package, "remote")
+        raise BatchError(f"{protocol}:// needs the package {package}: pip install 'inferd[{extra}]'") from error
+    except ValueError as error:
+        raise BatchError(f"{shown(address)}: {cause_text(error, address)}") from None
+    return system, str(path)
+
+
+def shown(address: str) -> str:
+    """Return ``address`` for a text, without what may be secret."""
+    return storage.shown(address) if is_remote(address) else escaped(address)
+
+
+@contextmanager
+def errors_of(address: str) -> Iterator[None]:
+    """Context in which errors of storage become `BatchError`."""
+    try:
+        yield
+    except BatchError:
+        raise
+    except FileNotFoundError as error:
+        raise BatchError(f"{shown(address)}: there is no such file or directory") from error
+    # Libraries of remote storage have errors of their own.
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_remote(address):
+            raise
+        text = cause_text(error, address) if is_remote(address) else getattr(error, "strerror", None) or str(error)
+        raise BatchError(f"{shown(address)}: {text}") from error
+
+
+def list_files(pattern: str) -> list[FileInfo]:
+    """Return the files that ``pattern`` names, by address: a file, those in a folder and below, or those of a glob.
+
+    In folders, names that begin with a dot or an underscore are left out, as other readers of data sets do. Raises
+    `BatchError`.
+    """
+    with errors_of(pattern):
+        found = _remote_files(pattern) if is_remote(pattern) else _local_files(pattern)
+        return sorted(found, key=lambda each: each.address)
+
+
+def open_input(address: str) -> BinaryIO:
+    """Return the file at ``address``, to read from anywhere in it. Raises `BatchError`."""
+    with errors_of(address):
+        if not is_remote(address):
+            return Path(address).open("rb")
+        system, path = file_system(address)
+        file: BinaryIO = system.open(path, "rb")
+        return file
+
+
+def _local_files(pattern: str) -> Iterator[FileInfo]:
+    # A file may have wildcards in its name.
+    if os.path.exists(pattern) or not _WILDCARDS.search(pattern):  # noqa: PTH110  (a text, which may be no path)
+        matches = [pattern]
+    else:
+        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path has no absolute patterns)
+    for match in matches:
+        if Path(match).is_dir():
+            for folder, inner, names in os.walk(match):
+                inner[:] = sorted(name for name in inner if _is_data(name))
+                for name in filter(_is_data, names):
+                    yield _local(os.path.join(folder, name))  # noqa: PTH118  (as the user wrote it)
+        else:
+            yield _local(match)
+
+
+def _local(address: str) -> FileInfo:
+    found = Path(address).stat()
+    return FileInfo(address, found.st_size, str(found.st_mtime_ns))
+
+
+def _remote_files(pattern: str) -> Iterable[FileInfo]:
+    system, path = file_system(pattern)
+    if _WILDCARDS.search(path):
+        details = system.glob(path, detail=True)
+        entries = [each for entry in details.values() for each in _below(system, entry)]
+    else:
+        entries = _below(system, system.info(path))
+    return [
+        FileInfo(system.unstrip_protocol(each["name"]), int(each["size"] or 0), version_of(each)) for each in entries
+    ]
+
+
+def _below(system: Any, entry: Any) -> list[Any]:  # noqa: ANN401  (fsspec has no types)
+    if entry["type"] != "directory":
+        return [entry]
+    prefix = entry["name"].rstrip("/")
+    inside = system.find(prefix, detail=True).values()
+    return [each for each in inside if all(map(_is_data, each["name"][len(prefix) :].strip("/").split("/")))]
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith((".", "_"))

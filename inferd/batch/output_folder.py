@@ -7,7 +7,7 @@ that the name outlives a crash of the machine too. Whoever has the lock may dele
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -57,8 +57,11 @@ class OutputFolder(Protocol):
         """Whether a process has the lock ``name``."""
         ...
 
-    def clean(self, folder: str, prefix: str) -> None:
-        """Delete temporaries of files in ``folder`` whose names begin with ``prefix``, and then empty folders."""
+    def clean(self, folder: str, stems: Container[str] | None = None) -> None:
+        """Delete temporaries of files in ``folder`` with these names up to the first dot, or all of them.
+
+        A folder that is empty then is deleted too.
+        """
         ...
 
 
@@ -171,14 +174,17 @@ class LocalFolder:
             os.close(descriptor)
         return False
 
-    def clean(self, folder: str, prefix: str) -> None:
-        """Delete temporaries of files in ``folder`` whose names begin with ``prefix``, and then empty folders."""
+    def clean(self, folder: str, stems: Container[str] | None = None) -> None:
+        """Delete temporaries of files in ``folder`` with these names up to the first dot, or all of them.
+
+        A folder that is empty then is deleted too.
+        """
         root = self._root / folder
         with self._errors(folder):
             if not root.is_dir():
                 return
             for path in root.iterdir():
-                if path.suffix == _TEMPORARY and path.name.startswith(prefix):
+                if path.suffix == _TEMPORARY and (stems is None or path.name.partition(".")[0] in stems):
                     path.unlink(missing_ok=True)
             if root != self._root and not any(root.iterdir()):
                 root.rmdir()

@@ -6,7 +6,7 @@ process that was killed, and is taken over; by the waiting time of the one who t
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -114,7 +114,7 @@ class RemoteFolder:
         """Whether there is the lock ``name``."""
         return self.read(name) is not None
 
-    def clean(self, folder: str, prefix: str) -> None:
+    def clean(self, folder: str, stems: Container[str] | None = None) -> None:
         """Do nothing: uploads that were not completed are no files."""
 
     def _take_over(self, name: str) -> None:

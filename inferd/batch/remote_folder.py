@@ -7,7 +7,7 @@ process that was killed, and is taken over; by the waiting time of the one who t
 import time
 import uuid
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from inferd.batch.errors import BatchError
@@ -153,10 +153,9 @@ class RemoteFolder:
 
 def _discard(file: Any) -> None:  # noqa: ANN401  (fsspec has no types)
     """Give up an upload, also one that never began."""
-    try:
+    # The error that led here counts.
+    with suppress(Exception):
         file.discard()
-    except Exception:  # noqa: BLE001  (the error that led here counts)
-        return
-    finally:
-        # Closing it would write what is left.
+    # Closing it, as its collection does, would write what is left; some file systems have another kind of file.
+    with suppress(AttributeError):
         file.closed = True

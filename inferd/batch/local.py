@@ -1,0 +1,173 @@
+"""Runs batches in this process, on the same session that a server would open, verified and warmed up as there."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from inferd import demo
+from inferd.batch.errors import RUN_FAILED, BatchError, RowsFailedError, UsageError
+from inferd.config.settings import ModelSettings, Settings
+from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
+from inferd.models.settings import read_model_settings
+from inferd.periodic_thread import PeriodicThread
+from inferd.runtime.decoder_graph import read_decoder
+from inferd.runtime.errors import ModelLoadError, RunFailedError, RunFailure
+from inferd.runtime.external_weights import find_weights
+from inferd.runtime.onnx_file import read_model_file
+from inferd.runtime.runners import RunStop
+from inferd.runtime.session import OnnxSession, open_session
+from inferd.runtime.signature import Array, ModelSignature, Tensors
+from inferd.runtime.verdict_cache import cache_key
+from inferd.runtime.warmup import largest_batch, warm_up
+from inferd.runtime.warmup_samples import run_samples
+
+#: The built-in model's name, if there is no such path.
+_DEMO = "digits"
+
+#: How often runs are looked at that take too long.
+_TIMEOUT_PERIOD_S = 1.0
+
+#: Runs at a time unless given. With two, one is handed over while the other runs.
+_IN_FLIGHT = 2
+
+
+class LocalRunner:
+    """Runs a model in threads of its own. One thread submits; futures may be waited for in any."""
+
+    def __init__(
+        self, session: OnnxSession, *, largest: int, max_run_s: float, identity: Mapping[str, Any], in_flight: int
+    ) -> None:
+        self._session = session
+        self._largest = largest
+        self._max_run_s = max_run_s
+        #: What the answers depend on, of the model.
+        self.identity = identity
+        #: How often runs are looked at that take too long.
+_TIMEOUT_PERIOD_S = 1.0
+
+#: Runs at a time.
+        self.places = in_flight
+        self._free = threading.Semaphore(in_flight)
+        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="inferd-batch-run")
+        self._lock = threading.Lock()
+        #: When the runs in progress began.
+        self._running: dict[RunStop, float] = {}
+        self._timeouts = PeriodicThread("inferd-batch-timeout", period_s=_TIMEOUT_PERIOD_S, action=self._stop_long_runs)
+        self._timeouts.start()
+        self._busy_s = 0.0
+
+    @property
+    def signature(self) -> ModelSignature:
+        """The inputs and outputs of the model."""
+        return self._session.signature
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that run together by the settings; 1 if the model may not batch."""
+        return self._largest
+
+    @property
+    def busy_s(self) -> float:
+        """The time that runs have taken, of all places together."""
+        return self._busy_s
+
+    def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
+        """Begin a run; waits for a free place."""
+        self._free.acquire()
+        try:
+            return self._threads.submit(self._run, inputs, outputs)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def close(self) -> None:
+        """Wait for what runs, and free the model."""
+        self._threads.shutdown(cancel_futures=True)
+        self._timeouts.stop()
+        self._session.close()
+
+    def _run(self, inputs: Tensors, outputs: Sequence[str]) -> Mapping[str, Array]:
+        stop = RunStop()
+        started_at = time.monotonic()
+        with self._lock:
+            self._running[stop] = started_at
+        try:
+            return dict(zip(outputs, self._session.run(inputs, outputs, stop), strict=True))
+        except RunFailedError as error:
+            raise self._failure(error, stop) from None
+        finally:
+            with self._lock:
+                del self._running[stop]
+                self._busy_s += time.monotonic() - started_at
+            self._free.release()
+
+    def _stop_long_runs(self) -> None:
+        before = time.monotonic() - self._max_run_s
+        with self._lock:
+            for stop, started_at in self._running.items():
+                if started_at < before:
+                    stop.stop()
+
+    def _failure(self, error: RunFailedError, stop: RunStop) -> Exception:
+        if error.failure is RunFailure.DEVICE:
+            return BatchError(f"the model does not run any more: {error}")
+        if stop.is_stopped:
+            return RowsFailedError(RUN_FAILED, f"the run took longer than {self._max_run_s:g} s (runtime.max_run_ms)")
+        return RowsFailedError(RUN_FAILED, f"the model failed: {error}")
+
+
+def open_local(model: str, settings: Settings, *, in_flight: int | None = None) -> LocalRunner:
+    """Load the model at the path ``model``, or the built-in one, as a server with ``settings`` would.
+
+    Raises `UsageError` if there is no model, and `BatchError` if it cannot be served.
+    """
+    source = _source(model)
+    try:
+        own = read_model_settings(settings, source)
+        path = model_file(source, own.file)
+        if read_decoder(path) is not None:
+            raise UsageError(f"{model} is a language model, which generates text for requests: use inferd serve")
+        session = open_session(path, own)
+        warm_up(session, own)
+        run_samples(session, own, path)
+        identity = _identity(source, path, own, session)
+    except ModelLoadError as error:
+        raise BatchError(f"{model} cannot be loaded: {error}") from error
+    return LocalRunner(
+        session,
+        largest=largest_batch(own.batching, batchable=session.signature.batchable),
+        max_run_s=own.runtime.max_run_ms / 1000,
+        identity=identity,
+        in_flight=in_flight or _IN_FLIGHT,
+    )
+
+
+def _source(model: str) -> ModelSource:
+    path = Path(model)
+    if not path.exists():
+        if model != _DEMO:
+            raise UsageError(f"MODEL {model}: there is no such file or directory; the built-in model is {_DEMO}")
+        path = demo.repository()
+    try:
+        sources = resolve([path])
+    except RepositoryError as error:
+        raise UsageError(f"MODEL {error}") from error
+    names = sorted({source.name for source in sources})
+    if len(names) > 1:
+        raise UsageError(f"MODEL {model}: expected one model, found {', '.join(names)}")
+    return max(sources, key=lambda source: int(source.version))
+
+
+def _identity(source: ModelSource, path: Path, settings: ModelSettings, session: OnnxSession) -> dict[str, Any]:
+    weights = find_weights(path, read_model_file(path).external_files)
+    files = {path.name: path, **weights.files}
+    return {
+        "name": source.name,
+        "version": source.version,
+        "files": {name: cache_key([file], {}) for name, file in files.items()},
+        "settings": settings.model_dump(mode="json"),
+        "providers": list(session.providers),
+    }

@@ -45,10 +45,7 @@ class LocalRunner:
         self._max_run_s = max_run_s
         #: What the answers depend on, of the model.
         self.identity = identity
-        #: How often runs are looked at that take too long.
-_TIMEOUT_PERIOD_S = 1.0
-
-#: Runs at a time.
+        #: Runs at a time.
         self.places = in_flight
         self._free = threading.Semaphore(in_flight)
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="inferd-batch-run")

@@ -18,6 +18,8 @@ from inferd.runtime.signature import Tensors
 _AS_GOOD = 0.98
 #: Each size is run for so long, and at least so many times.
 _SECONDS, _RUNS = 0.25, 3
+#: Sizes are tried up to this many times the best one so far.
+_GROWTH = 4
 #: A size whose run takes longer than this is large enough.
 _LONG_RUN_S = 1.0
 #: No more than this for the inputs of one batch.
@@ -70,9 +72,10 @@ def _fastest(
             if clock() - began > _LONG_RUN_S:
                 break
         tried.append(rows)
-        if cost.predict(rows) > _LONG_RUN_S:
+        rates = {each: each / max(cost.predict(each), 1e-9) for each in tried}
+        # Neither time nor memory for sizes that bring nothing.
+        if cost.predict(rows) > _LONG_RUN_S or max(tried, key=rates.__getitem__) < rows // _GROWTH:
             break
-    rates = {rows: rows / max(cost.predict(rows), 1e-9) for rows in tried}
     return min(rows for rows in tried if rates[rows] >= _AS_GOOD * max(rates.values()))
 
 

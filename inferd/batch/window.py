@@ -1,0 +1,52 @@
+"""How many requests of a job may be on their way to a server. Pure; not thread-safe.
+
+As TCP does it: each answer widens it a little, a refusal halves it, and nothing more is sent until the server's hint.
+"""
+
+_LEAST = 1.0
+#: Without a hint of the server: the first wait, and the longest.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 10.0
+
+
+class Window:
+    """At most ``most`` requests in flight, in the beginning ``first``. ``now`` is in seconds of any clock."""
+
+    def __init__(self, most: int, *, first: int = 2) -> None:
+        self._most = most
+        self._limit = float(min(first, most))
+        self._wait_s = _FIRST_WAIT_S
+        self._not_before = 0.0
+        self._narrowed_at = -1.0
+        self.in_flight = 0
+
+    @property
+    def limit(self) -> int:
+        """The requests that may be in flight."""
+        return int(self._limit)
+
+    def wait_s(self, now: float) -> float | None:
+        """Return how long to wait before the next request; None while an answer has to come first."""
+        if self.in_flight >= self.limit:
+            return None
+        return max(0.0, self._not_before - now)
+
+    def sent(self) -> None:
+        """A request is on its way."""
+        self.in_flight += 1
+
+    def answered(self) -> None:
+        """It was answered, with a result or with an error that is its own."""
+        self.in_flight -= 1
+        self._limit = min(self._most, self._limit + 1 / self._limit)
+        self._wait_s = _FIRST_WAIT_S
+
+    def refused(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
+        """It was refused; those that were sent before the last time this was heard count once."""
+        self.in_flight -= 1
+        if sent_at < self._narrowed_at:
+            return
+        self._narrowed_at = now
+        self._limit = max(_LEAST, self._limit / 2)
+        delay_s = self._wait_s if retry_after_s is None else retry_after_s
+        self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
+        self._not_before = max(self._not_before, now + delay_s)

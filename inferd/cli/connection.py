@@ -59,10 +59,12 @@ def with_connection(
     timeout_s: float = 30.0,
     timeout_help: str = "Time limit of the call, retries included.",
     address_argument: bool = False,
+    address_option: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the connection options to a command, which gets a `Connection` as its first argument.
 
-    With ``address_argument`` the address is the command's first argument instead of an option, empty if not given.
+    With ``address_argument`` the address is the command's first argument instead of ``--address``, empty if not given.
+    With ``address_option`` the option is called like that, and has no default: the address is empty if not given.
     """
     shared = dict(inspect.signature(_connection).parameters)
     option = _option("--timeout", metavar="SECONDS", help=timeout_help)
@@ -70,6 +72,10 @@ def with_connection(
     if address_argument:
         argument = typer.Argument(metavar="ADDRESS", help="Address of the server, HOST:PORT or unix:PATH.")
         shared["address"] = shared["address"].replace(default="", annotation=Annotated[str, argument])
+    if address_option:
+        text = "Address of the server that has the model: HOST:PORT or unix:PATH."
+        option = _option(address_option, metavar="HOST:PORT|unix:PATH", help=text, show_default=False)
+        shared["address"] = shared["address"].replace(default="", annotation=Annotated[str, option])
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command).parameters.values())[1:]

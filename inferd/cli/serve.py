@@ -221,7 +221,7 @@ def find_models(settings: Settings, skipped: list[str], remote: RemoteSources = 
 def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: Callable[[], None] | None = None) -> int:
     """Serve until a stop signal, or until no model could be loaded. Return the exit status."""
     events: SimpleQueue[str] = SimpleQueue()
-    install_signal_handlers(events, on_hangup=on_hangup)
+    install_signal_handlers(partial(events.put, "stop"), on_hangup=on_hangup)
     try:
         app.start()
     except BadFileError as error:

@@ -1,0 +1,63 @@
+"""Options of ``inferd batch`` from texts to values. All raise `ValueError`, which names the option."""
+
+import csv
+from collections.abc import Sequence
+
+from inferd.batch.options import OnError
+
+#: The value of --join for all columns.
+ALL = "all"
+
+
+def pairs(option: str, texts: Sequence[str], form: str) -> dict[str, str]:
+    """Return the values of a repeatable option NAME=VALUE, by name. ``form`` is how its help writes it."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f'{option}: expected {form}, got "{text}"')
+        _add(option, found, name, value)
+    return found
+
+
+def outputs(texts: Sequence[str]) -> dict[str, str]:
+    """Return the column of each output of ``--output NAME[=COLUMN]``; without a column, it has the output's name."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, column = text.partition("=")
+        if not name or (equals and not column):
+            raise ValueError(f'--output: expected NAME or NAME=COLUMN, got "{text}"')
+        _add("--output", found, name, column or name)
+    return found
+
+
+def names(option: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a repeatable option with commas; a name with a comma in it stands in double quotes."""
+    found = [name.strip() for row in csv.reader(texts) for name in row]
+    if "" in found:
+        raise ValueError(f'{option}: expected names with commas between them, got "{",".join(texts)}"')
+    return tuple(dict.fromkeys(found))
+
+
+def join(texts: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the columns of ``--join``: None for none, empty for all."""
+    if texts is None:
+        return None
+    found = names("--join", texts)
+    return () if found == (ALL,) else found
+
+
+def on_error(text: str) -> OnError:
+    """Return what ``--on-error`` says: skip, stop or a number."""
+    match text:
+        case "skip" | "stop":
+            return text
+    if not text.isdecimal():
+        raise ValueError(f'--on-error: expected skip, stop or a number of rows, got "{text}"')
+    return int(text)
+
+
+def _add(option: str, found: dict[str, str], name: str, value: str) -> None:
+    if name in found:
+        raise ValueError(f"{option} {name}: expected once, got {found[name]} and {value}")
+    found[name] = value

@@ -1,0 +1,175 @@
+"""What ``inferd batch`` shows: the job while it runs, on a terminal or as lines of JSON, and its summary."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from threading import Event
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from inferd.batch.progress import ProgressSnapshot, Summary
+from inferd.plain_text import escaped
+
+#: Without a terminal, a line this often, and one for each phase.
+_LINE_EVERY_S = 10.0
+
+_STOPPING = "stopping after the part in hand; once more ends at once"
+
+#: Sizes of batches that a summary names.
+_SIZES = 3
+
+#: What a phase is called.
+_PHASES = {
+    "loading": "loading the model",
+    "counting": "counting rows",
+    "measuring": "measuring batches",
+    "running": "running",
+    "finishing": "finishing",
+}
+
+
+class JobView:
+    """A progress bar on a terminal, and elsewhere a JSON object a line. A context manager.
+
+    Threads: `show` one; `stop` any. Warnings of the package ``inferd`` are shown meanwhile.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            transient=True,
+            # The summary is the command's output.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task(_PHASES["loading"], total=None, figures="")
+        self._warnings = _Warnings(self)
+        self._shown_phase = ""
+        self._shown_at_s = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        logger = logging.getLogger("inferd")
+        logger.addHandler(self._warnings)
+        logger.propagate = False
+        if self._console.is_terminal:
+            self._bar.start()
+            # It would stay hidden after the end of the process by a second signal.
+            self._console.show_cursor()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Show no more."""
+        self._bar.stop()
+        logger = logging.getLogger("inferd")
+        logger.removeHandler(self._warnings)
+        logger.propagate = True
+
+    def show(self, seen: ProgressSnapshot) -> None:
+        """Show where the job is."""
+        if self._console.is_terminal:
+            total = seen.total_rows if seen.phase == "running" else None
+            self._bar.update(
+                self._task,
+                description=_PHASES[seen.phase],
+                total=total,
+                completed=seen.rows if total else 0,
+                figures=_figures(seen) if seen.total_rows else "",
+            )
+        elif seen.phase != self._shown_phase or seen.elapsed_s - self._shown_at_s >= _LINE_EVERY_S:
+            self._shown_phase, self._shown_at_s = seen.phase, seen.elapsed_s
+            self._line(event="progress", **_rounded(seen))
+
+    def stop(self, stop: Event) -> None:
+        """Set ``stop``, and say what it does."""
+        stop.set()
+        self._say("stopping", _STOPPING)
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self._say("warning", text)
+
+    def _say(self, event: str, text: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(Text(f"{event}: {escaped(text)}" if event == "warning" else text))
+        else:
+            self._line(event=event, message=text)
+
+    def _line(self, **fields: object) -> None:
+        print(json.dumps(fields), file=sys.stderr, flush=True)
+
+
+class _Warnings(logging.Handler):
+    """Shows what a server would log as warnings, of the model and its settings."""
+
+    def __init__(self, view: JobView) -> None:
+        super().__init__(logging.WARNING)
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._view.warn(record.getMessage())
+
+
+def print_summary(summary: Summary, output: str) -> None:
+    """Print what a run has done."""
+    print_fact("output", output if summary.is_complete else f"{output}, not complete yet")
+    print_fact("rows", _rows_text(summary))
+    print_fact("parts", f"{summary.parts:,} of {summary.total_parts:,}")
+    if not summary.batches:
+        return
+    print_fact("time", f"{duration(summary.elapsed_s)}, {duration(summary.run_s)} of it for rows")
+    print_fact("rate", f"{summary.rows_per_s:,.0f} rows/s; the model ran {summary.busy_share:.0%} of that time")
+    print_fact("batches", _batches_text(summary))
+
+
+def print_fact(name: str, text: str) -> None:
+    """Print a line of facts."""
+    print(f"{name:<9} {escaped(text)}")
+
+
+def duration(seconds: float) -> str:
+    """Return ``seconds`` for people: 4.2 s, 3:07 min or 1:05 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds) // 60
+    if minutes < 60:
+        return f"{minutes}:{round(seconds) % 60:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def _rows_text(summary: Summary) -> str:
+    text = f"{summary.rows:,} with an answer, {summary.errors:,} without"
+    before = summary.resumed_rows + summary.resumed_errors
+    return f"{text}; {before:,} of them by earlier runs" if before else text
+
+
+def _batches_text(summary: Summary) -> str:
+    """Return the most frequent sizes of batches."""
+    by_count = sorted(summary.batches.items(), key=lambda each: (-each[1], -each[0]))
+    shown = [f"{count:,} of {rows:,} {'row' if rows == 1 else 'rows'}" for rows, count in by_count[:_SIZES]]
+    others = sum(count for _, count in by_count[_SIZES:])
+    return ", ".join(shown) + (f", {others:,} of other sizes" if others else "")
+
+
+def _figures(seen: ProgressSnapshot) -> str:
+    parts = [f"{seen.rows:,} of {seen.total_rows:,} rows", f"{seen.rows_per_s:,.0f}/s"]
+    if seen.errors:
+        parts.append(f"{seen.errors:,} errors")
+    if seen.left_s is not None:
+        parts.append(f"{duration(seen.left_s)} left")
+    return "  ".join(parts)
+
+
+def _rounded(seen: ProgressSnapshot) -> dict[str, object]:
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(seen).items()}

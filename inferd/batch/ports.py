@@ -15,14 +15,15 @@ from inferd.runtime.signature import Array, ModelSignature, Tensors
 class SourceFile:
     """One file, or one folder of pictures, to read.
 
-    ``version`` differs once the content does. ``partition`` are the columns that its path gives (``year=2026/``).
+    ``version`` differs once the content does. ``partition`` are the columns that its path gives (``year=2026/``); None
+    is null.
     """
 
     address: str
     format: str
     size: int
     version: str
-    partition: Mapping[str, str | int] = field(default_factory=dict)
+    partition: Mapping[str, str | int | None] = field(default_factory=dict)
 
 
 class Reader(Protocol):

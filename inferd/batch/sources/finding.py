@@ -1,0 +1,122 @@
+"""Which files a job reads, in which format, and the columns that their paths give."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from urllib.parse import unquote
+
+from inferd.batch.errors import UsageError
+from inferd.batch.ports import SourceFile
+from inferd.batch.storage import FileInfo, list_files, shown
+
+_SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".feather", ".ipc"),
+    "csv": (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".tsv.zst"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst"),
+    "npy": (".npy",),
+    "npz": (".npz",),
+    "tar": (".tar", ".tar.gz", ".tgz"),
+    "images": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+}
+
+_WILDCARD = re.compile(r"[*?\[]")
+_HIVE_FOLDER = re.compile(r"([^=]+)=(.*)")
+#: What Hive and Spark write for null.
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_INTEGER = re.compile(r"-?\d{1,9}")
+
+
+def find_sources(addresses: Sequence[str], given_format: str | None) -> tuple[SourceFile, ...]:
+    """Return the files at ``addresses``, which are paths, addresses, folders and globs, each file once.
+
+    All are of ``given_format``, or else of the one that their suffixes tell. All pictures of one address are one
+    source. Raises `UsageError`, and `BatchError` for storage.
+    """
+    files: dict[str, SourceFile] = {}
+    for address in addresses:
+        for file in _found(address, given_format):
+            files.setdefault(file.address, file)
+    found = list(files.values())
+    for file in found:
+        if file.format != found[0].format:
+            raise UsageError(
+                f"expected files of one format, got {found[0].format} ({shown(found[0].address)}) and {file.format} "
+                f"({shown(file.address)}); run a job for each, or say with --input-format what they are"
+            )
+    return _with_partition_types(found)
+
+
+def is_picture(address: str) -> bool:
+    """Whether the suffix of ``address`` is that of a picture."""
+    return address.lower().endswith(_SUFFIXES["images"])
+
+
+def _found(address: str, given_format: str | None) -> list[SourceFile]:
+    listing = list_files(address)
+    if not listing:
+        raise UsageError(f"{shown(address)}: expected files, got none")
+    pictures = [each for each in listing if is_picture(each.address)]
+    if given_format == "images" or (given_format is None and pictures):
+        # What lies beside pictures is no matter, unless it is something to read too.
+        tables = [each for each in listing if given_format is None and _format_of(each.address) not in (None, "images")]
+        return [_folder_of(address, pictures), *(_file(each, None, {}) for each in tables)]
+    base = _base(address, listing)
+    return [_file(each, given_format, _partition(each.address, base)) for each in listing]
+
+
+def _file(info: FileInfo, given_format: str | None, partition: Mapping[str, str | None]) -> SourceFile:
+    file_format = given_format or _format_of(info.address)
+    if file_format is None:
+        known = " ".join(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+        raise UsageError(f"{shown(info.address)}: expected a suffix of {known}; or say --input-format")
+    return SourceFile(
+        address=info.address, format=file_format, size=info.size, version=info.version, partition=partition
+    )
+
+
+def _format_of(address: str) -> str | None:
+    name = address.lower()
+    return next((each for each, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), None)
+
+
+def _folder_of(address: str, pictures: Sequence[FileInfo]) -> SourceFile:
+    """Return ``pictures`` as one source: they are far too many to be the files of a plan."""
+    if not pictures:
+        raise UsageError(f"{shown(address)}: expected pictures ({' '.join(_SUFFIXES['images'])}), got none")
+    digest = hashlib.sha256()
+    for each in pictures:
+        digest.update(f"{each.address}\0{each.size}\0{each.version}\n".encode())
+    size = sum(each.size for each in pictures)
+    return SourceFile(address=address, format="images", size=size, version=digest.hexdigest())
+
+
+def _base(address: str, listing: Sequence[FileInfo]) -> str:
+    """Return what the user says of the path himself: what comes after it may give columns."""
+    wildcard = _WILDCARD.search(address)
+    # A file or folder may have wildcards in its name.
+    if wildcard is None or all(each.address.startswith(address) for each in listing):
+        return address
+    return address[: address.rfind("/", 0, wildcard.start()) + 1]
+
+
+def _partition(address: str, base: str) -> dict[str, str | None]:
+    """Return the columns in folders of ``address`` below ``base``, such as ``year=2026/month=05/``, as texts."""
+    folders = address.removeprefix(base).split("/")[:-1] if address.startswith(base) else []
+    found = (_HIVE_FOLDER.fullmatch(folder) for folder in folders)
+    pairs = ((unquote(match[1]), unquote(match[2])) for match in found if match)
+    return {name: None if value == _HIVE_NULL else value for name, value in pairs}
+
+
+def _with_partition_types(files: list[SourceFile]) -> tuple[SourceFile, ...]:
+    """Return ``files`` with the same columns in all: of integers where all are such, else of texts or null."""
+    names = dict.fromkeys(name for file in files for name in file.partition)
+    columns = {name: [file.partition.get(name) for file in files] for name in names}
+    for name, values in columns.items():
+        if all(value is not None and _INTEGER.fullmatch(str(value)) for value in values):
+            columns[name] = [int(str(value)) for value in values]
+    return tuple(
+        replace(file, partition={name: values[index] for name, values in columns.items()})
+        for index, file in enumerate(files)
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from inferd import demo
 from inferd.batch.errors import RUN_FAILED, BatchError, RowsFailedError, UsageError
-from inferd.config.settings import ModelSettings, Settings
+from inferd.config.settings import BatchingSettings, ModelSettings, Settings
 from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
 from inferd.models.settings import read_model_settings
 from inferd.periodic_thread import PeriodicThread
@@ -26,6 +26,9 @@ from inferd.runtime.warmup_samples import run_samples
 
 #: The built-in model's name, if there is no such path.
 _DEMO = "digits"
+
+#: The most rows of a batch, unless batching.max_batch_size is set.
+_OFFLINE_ROWS = 1024
 
 #: How often runs are looked at that take too long.
 _TIMEOUT_PERIOD_S = 1.0
@@ -135,7 +138,7 @@ def open_local(model: str, settings: Settings, *, in_flight: int | None = None) 
         raise BatchError(f"{model} cannot be loaded: {error}") from error
     return LocalRunner(
         session,
-        largest=largest_batch(own.batching, batchable=session.signature.batchable),
+        largest=_largest(own.batching, session),
         max_run_s=own.runtime.max_run_ms / 1000,
         identity=identity,
         in_flight=in_flight or _IN_FLIGHT,
@@ -156,6 +159,12 @@ def _source(model: str) -> ModelSource:
     if len(names) > 1:
         raise UsageError(f"MODEL {model}: expected one model, found {', '.join(names)}")
     return max(sources, key=lambda source: int(source.version))
+
+
+def _largest(batching: BatchingSettings, session: OnnxSession) -> int:
+    """Return the most rows that may run together: the settings', or more than a server's default, as nobody waits."""
+    largest = largest_batch(batching, batchable=session.signature.batchable)
+    return _OFFLINE_ROWS if largest == BatchingSettings.model_fields["max_batch_size"].default else largest
 
 
 def _identity(source: ModelSource, path: Path, settings: ModelSettings, session: OnnxSession) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class ImageOptions:
 class JobOptions:
     """What a job is asked to do.
 
-    ``inputs`` are paths, addresses and globs; ``output`` is a file, by its suffix, or a folder. ``mapping`` has the
+    ``version`` is that of a model on a server; empty for the highest. ``inputs`` are paths, addresses and globs; ``output`` is a file, by its suffix, or a folder. ``mapping`` has the
     column of each input that has another name, and ``outputs`` the column of each wanted output; empty for all, under
     their names. ``join`` are the input columns to keep: None for none, empty for all. ``row_ids`` adds the columns
     ``source`` and ``row``. ``columns`` are the input columns to look at; empty for all. ``types`` are the types of
@@ -61,6 +61,7 @@ class JobOptions:
     """
 
     model: str
+    version: str = ""
     inputs: tuple[str, ...]
     output: str
     input_format: InputFormat | None = None

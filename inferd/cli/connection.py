@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _TOKEN_VARIABLE = "INFERD_TOKEN"  # noqa: S105 - the name of a variable, not a token
 
+_TIMEOUT_S = 30.0
+
 _option = partial(typer.Option, rich_help_panel="Connection")
 _file = partial(_option, metavar="FILE")
 
@@ -56,7 +58,7 @@ class Connection:
 
 def with_connection(
     *,
-    timeout_s: float = 30.0,
+    timeout_s: float | None = _TIMEOUT_S,
     timeout_help: str = "Time limit of the call, retries included.",
     address_argument: bool = False,
     address_option: str = "",
@@ -65,10 +67,14 @@ def with_connection(
 
     With ``address_argument`` the address is the command's first argument instead of ``--address``, empty if not given.
     With ``address_option`` the option is called like that, and has no default: the address is empty if not given.
+    With ``timeout_s`` None there is no ``--timeout``: the command has time limits of its own.
     """
     shared = dict(inspect.signature(_connection).parameters)
-    option = _option("--timeout", metavar="SECONDS", help=timeout_help)
-    shared["timeout_s"] = shared["timeout_s"].replace(default=timeout_s, annotation=Annotated[float, option])
+    if timeout_s is None:
+        del shared["timeout_s"]
+    else:
+        option = _option("--timeout", metavar="SECONDS", help=timeout_help)
+        shared["timeout_s"] = shared["timeout_s"].replace(default=timeout_s, annotation=Annotated[float, option])
     if address_argument:
         argument = typer.Argument(metavar="ADDRESS", help="Address of the server, HOST:PORT or unix:PATH.")
         shared["address"] = shared["address"].replace(default="", annotation=Annotated[str, argument])
@@ -162,7 +168,7 @@ def _connection(
             help="Address of the server: of gRPC, or a URL, http://HOST:PORT or https://HOST:PORT.",
         ),
     ] = "127.0.0.1:8001",
-    timeout_s: float,
+    timeout_s: float = _TIMEOUT_S,
     token_file: Annotated[
         Path | None,
         _file("--token-file", help=f"File with the bearer token. Defaults to the token in {_TOKEN_VARIABLE}, if set."),

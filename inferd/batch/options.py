@@ -52,12 +52,13 @@ class ImageOptions:
 class JobOptions:
     """What a job is asked to do.
 
-    ``version`` is that of a model on a server; empty for the highest. ``inputs`` are paths, addresses and globs; ``output`` is a file, by its suffix, or a folder. ``mapping`` has the
-    column of each input that has another name, and ``outputs`` the column of each wanted output; empty for all, under
-    their names. ``join`` are the input columns to keep: None for none, empty for all. ``row_ids`` adds the columns
-    ``source`` and ``row``. ``columns`` are the input columns to look at; empty for all. ``types`` are the types of
-    columns of CSV and JSONL files, by name, as pyarrow's aliases. ``sample`` is a share from 0 to 1, drawn by ``seed``.
-    ``batch_rows`` and ``batch_bytes`` are chosen unless given, and ``look_ahead`` and ``part_rows``, in rows, too.
+    ``version`` is that of a model on a server; empty for the highest. ``inputs`` are paths, addresses and globs;
+    ``output`` is a file, by its suffix, or a folder. ``mapping`` has the column of each input that has another
+    name, and ``outputs`` the column of each wanted output; empty for all, under their names. ``join`` are the input
+    columns to keep: None for none, empty for all. ``row_ids`` adds the columns ``source`` and ``row``. ``columns``
+    are the input columns to look at; empty for all. ``types`` are the types of columns of CSV and JSONL files, by
+    name, as pyarrow's aliases. ``sample`` is a share from 0 to 1, drawn by ``seed``. ``batch_rows`` and
+    ``batch_bytes`` are chosen unless given, and ``look_ahead`` and ``part_rows``, in rows, too.
     """
 
     model: str

@@ -141,7 +141,7 @@ def open_local(model: str, settings: Settings, *, in_flight: int | None = None) 
         largest=_largest(own.batching, session),
         max_run_s=own.runtime.max_run_ms / 1000,
         identity=identity,
-        # More would slow each other down: measured with `mid` on 2 cores, 2 runs of 2 threads give 0.8 of the rows of 1.
+        # More would slow each other down: of `mid` on 2 cores, two at a time give 0.8 of the rows of one.
         in_flight=in_flight or session.parallel_runs,
     )
 

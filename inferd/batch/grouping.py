@@ -18,6 +18,8 @@ def batches(
     signature: ModelSignature, tensors: Mapping[str, ColumnTensor], rows: int, limits: BatchLimits
 ) -> Iterator[Selection]:
     """Yield the batches of ``rows`` rows with these ``tensors``: each row is in one of them."""
+    if not rows:
+        return
     if not signature.batchable:
         yield from (slice(row, row + 1) for row in range(rows))
         return

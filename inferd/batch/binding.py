@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from string import digits
 
 import pyarrow as pa
 
-from inferd.batch.column_types import arrow_type, mismatch, output_type, read_type, row_shape
+from inferd.batch.column_types import mismatch, output_type, read_type, row_shape
 from inferd.batch.errors import UsageError
 from inferd.batch.options import JobOptions
 from inferd.batch.ports import Preparation
@@ -51,12 +52,14 @@ def bind(
     to be read too, for filters.
     """
     columns = _considered(schema, options)
-    inputs = _inputs(signature, columns, options, preparation)
+    if preparation is not None:
+        _require("--tokenize or --image", preparation.column, columns)
+    inputs = _inputs(signature, columns, schema, options, preparation)
     joined = _joined(columns, options)
     outputs = _outputs(signature, options)
     types = {name: schema.field(name).type for name in columns}
     if is_text:
-        types |= _read_types(signature, inputs)
+        types |= _read_types(signature, inputs, types, options, preparation)
     for name, given in inputs.items():
         _check_types(signature.input(name), given, types)
     prepared = () if preparation is None else (preparation.column,)
@@ -66,7 +69,7 @@ def bind(
         inputs=inputs,
         joined=joined,
         outputs=outputs,
-        output_schema=_output_schema(signature, schema, joined, outputs, row_ids=options.row_ids),
+        output_schema=_output_schema(signature, types, joined, outputs, row_ids=options.row_ids),
         row_ids=options.row_ids,
         preparation=preparation,
     )
@@ -79,24 +82,31 @@ def _considered(schema: pa.Schema, options: JobOptions) -> tuple[str, ...]:
 
 
 def _inputs(
-    signature: ModelSignature, columns: Sequence[str], options: JobOptions, preparation: Preparation | None
+    signature: ModelSignature,
+    columns: Sequence[str],
+    schema: pa.Schema,
+    options: JobOptions,
+    preparation: Preparation | None,
 ) -> dict[str, tuple[str, ...]]:
     names = [spec.name for spec in signature.inputs]
     filled = set(() if preparation is None else preparation.inputs)
     for name in options.mapping:
         _require("--map", name, names, kind="input")
         if name in filled:
-            raise UsageError(f"--map {name}: it is filled by --tokenize or --image")
-    inputs = {}
+            raise UsageError(f"--map {name}: --tokenize or --image fills this input, so it takes no column")
+    inputs: dict[str, tuple[str, ...]] = {}
+    missing = []
     for spec in signature.inputs:
-        if spec.name in filled:
-            continue
         if spec.name in options.mapping:
             inputs[spec.name] = _named(spec.name, options.mapping[spec.name], columns)
-        elif spec.name in columns:
+        elif spec.name in columns and spec.name not in filled:
             inputs[spec.name] = (spec.name,)
-        elif not spec.optional:
-            inputs[spec.name] = (_only(spec, signature, columns),)
+        elif not spec.optional and spec.name not in filled:
+            missing.append(spec)
+    if len(missing) == len(columns) == 1 and not (inputs or filled):
+        inputs[missing[0].name] = (columns[0],)
+    elif missing:
+        raise _unbound(missing, columns, schema)
     return inputs
 
 
@@ -113,16 +123,35 @@ def _named(name: str, text: str, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _only(spec: TensorSpec, signature: ModelSignature, columns: Sequence[str]) -> str:
-    """Return the only column that an input can mean without its name. Raises `UsageError`."""
-    if len(columns) == 1 and len([each for each in signature.inputs if not each.optional]) == 1:
-        return columns[0]
-    wanted = f"{spec.datatype.name} {format_shape(row_shape(spec))}"
-    hint = get_close_matches(spec.name, columns, 1)
-    raise UsageError(
-        f'input "{spec.name}" ({wanted} in each row): expected a column of that name, got {listed(columns)}; '
-        f"name one with --map {spec.name}={hint[0] if hint else 'COLUMN'}"
+def _unbound(missing: Sequence[TensorSpec], columns: Sequence[str], schema: pa.Schema) -> UsageError:
+    """Return the error of inputs for which there is no column, with what to type."""
+    wanted = listed(
+        f'"{spec.name}" ({spec.datatype.name} {format_shape(row_shape(spec))} in each row)' for spec in missing
     )
+    types = {name: schema.field(name).type for name in columns}
+    advice = " ".join(f"--map {spec.name}={_suggested(spec, types)}" for spec in missing)
+    inputs = "inputs" if len(missing) > 1 else "input"
+    return UsageError(
+        f"{inputs} {wanted}: expected a column of that name, got {listed(columns) or 'none'}; name one with {advice}"
+    )
+
+
+def _suggested(spec: TensorSpec, types: Mapping[str, pa.DataType]) -> str:
+    """Return what ``--map`` may mean: a column with nearly that name, or the only one, or the only ones, that fit."""
+    fitting = [name for name, kind in types.items() if mismatch(spec, kind) is None]
+    close = get_close_matches(spec.name, fitting or list(types), 1)
+    if close or len(fitting) == 1:
+        return (close or fitting)[0]
+    shape = row_shape(spec)
+    single = [name for name, kind in types.items() if mismatch(_element_of(spec), kind) is None]
+    if not fitting and len(shape) == 1:
+        # Such as pixel_0, pixel_1 …
+        for stem in dict.fromkeys(name.rstrip(digits) for name in single):
+            if len([name for name in types if name.startswith(stem)]) == shape[0]:
+                return f"'{stem}*'" if stem else ",".join(single)
+        if len(single) == shape[0]:
+            return ",".join(single)
+    return "COLUMN"
 
 
 def _joined(columns: Sequence[str], options: JobOptions) -> tuple[str, ...]:
@@ -140,13 +169,20 @@ def _outputs(signature: ModelSignature, options: JobOptions) -> dict[str, str]:
     return dict(options.outputs) or {name: name for name in names}
 
 
-def _read_types(signature: ModelSignature, inputs: Mapping[str, tuple[str, ...]]) -> dict[str, pa.DataType]:
-    types = {}
+def _read_types(
+    signature: ModelSignature,
+    inputs: Mapping[str, tuple[str, ...]],
+    types: Mapping[str, pa.DataType],
+    options: JobOptions,
+    preparation: Preparation | None,
+) -> dict[str, pa.DataType]:
+    """Return the types in which text is read where the model tells them; those in ``options.types`` stay."""
+    # A text that looks like a number or a date is a text.
+    read = {} if preparation is None else {preparation.column: pa.string()}
     for name, used in inputs.items():
-        spec = signature.input(name)
-        for column in used:
-            types[column] = read_type(spec) if len(used) == 1 else arrow_type(spec.datatype)
-    return types
+        spec = signature.input(name) if len(used) == 1 else _element_of(signature.input(name))
+        read |= {column: read_type(spec, types[column]) for column in used}
+    return {column: kind for column, kind in read.items() if column not in options.types}
 
 
 def _check_types(spec: TensorSpec, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> None:
@@ -170,11 +206,16 @@ def _element_of(spec: TensorSpec) -> TensorSpec:
 
 
 def _output_schema(
-    signature: ModelSignature, schema: pa.Schema, joined: Sequence[str], outputs: Mapping[str, str], *, row_ids: bool
+    signature: ModelSignature,
+    types: Mapping[str, pa.DataType],
+    joined: Sequence[str],
+    outputs: Mapping[str, str],
+    *,
+    row_ids: bool,
 ) -> pa.Schema:
     specs = {spec.name: spec for spec in signature.outputs}
     ids = [pa.field(SOURCE, pa.string()), pa.field(ROW, pa.int64())] if row_ids else []
-    kept = [pa.field(name, schema.field(name).type) for name in joined]
+    kept = [pa.field(name, types[name]) for name in joined]
     given = [pa.field(column, output_type(specs[name])) for name, column in outputs.items()]
     fields = [*ids, *kept, *given]
     names = [each.name for each in fields]

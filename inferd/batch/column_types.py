@@ -49,36 +49,87 @@ def output_type(spec: TensorSpec) -> pa.DataType:
     return nested_type(arrow_type(spec.datatype), row_shape(spec))
 
 
-def read_type(spec: TensorSpec) -> pa.DataType:
-    """Return the type in which text formats read the column of an input."""
-    # Their parsers know no half floats, and no lists of fixed size.
-    element = pa.float32() if spec.datatype.name == "FP16" else arrow_type(spec.datatype)
-    return nested_type(element, (None,) * len(row_shape(spec)))
+def read_type(spec: TensorSpec, inferred: pa.DataType) -> pa.DataType:
+    """Return the type in which text formats read a column of an input, of which some rows look like ``inferred``.
+
+    It is a wide one, so that a value is compared with the model's type where it is known what a row has to be.
+    """
+    depth, element = _depth(inferred)
+    if _axes(spec, depth) is None or pa.types.is_null(inferred):
+        depth = len(row_shape(spec))
+    # Their parsers know no lists of fixed size.
+    return nested_type(_wide_type(spec.datatype, element), (None,) * depth)
+
+
+def _wide_type(datatype: DataType, inferred: pa.DataType) -> pa.DataType:
+    kind = datatype.numpy.kind
+    if datatype is BYTES:
+        return pa.string()
+    if kind == "b":
+        return inferred if pa.types.is_integer(inferred) else pa.bool_()
+    if kind == "u":
+        return inferred if pa.types.is_floating(inferred) else pa.uint64()
+    if kind == "i":
+        return inferred if pa.types.is_floating(inferred) else pa.int64()
+    return pa.float64()
 
 
 def mismatch(spec: TensorSpec, column: pa.DataType) -> str | None:
     """Return what a column that the input cannot take has, and what it should have; None if it can take it."""
-    shape = row_shape(spec)
+    expected = f"expected {spec.datatype.name} {format_shape(row_shape(spec))} in each row"
     depth, element = _depth(column)
-    if depth != len(shape):
-        lists = f"lists of {depth} dimensions" if depth else "single values"
-        return f"expected {spec.datatype.name} {format_shape(shape)} in each row, got {lists} of {element}"
     is_text = _is_text(element)
     if is_text != (spec.datatype is BYTES) or not (is_text or _is_number(element)):
-        return f"expected {spec.datatype.name} {format_shape(shape)} in each row, got elements of type {element}"
+        return f"{expected}, got {'lists of ' if depth else ''}{element}"
+    if _axes(spec, depth) is None:
+        return f"{expected}, got {f'lists of {depth} dimensions' if depth else 'single values'} of {element}"
     return None
+
+
+def list_axes(spec: TensorSpec, column: pa.DataType) -> tuple[int, ...] | None:
+    """Return the dimensions of a row of ``spec`` that the lists of a column are; None if it cannot take them."""
+    return _axes(spec, _depth(column)[0])
+
+
+def _axes(spec: TensorSpec, depth: int) -> tuple[int, ...] | None:
+    """Return which dimensions ``depth`` lists in each other are.
+
+    They may leave out all dimensions of 1, or the first of a tensor without rows, which is 1 then: many exporters write
+    ``[1,3,224,224]`` for one picture, and ``[rows,1]`` for a column of numbers.
+    """
+    shape = row_shape(spec)
+    longer = tuple(axis for axis, size in enumerate(shape) if size != 1)
+    if depth == len(shape):
+        return tuple(range(depth))
+    if depth == len(longer):
+        return longer
+    is_one = spec.batch_axis is None and bool(shape) and (shape[0] == 1 or not isinstance(shape[0], int))
+    return tuple(range(1, len(shape))) if is_one and depth == len(shape) - 1 else None
 
 
 def _depth(column: pa.DataType) -> tuple[int, pa.DataType]:
     """Return how many lists are in each other, and the type of the elements."""
     depth = 0
     while True:
-        if isinstance(column, pa.FixedShapeTensorType):
-            return depth + len(column.shape), column.value_type
-        column = simple_type(column.storage_type if isinstance(column, pa.BaseExtensionType) else column)
-        if not _is_list(column):
+        shape = tensor_shape(column)
+        if shape:
+            depth, column = depth + len(shape), column.storage_type.value_type
+            continue
+        simpler = simple_type(column.storage_type if isinstance(column, pa.BaseExtensionType) else column)
+        if _is_list(simpler):
+            depth, column = depth + 1, simpler.value_type
+        elif simpler is column:
             return depth, column
-        depth, column = depth + 1, column.value_type
+        else:
+            column = simpler
+
+
+def tensor_shape(kind: pa.DataType) -> tuple[int, ...] | None:
+    """Return the shape in which a type of tensors, of Arrow or of another library, stores each one as a flat list."""
+    shape = getattr(kind, "shape", None) if isinstance(kind, pa.BaseExtensionType) else None
+    if not shape or not _is_list(kind.storage_type) or not all(isinstance(size, int) for size in shape):
+        return None
+    return tuple(shape)
 
 
 def simple_type(kind: pa.DataType) -> pa.DataType:

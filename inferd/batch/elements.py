@@ -1,8 +1,10 @@
 """Elements of a column as those of a tensor, in its datatype. What does not fit is told apart, never changed silently.
 
-Numbers with a decimal point become floats of the model's size, rounded as NumPy does; nothing else loses anything.
+Numbers become floats of the model's size rounded to the nearest, as NumPy does it; nothing else loses anything.
 """
 
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from inferd.batch.column_types import is_binary
 from inferd.dtypes import BYTES
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.signature import Array, TensorSpec
@@ -18,85 +19,114 @@ from inferd.runtime.signature import Array, TensorSpec
 #: Characters of a value that an error shows.
 _SHOWN = 60
 
-
-def shown(value: object) -> str:
-    """Return a value for an error, clipped and without control characters."""
-    return escaped(clipped(repr(value), _SHOWN))
+#: Which elements do not fit; None if all do.
+Unfit = NDArray[np.bool_] | None
 
 
-def elements(leaves: pa.Array, spec: TensorSpec) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Return ``leaves`` in the datatype of ``spec``, and which of them do not fit, None for none.
+def shown(scalar: pa.Scalar) -> str:
+    """Return an element for an error, clipped and without control characters."""
+    try:
+        value = scalar.as_py()
+    except UnicodeDecodeError:
+        value = scalar.cast(pa.large_binary()).as_py()
+    return escaped(clipped(str(value) if isinstance(value, Decimal) else repr(value), _SHOWN))
 
-    Those that are null or do not fit become zeros or empty texts.
+
+def elements(leaves: pa.Array, spec: TensorSpec) -> tuple[Array, Unfit]:
+    """Return ``leaves`` in the datatype of ``spec``, and which of them do not fit, nulls included.
+
+    Those are zeros or empty texts.
     """
-    if spec.datatype is BYTES:
-        return _texts(leaves)
-    if pa.types.is_decimal(leaves.type):
-        leaves = leaves.cast(pa.float64())
+    nulls = leaves.is_null().to_numpy(zero_copy_only=False) if leaves.null_count else None
+    values, unfit = _texts(leaves) if spec.datatype is BYTES else _numbers(leaves, spec.datatype.numpy)
+    if nulls is None:
+        return values, unfit
+    return values, nulls if unfit is None else nulls | unfit
+
+
+def _numbers(leaves: pa.Array, target: np.dtype[Any]) -> tuple[Array, Unfit]:
     if leaves.null_count:
         leaves = pc.fill_null(leaves, pa.scalar(0).cast(leaves.type))
+    if pa.types.is_decimal(leaves.type):
+        # 256 bits are cast exactly to all others, and those with a scale that has no room for 0 fail.
+        if target.kind in "biu":
+            return _whole_decimals(leaves, target)
+        leaves = leaves.cast(pa.float64())
     numbers = leaves.to_numpy(zero_copy_only=False)
-    target = spec.datatype.numpy
     if numbers.dtype == target:
         return numbers, None
-    if target.kind == "b":
-        unfit = (numbers != 0) & (numbers != 1)
-    elif target.kind in "iu":
-        unfit = _unfit_integers(numbers, target)
-    else:
-        return _floats(numbers, target)
-    if not unfit.any():
-        return numbers.astype(target), None
-    return np.where(unfit, 0, numbers).astype(target), unfit
+    if target.kind in "biu":
+        unfit = _not_whole(numbers, target)
+        return (numbers.astype(target), None) if unfit is None else (np.where(unfit, 0, numbers).astype(target), unfit)
+    return _floats(numbers, target)
 
 
-def _unfit_integers(numbers: NDArray[Any], target: np.dtype[Any]) -> NDArray[np.bool_]:
-    bounds = np.iinfo(target)
+def _not_whole(numbers: NDArray[Any], target: np.dtype[Any]) -> Unfit:
+    """Return which ``numbers`` are none of the integers, or of the booleans 0 and 1, of ``target``."""
+    low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
     if numbers.dtype.kind == "b":
-        return np.zeros(len(numbers), np.bool_)
+        return None
     if numbers.dtype.kind == "f":
-        # The largest of 64 bits are no floats; the next one is a power of two.
-        is_inside = (numbers >= float(bounds.min)) & (numbers < float(bounds.max) + (bounds.bits < 54))
-        unfit: NDArray[np.bool_] = ~(is_inside & (np.floor(numbers) == numbers))
-        return unfit
+        if numbers.dtype.itemsize < 4:
+            # Half floats hold no bounds of integers.
+            numbers = numbers.astype(np.float32)
+        # The largest integers of 32 and 64 bits are no floats of all sizes; the next one is a power of two.
+        with np.errstate(invalid="ignore"):
+            fits = (numbers >= float(low)) & (numbers < float(high + 1)) & (np.floor(numbers) == numbers)
+        return _marked(~fits)
     # Each bound in the numbers' own type, as none holds those of both int64 and uint64.
     own = np.iinfo(numbers.dtype)
     unfit = np.zeros(len(numbers), np.bool_)
-    if own.min < bounds.min:
-        unfit |= numbers < numbers.dtype.type(bounds.min)
-    if own.max > bounds.max:
-        unfit |= numbers > numbers.dtype.type(bounds.max)
-    return unfit
+    if own.min < low:
+        unfit |= numbers < numbers.dtype.type(low)
+    if own.max > high:
+        unfit |= numbers > numbers.dtype.type(high)
+    return _marked(unfit)
 
 
-def _floats(numbers: NDArray[Any], target: np.dtype[Any]) -> tuple[Array, NDArray[np.bool_] | None]:
+def _floats(numbers: NDArray[Any], target: np.dtype[Any]) -> tuple[Array, Unfit]:
     with np.errstate(over="ignore"):
         values = numbers.astype(target)
-    unfit = np.isinf(values.astype(np.float32) if target.kind == "V" else values)
-    if unfit.any() and numbers.dtype.kind == "f":
-        unfit &= np.isfinite(numbers)
-    if not unfit.any():
-        return values, None
-    values[unfit] = 0
-    return values, unfit
-
-
-def _texts(leaves: pa.Array) -> tuple[Array, NDArray[np.bool_] | None]:
-    unfit = _no_texts(leaves) if is_binary(leaves.type) else None
-    values = np.empty(len(leaves), object)
-    values[:] = [text or b"" for text in leaves.cast(pa.large_binary()).to_pylist()]
+    if numbers.dtype.kind != "f":
+        # Only half floats end before the largest integer.
+        unfit = _marked(np.isinf(values)) if target == np.float16 else None
+    elif numbers.dtype.itemsize < target.itemsize:
+        unfit = None
+    else:
+        unfit = _marked(np.isinf(values) & np.isfinite(numbers))
     if unfit is not None:
-        values[unfit] = b""
+        values[unfit] = 0
     return values, unfit
 
 
-def _no_texts(leaves: pa.Array) -> NDArray[np.bool_] | None:
-    """Return which elements are no UTF-8 text, which ONNX Runtime cannot take; None if all are."""
+def _whole_decimals(leaves: pa.Array, target: np.dtype[Any]) -> tuple[Array, Unfit]:
+    wide = pa.uint64() if target.kind == "u" else pa.int64()
     try:
-        leaves.cast(pa.large_binary()).cast(pa.large_string())
+        numbers = leaves.cast(wide).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
-        return np.fromiter((not _is_text(each) for each in leaves.to_pylist()), np.bool_, len(leaves))
-    return None
+        low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
+        values = leaves.to_pylist()
+        fits = _each(values, lambda value: low <= value <= high and value == int(value))
+        whole = [int(value) if fit else 0 for value, fit in zip(values, fits.tolist(), strict=True)]
+        return np.array(whole, target), _marked(~fits)
+    unfit = _not_whole(numbers, target)
+    return (numbers if unfit is None else np.where(unfit, 0, numbers)).astype(target), unfit
+
+
+def _texts(leaves: pa.Array) -> tuple[Array, Unfit]:
+    contents = leaves.cast(pa.large_binary())
+    values: Array = contents.to_numpy(zero_copy_only=False)
+    unfit = None
+    try:
+        # Columns of text are not checked when they are read, and ONNX Runtime takes none but UTF-8.
+        contents.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        unfit = ~_each(values.tolist(), _is_text)
+    empty = contents.is_null().to_numpy(zero_copy_only=False) if contents.null_count else None
+    for marked in (empty, unfit):
+        if marked is not None:
+            values[marked] = b""
+    return values, unfit
 
 
 def _is_text(value: bytes | None) -> bool:
@@ -105,3 +135,11 @@ def _is_text(value: bytes | None) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _each(values: list[Any], fits: Callable[[Any], bool]) -> NDArray[np.bool_]:
+    return np.fromiter(map(fits, values), np.bool_, len(values))
+
+
+def _marked(unfit: NDArray[np.bool_]) -> Unfit:
+    return unfit if unfit.any() else None

@@ -10,13 +10,13 @@ from math import prod
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from inferd.batch.blocks import BadRows, ColumnTensor, Selection
-from inferd.batch.column_types import arrow_type, row_shape, simple_type
+from inferd.batch.column_types import list_axes, row_shape
 from inferd.batch.elements import elements, shown
-from inferd.batch.errors import UsageError
+from inferd.batch.lists import Lists, uniform
 from inferd.runtime.signature import Array, TensorSpec, format_shape
 
 
@@ -67,13 +67,19 @@ class Ragged:
         return _nbytes(self.values)
 
     def rows(self, selection: Selection) -> Array:
-        """Return these rows, which must be of one shape."""
+        """Return these rows, which must be of one shape, a view if they are consecutive."""
         starts = self.offsets[:-1][selection]
         if not len(starts):
             return np.empty((0, *self.shapes.shape[1:]), self.values.dtype)
-        shape = self.shapes[selection][0]
-        size = int(prod(shape))
-        found: Array = self.values[starts[:, None] + np.arange(size)]
+        shape = self.shapes[selection][0].tolist()
+        size = prod(shape)
+        if not size:
+            return np.empty((len(starts), *shape), self.values.dtype)
+        if isinstance(selection, slice) and selection.step in {None, 1}:
+            found = self.values[starts[0] : starts[0] + len(starts) * size]
+        else:
+            # Copies rows; an index of each element would be larger than the elements.
+            found = sliding_window_view(self.values, size)[starts]
         return found.reshape(len(starts), *shape)
 
     def select(self, kept: NDArray[np.bool_]) -> "Ragged":
@@ -110,34 +116,35 @@ def column_tensor(spec: TensorSpec, column: pa.Array) -> tuple[ColumnTensor, Bad
     ``column`` has a type that `inferd.batch.column_types.mismatch` accepts.
     """
     shape = row_shape(spec)
-    nested = _Nested(_plain(column))
-    dense = _view(spec, nested.leaves, shape)
-    if dense is not None:
-        return dense, {}
-    for _ in shape:
-        nested.descend()
-    values, unfit = elements(nested.leaves, spec)
-    nested.blame_leaves(unfit)
-    sizes = np.bincount(nested.owners, minlength=len(column)).astype(np.int64)
-    shapes = np.stack(nested.dims, axis=1) if shape else np.empty((len(column), 0), np.int64)
-    nested.blame_shapes(shape, shapes)
-    bad = {row: f"expected {spec.datatype.name} {format_shape(shape)}, got {got}" for row, got in nested.bad.items()}
-    return _tensor(values, sizes, shapes, bad), bad
+    axes = list_axes(spec, column.type)
+    assert axes is not None, f"{column.type} for {spec}"
+    alike = uniform(column, len(axes))
+    if alike is not None:
+        leaves, sizes = alike
+        dims = _in_place(len(shape), axes, np.array([sizes], np.int64))[0].tolist()
+        if all(not isinstance(want, int) or want == size for want, size in zip(shape, dims, strict=True)):
+            values, unfit = elements(leaves, spec)
+            if unfit is None:
+                return Dense(values.reshape(len(column), *dims)), {}
+    lists = Lists(column)
+    for axis in axes:
+        lists.descend(shape[axis])
+    lists.blame_nulls()
+    values, unfit = elements(lists.leaves, spec)
+    if unfit is not None:
+        lists.blame(unfit, lambda at: shown(lists.leaves[at]))
+    lists.blame_sizes([shape[axis] for axis in axes])
+    sizes_by_row = np.stack(lists.dims, axis=1) if axes else np.empty((len(column), 0), np.int64)
+    shapes = _in_place(len(shape), axes, sizes_by_row)
+    bad = {row: f"expected {spec.datatype.name} {format_shape(shape)}, got {got}" for row, got in lists.bad.items()}
+    return _tensor(values, lists.sizes, shapes, bad), bad
 
 
-def _view(spec: TensorSpec, column: pa.Array, shape: tuple[int | str | None, ...]) -> Dense | None:
-    """Return ``column`` without a copy if it is fixed-size lists of the model's own type without nulls."""
-    dims: list[int] = []
-    rows, leaves = len(column), column
-    while pa.types.is_fixed_size_list(leaves.type) and not leaves.null_count and len(dims) < len(shape):
-        dims.append(leaves.type.list_size)
-        leaves = leaves.flatten()
-    is_alike = len(dims) == len(shape) and all(
-        not isinstance(want, int) or want == size for want, size in zip(shape, dims, strict=True)
-    )
-    if not is_alike or leaves.null_count or leaves.type != arrow_type(spec.datatype):
-        return None
-    return Dense(leaves.to_numpy(zero_copy_only=False).reshape(rows, *dims))
+def _in_place(rank: int, axes: Sequence[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return whole shapes ``[rows, rank]`` from the ``sizes`` that lists have; dimensions that they leave out are 1."""
+    shapes = np.ones((len(sizes), rank), np.int64)
+    shapes[:, axes] = sizes
+    return shapes
 
 
 def _tensor(values: Array, sizes: NDArray[np.int64], shapes: NDArray[np.int64], bad: BadRows) -> ColumnTensor:
@@ -150,8 +157,9 @@ def _tensor(values: Array, sizes: NDArray[np.int64], shapes: NDArray[np.int64], 
     dims = tuple(alike[0].tolist()) if len(alike) else (0,) * shapes.shape[1]
     if not bad:
         return Dense(values.reshape(rows, *dims))
-    array = np.zeros((rows, *dims), values.dtype)
-    array[good] = values[np.repeat(good, sizes)].reshape(-1, *dims)
+    # An empty text is no number.
+    array = np.full((rows, *dims), b"" if values.dtype.hasobject else 0, values.dtype)
+    array[good] = values[np.repeat(good, sizes)].reshape(len(alike), *dims)
     return Dense(array)
 
 
@@ -161,78 +169,3 @@ def stacked(tensors: Sequence[tuple[ColumnTensor, BadRows]]) -> tuple[ColumnTens
     for _, own in tensors:
         bad.update(own)
     return Dense(np.stack([tensor.rows(slice(None)) for tensor, _ in tensors], axis=1)), bad
-
-
-class _Nested:
-    """Goes down the lists of a column; remembers for each element its row, and the sizes on the way.
-
-    ``bad`` has for each bad row what came.
-    """
-
-    def __init__(self, column: pa.Array) -> None:
-        self.leaves = column
-        self.rows = len(column)
-        self.owners = np.arange(self.rows)
-        self.dims: list[NDArray[np.int64]] = []
-        self.bad: BadRows = {}
-
-    def descend(self) -> None:
-        """Replace the lists by their elements, and note the size that those of each row have."""
-        self._blame_nulls()
-        lengths = pc.fill_null(pc.list_value_length(self.leaves), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        dims = np.zeros(self.rows, np.int64)
-        # The first of each row counts: assigned last.
-        dims[self.owners[::-1]] = lengths[::-1]
-        for at in np.flatnonzero(lengths != dims[self.owners]):
-            row = int(self.owners[at])
-            self.bad.setdefault(row, f"lists of {dims[row]} and of {lengths[at]} beside each other")
-        self.dims.append(dims)
-        self.leaves = _plain(self.leaves.flatten())
-        self.owners = np.repeat(self.owners, lengths)
-
-    def blame_leaves(self, unfit: NDArray[np.bool_] | None) -> None:
-        """Note the rows of elements that are null or ``unfit``."""
-        self._blame_nulls()
-        if unfit is not None:
-            for at in np.flatnonzero(unfit):
-                self.bad.setdefault(int(self.owners[at]), shown(self.leaves[int(at)].as_py()))
-
-    def blame_shapes(self, shape: tuple[int | str | None, ...], shapes: NDArray[np.int64]) -> None:
-        """Note the rows whose sizes are not those of ``shape``."""
-        for axis, size in enumerate(shape):
-            if isinstance(size, int):
-                for row in np.flatnonzero(shapes[:, axis] != size):
-                    self.bad.setdefault(int(row), f"shape {format_shape(shapes[row].tolist())}")
-
-    def _blame_nulls(self) -> None:
-        if self.leaves.null_count:
-            for at in np.flatnonzero(pc.is_null(self.leaves).to_numpy(zero_copy_only=False)):
-                self.bad.setdefault(int(self.owners[at]), "null")
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Return ``column`` without dictionaries, views, run-length encoding and extension types."""
-    if isinstance(column, pa.ExtensionArray):
-        storage = column.storage
-        if isinstance(column.type, pa.FixedShapeTensorType):
-            return _unflattened(storage, column.type)
-        return _plain(storage)
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return column.dictionary_decode()
-    simpler = simple_type(kind)
-    return column if simpler is kind else column.cast(simpler)
-
-
-def _unflattened(storage: pa.FixedSizeListArray, kind: pa.FixedShapeTensorType) -> pa.FixedSizeListArray:
-    """Return the flat lists of a tensor column as lists in each other."""
-    if list(kind.permutation or ()) != sorted(kind.permutation or ()):
-        raise UsageError("a column of tensors whose dimensions are permuted cannot be read")
-    size = storage.type.list_size
-    # With those of null rows, which `flatten` leaves out.
-    nested = storage.values.slice(storage.offset * size, len(storage) * size)
-    for inner in reversed(kind.shape[1:]):
-        nested = pa.FixedSizeListArray.from_arrays(nested, inner)
-    return pa.FixedSizeListArray.from_arrays(
-        nested, kind.shape[0], mask=storage.is_null() if storage.null_count else None
-    )

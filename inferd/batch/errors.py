@@ -11,6 +11,10 @@ class UsageError(BatchError):
     """The options of the job contradict each other, the model or its inputs."""
 
 
+class InUseError(BatchError):
+    """Another process has the lock: it writes to the same output."""
+
+
 class UnreadableFileError(Exception):
     """A source file is damaged, or not in its format. The text says what, without the file."""
 

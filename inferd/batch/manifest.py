@@ -2,20 +2,33 @@
 
 The plan is written once, by whoever comes first; everybody else has to want the same job. A part is done when its note
 is there: its error rows are written before it, and its answers before that, so that a note is never without them. What
-was written without a note is written again.
+was written without a note is written again. The job is complete when its summary is there, which is written after all
+else; only then are notes deleted. What is replaced is deleted the other way round: the plan last.
+
+    OUTPUT/                          a folder of parts        OUTPUT.parquet              one file
+        part-00000.parquet                                    OUTPUT.parquet.inferd/
+        _inferd/                                                  data/part-00000.parquet     until they are joined
+            manifest.json            the identity and plan        manifest.json ... as beside
+            parts/00000.json         the note of a part
+            errors/00000.jsonl       its error rows
+            summary.json             in the end, in place of the notes
+            errors.jsonl             all error rows, unless they are wanted elsewhere
+            lock-0-of-1              of a process that runs
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, BinaryIO
 
 import orjson
 
-from inferd.batch.errors import BatchError, RowError
-from inferd.batch.output_folder import OutputFolder
+from inferd.batch.errors import BatchError, InUseError, RowError
+from inferd.batch.output_folder import OutputFolder, output_folder
 from inferd.batch.plan import Plan, from_json
 from inferd.batch.storage import shown
 from inferd.plain_text import clipped, escaped
@@ -24,6 +37,11 @@ _SCHEMA = "inferd-batch/1"
 _MANIFEST, _SUMMARY, _ERRORS = "manifest.json", "summary.json", "errors.jsonl"
 #: Differences between two jobs that are named.
 _SHOWN = 5
+_PART = re.compile(r"part-\d{5,}\.\w+")
+_LOCK = re.compile(r"lock-\d+-of-(\d+)")
+
+#: Writes the files of all parts, which it opens, to one.
+Join = Callable[[Iterable[Callable[[], BinaryIO]], BinaryIO], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +66,7 @@ class Identity:
         own = json.loads(json.dumps(asdict(self)))
         found: list[str] = []
         for kind in own:
-            was, now = before.get(kind, {}), own[kind]
+            was, now = before[kind], own[kind]
             found += [
                 _difference(kind, name, was, now) for name in sorted({*was, *now}) if was.get(name) != now.get(name)
             ]
@@ -77,14 +95,33 @@ class PartNote:
 class Manifest:
     """The files of one job in ``folder``: parts with ``suffix`` in ``parts_in``, everything else in ``work``.
 
-    Both are folders below ``folder``, or empty for itself. One thread.
+    Both are folders below ``folder``, or empty for itself. ``joined`` is the file that the parts become; empty if they
+    are the output. One thread.
     """
 
-    def __init__(self, folder: OutputFolder, *, work: str, parts_in: str, suffix: str) -> None:
+    def __init__(self, folder: OutputFolder, *, work: str, parts_in: str, suffix: str, joined: str = "") -> None:
         self._folder = folder
         self._work = f"{work}/" if work else ""
         self._parts_in = f"{parts_in}/" if parts_in else ""
         self._suffix = suffix
+        self._joined = joined
+        self._own_lock = ""
+
+    @contextmanager
+    def lock(self, index: int = 0, indexes: int = 1) -> Iterator[None]:
+        """Context in which this process alone is ``index`` of ``indexes``.
+
+        Raises `InUseError` if another one is, or is one of another number of processes, whose parts are others.
+        """
+        self._own_lock = f"{self._work}lock-{index}-of-{indexes}"
+        with self._folder.lock(self._own_lock):
+            found = {name: _LOCK.fullmatch(name.removeprefix(self._work)) for name in self._locks()}
+            others = [name for name, lock in found.items() if lock and int(lock[1]) != indexes]
+            held = self._folder.held(others)
+            if held:
+                number = f"one of {indexes}" if indexes > 1 else "the only one"
+                raise InUseError(f"{self._where(held[0])}: it is in use; this process is to be {number}")
+            yield
 
     def find(self, identity: Identity) -> Plan | None:
         """Return the plan of this job if there is one. Raises `BatchError` if another job's is there."""
@@ -97,7 +134,7 @@ class Manifest:
                 if manifest["hash"] == identity.digest:
                     return from_json(manifest["plan"])
                 raise BatchError(self._refusal(identity.differences(manifest["identity"])))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BatchError(f"{self._where(_MANIFEST)} is damaged; --overwrite begins anew") from error
         raise BatchError(f"{self._where(_MANIFEST)} is of another version of inferd batch; --overwrite begins anew")
 
@@ -105,7 +142,7 @@ class Manifest:
         """Return the plan of this job, made by ``make_plan`` unless there is one. Raises `BatchError`."""
         plan = self.find(identity)
         if plan is None:
-            self._require_empty()
+            self._require_new()
             plan = make_plan()
             document = {
                 "schema": _SCHEMA,
@@ -119,36 +156,50 @@ class Manifest:
         return plan
 
     def forget(self) -> None:
-        """Delete everything of the job that was here."""
-        for name in (*self._parts(), *self._notes(), *self._error_files()):
-            self._folder.delete(name)
-        for name in (_SUMMARY, _ERRORS, _MANIFEST):
-            self._folder.delete(f"{self._work}{name}")
+        """Delete everything of the job that was here. Raises `InUseError` if other processes work at it."""
+        if self._folder.held([name for name in self._locks() if name != self._own_lock]):
+            raise InUseError(f"{self._output} is in use by another run of inferd batch")
+        # Whenever it is killed, there is no note without its answers, and no plan that is not of what is left.
+        self._folder.delete([f"{self._work}{_SUMMARY}", *self._notes()])
+        answers = [*self._parts(), *([self._joined] if self._joined else [])]
+        self._folder.delete([*answers, *self._error_files(), f"{self._work}{_ERRORS}"])
+        self._folder.delete([f"{self._work}{_MANIFEST}"])
 
     def done(self) -> dict[int, PartNote]:
-        """Return the notes of the parts that are done, by part."""
-        summary = self._folder.read(f"{self._work}{_SUMMARY}")
-        if summary is not None:
-            return {each["part"]: PartNote(**each) for each in json.loads(summary)["parts"]}
-        notes = {}
+        """Return the notes of the parts that are done, by part; not of those whose answers are lost or others."""
+        notes = []
         for name in self._notes():
             content = self._folder.read(name)
             # Another process may just have completed the job.
             if content is not None:
-                note = PartNote(**json.loads(content))
-                notes[note.part] = note
-        return notes
+                notes.append(PartNote(**json.loads(content)))
+        sizes = self._folder.sizes(self._parts_in.rstrip("/"))
+        # In this order: they are deleted once it is there.
+        summary = self._summary()
+        if summary is not None:
+            return summary
+        return {note.part: note for note in notes if sizes.get(self.part_name(note.part)) == note.nbytes}
 
     @property
     def is_complete(self) -> bool:
-        """Whether all parts are done, and what has to follow too."""
-        return self._folder.read(f"{self._work}{_SUMMARY}") is not None
+        """Whether all parts are done, and what has to follow too. Raises `BatchError` if answers are lost since."""
+        summary = self._summary()
+        if summary is None:
+            return False
+        if self._joined:
+            lost = [] if self._folder.size(self._joined) is not None else [self._joined]
+        else:
+            sizes = self._folder.sizes(self._parts_in.rstrip("/"))
+            names = {self.part_name(part): note.nbytes for part, note in summary.items()}
+            lost = [name for name, nbytes in names.items() if sizes.get(name) != nbytes]
+        if lost:
+            where = shown(f"{self._folder.address}/{lost[0]}")
+            raise BatchError(f"{where} is not as the complete job left it; --overwrite begins anew")
+        return True
 
-    @contextmanager
-    def part(self, part: int) -> Iterator[BinaryIO]:
+    def part(self, part: int) -> AbstractContextManager[BinaryIO]:
         """Context with the file of a part, which is there when it ends."""
-        with self._folder.create(self.part_name(part)) as file:
-            yield file
+        return self._folder.create(self.part_name(part))
 
     def part_name(self, part: int) -> str:
         """Return the name of the file of a part."""
@@ -157,35 +208,31 @@ class Manifest:
     def note(self, note: PartNote, errors: Iterable[RowError]) -> None:
         """Write the error rows of a part whose file is there, and then that it is done."""
         lines = [orjson.dumps(asdict(error)) for error in errors]
-        name = f"{self._work}errors/{note.part:05d}.jsonl"
         if lines:
-            with self._folder.create(name) as file:
+            with self._folder.create(self._errors_name(note.part)) as file:
                 file.write(b"\n".join(lines) + b"\n")
-        else:
-            self._folder.delete(name)
         with self._folder.create(f"{self._work}parts/{note.part:05d}.json") as file:
             file.write(orjson.dumps(asdict(note)))
 
-    def write_errors(self, file: BinaryIO) -> None:
-        """Write the error rows of all parts to ``file``, in order."""
-        for name in self._error_files():
-            with self._folder.open(name) as rows:
-                while piece := rows.read(1 << 20):
-                    file.write(piece)
+    def finish(
+        self, notes: Mapping[int, PartNote], totals: Mapping[str, Any], join: Join, errors_to: str | None = None
+    ) -> None:
+        """Write what follows all parts, of which these are the notes; the summary, with ``totals``, last.
 
-    def complete(self, notes: Mapping[int, PartNote], totals: Mapping[str, Any]) -> None:
-        """Write the summary in place of the notes. What is not needed any more is deleted."""
-        document = {"schema": _SCHEMA, **totals, "parts": [asdict(notes[part]) for part in sorted(notes)]}
-        with self._folder.create(f"{self._work}{_SUMMARY}") as file:
-            file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-        self.tidy()
-
-    def tidy(self) -> None:
-        """Delete what a complete job does not need; also if a process was killed while it did so."""
-        for name in (*self._notes(), *self._error_files()):
-            self._folder.delete(name)
-        for folder in ("parts", "errors", ""):
-            self._folder.clean(f"{self._work}{folder}".rstrip("/"))
+        Error rows are written to the file ``errors_to``, or beside the manifest; there is none if there are no rows.
+        Raises `InUseError` if another process does all this.
+        """
+        with self._folder.lock(f"{self._work}lock-finish"):
+            if not self.is_complete:
+                ordered = [notes[part] for part in sorted(notes)]
+                if self._joined:
+                    with self._folder.create(self._joined) as file:
+                        join((partial(self._folder.open, self.part_name(note.part)) for note in ordered), file)
+                self._write_errors(ordered, errors_to)
+                document = {"schema": _SCHEMA, **totals, "parts": [asdict(note) for note in ordered]}
+                with self._folder.create(f"{self._work}{_SUMMARY}") as file:
+                    file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+            self._tidy(notes)
 
     def clean(self, parts: Iterable[int]) -> None:
         """Delete the temporaries that killed processes have left of ``parts``."""
@@ -194,26 +241,88 @@ class Manifest:
         for folder in ("parts", "errors"):
             self._folder.clean(f"{self._work}{folder}", numbers)
 
-    def _require_empty(self) -> None:
+    def _tidy(self, parts: Iterable[int]) -> None:
+        """Delete what a complete job does not need."""
+        self.clean(parts)
+        self._folder.delete([*self._notes(), *self._error_files(), *(self._parts() if self._joined else [])])
+        for folder in (f"{self._work}parts", f"{self._work}errors", self._work, self._parts_in if self._joined else ""):
+            if folder:
+                self._folder.clean(folder.rstrip("/"))
+
+    def _write_errors(self, notes: Iterable[PartNote], errors_to: str | None) -> None:
+        parent, name = _split(errors_to) if errors_to else ("", f"{self._work}{_ERRORS}")
+        folder = output_folder(parent) if errors_to else self._folder
+        # A file of a part may be left of an earlier try, which had errors.
+        names = [self._errors_name(note.part) for note in notes if note.errors]
+        if not names:
+            folder.delete([name])
+            return
+        with folder.create(name) as file:
+            for each in names:
+                with self._folder.open(each) as rows:
+                    while piece := rows.read(1 << 20):
+                        file.write(piece)
+
+    def _require_new(self) -> None:
         """Raise `BatchError` if there are files that are not of a job."""
-        if self._parts():
-            where = shown(self._folder.address)
+        where = self._output
+        if self._joined and self._folder.size(self._joined) is not None:
+            raise BatchError(f"{where} is there, and not of this job; --overwrite replaces it")
+        if self._parts() or self._notes() or self._summary() is not None:
             raise BatchError(f"{where} has parts of an unknown job; --overwrite replaces them")
+        if not self._joined:
+            others = [name for name in self._folder.sizes() if not name.startswith((".", "_"))]
+            if others:
+                raise BatchError(
+                    f"{where} has files of something else, such as {escaped(others[0])}: name another folder"
+                )
 
     def _refusal(self, differences: list[str]) -> str:
         more = len(differences) - _SHOWN
         listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        return f"{shown(self._folder.address)} has the answers of another job: {listed}; --overwrite begins anew"
+        return f"{self._output} has the answers of another job: {listed}; --overwrite begins anew"
+
+    def _summary(self) -> dict[int, PartNote] | None:
+        content = self._folder.read(f"{self._work}{_SUMMARY}")
+        if content is None:
+            return None
+        return {each["part"]: PartNote(**each) for each in json.loads(content)["parts"]}
+
+    @property
+    def _output(self) -> str:
+        return shown(f"{self._folder.address}/{self._joined}".rstrip("/"))
 
     def _where(self, name: str) -> str:
-        return shown(f"{self._folder.address}/{self._work}{name}")
+        return shown(f"{self._folder.address}/{self._work}{name.removeprefix(self._work)}")
+
+    def _errors_name(self, part: int) -> str:
+        return f"{self._work}errors/{part:05d}.jsonl"
+
+    def _locks(self) -> list[str]:
+        names = self._folder.sizes(self._work.rstrip("/"))
+        return [name for name in names if name.removeprefix(self._work).startswith("lock-")]
 
     def _parts(self) -> list[str]:
-        names = self._folder.names(self._parts_in.rstrip("/"))
-        return [name for name in names if name.removeprefix(self._parts_in).startswith("part-")]
+        names = self._folder.sizes(self._parts_in.rstrip("/"))
+        return [name for name in names if _PART.fullmatch(name.removeprefix(self._parts_in))]
 
     def _notes(self) -> list[str]:
-        return self._folder.names(f"{self._work}parts")
+        return list(self._folder.sizes(f"{self._work}parts"))
 
     def _error_files(self) -> list[str]:
-        return self._folder.names(f"{self._work}errors")
+        return list(self._folder.sizes(f"{self._work}errors"))
+
+
+def manifest_of(output: str, suffix: str, *, is_file: bool) -> Manifest:
+    """Return the manifest of the job that writes to ``output``, one file or a folder of parts with ``suffix``."""
+    if not is_file:
+        return Manifest(output_folder(output), work="_inferd", parts_in="", suffix=suffix)
+    parent, name = _split(output)
+    work = f"{name}.inferd"
+    return Manifest(output_folder(parent), work=work, parts_in=f"{work}/data", suffix=suffix, joined=name)
+
+
+def _split(address: str) -> tuple[str, str]:
+    """Return the folder of a file, and its name there."""
+    parent, separator, name = address.rpartition("/")
+    return parent or (separator or "."), name

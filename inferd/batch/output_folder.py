@@ -1,23 +1,29 @@
-"""The folder that a job writes to, on this machine: each file in it is there as a whole and for good, or not at all.
+"""The folder that a job writes to: each file in it is there as a whole and for good, or not at all.
 
 A file is written under a temporary name, brought to the disk, and renamed; then its folder is brought to the disk, so
-that the name outlives a crash of the machine too. Whoever has the lock may delete temporaries that others have left.
+that the name outlives a crash of the machine too. A temporary has the same name every time, so that whoever writes the
+file again takes its place.
 """
 
 import errno
 import fcntl
 import os
-from collections.abc import Container, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import uuid
+from collections.abc import Container, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from inferd.batch.errors import BatchError
+from inferd.batch.errors import BatchError, InUseError
+from inferd.batch.output_file import output_file
 from inferd.batch.remote_folder import RemoteFolder
 from inferd.batch.storage import is_remote, shown
 
 _TEMPORARY = ".tmp"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+#: What file systems say that bring folders to the disk by themselves.
+_NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES}
 
 
 class OutputFolder(Protocol):
@@ -30,7 +36,7 @@ class OutputFolder(Protocol):
         ...
 
     def create_new(self, name: str, content: bytes) -> bool:
-        """Write ``content`` to ``name`` unless there is such a file; return whether it was written."""
+        """Write ``content`` to ``name`` unless there is another file; return whether ``content`` is there."""
         ...
 
     def open(self, name: str) -> BinaryIO:
@@ -41,26 +47,30 @@ class OutputFolder(Protocol):
         """Return the content of ``name``; None if there is no such file."""
         ...
 
-    def names(self, folder: str = "") -> list[str]:
-        """Return the names of the files in ``folder``, without those below it and without temporaries."""
+    def size(self, name: str) -> int | None:
+        """Return the bytes of ``name``; None if there is no such file."""
         ...
 
-    def delete(self, name: str) -> None:
-        """Delete ``name`` if it is there."""
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Return the names and bytes of the files in ``folder``, without those below it and without temporaries."""
+        ...
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete the files ``names`` where they are there, for good."""
         ...
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Context in which this process alone has the lock ``name``. Raises at once if another one has it."""
+        """Context in which this process alone has the lock ``name``. Raises `InUseError` if another one has it."""
         ...
 
-    def is_locked(self, name: str) -> bool:
-        """Whether a process has the lock ``name``."""
+    def held(self, names: Iterable[str]) -> list[str]:
+        """Return those of the locks ``names`` that a process has. Locks that killed processes had are deleted."""
         ...
 
     def clean(self, folder: str, stems: Container[str] | None = None) -> None:
-        """Delete temporaries of files in ``folder`` with these names up to the first dot, or all of them.
+        """Delete temporaries of files in ``folder`` with these names up to the first dot.
 
-        A folder that is empty then is deleted too.
+        None is all of them, and then the folder too if it is empty: nobody else may write there.
         """
         ...
 
@@ -76,6 +86,7 @@ class LocalFolder:
     def __init__(self, address: str) -> None:
         self.address = address
         self._root = Path(address)
+        self._made: set[Path] = set()
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
@@ -83,35 +94,39 @@ class LocalFolder:
         path = self._root / name
         temporary = path.with_name(f"{path.name}{_TEMPORARY}")
         with self._errors(name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
+            self._make(path.parent)
+            file = temporary.open("wb")
+        try:
+            yield output_file(file, partial(self._errors, name))
+            with self._errors(name):
+                _close(file)
                 temporary.replace(path)
-            except BaseException:
+                _sync(path.parent)
+        except BaseException:
+            # The error that led here counts, not that it still cannot be written.
+            with suppress(OSError):
+                file.close()
+            with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-                raise
-            _sync(path.parent)
+            raise
 
     def create_new(self, name: str, content: bytes) -> bool:
-        """Write ``content`` to ``name`` unless there is such a file; return whether it was written."""
+        """Write ``content`` to ``name`` unless there is another file; return whether ``content`` is there."""
         path = self._root / name
         # Several processes may try at a time.
-        temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
         with self._errors(name):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make(path.parent)
             try:
                 with temporary.open("wb") as file:
                     file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    _close(file)
                 path.hardlink_to(temporary)
             except FileExistsError:
-                return False
+                return path.read_bytes() == content
             finally:
-                temporary.unlink(missing_ok=True)
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
             _sync(path.parent)
         return True
 
@@ -128,56 +143,73 @@ class LocalFolder:
             except FileNotFoundError:
                 return None
 
-    def names(self, folder: str = "") -> list[str]:
-        """Return the names of the files in ``folder``, without those below it and without temporaries."""
+    def size(self, name: str) -> int | None:
+        """Return the bytes of ``name``; None if there is no such file."""
+        with self._errors(name):
+            try:
+                return (self._root / name).stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Return the names and bytes of the files in ``folder``, without those below it and without temporaries."""
+        prefix = f"{folder}/" if folder else ""
         with self._errors(folder):
             try:
                 found = sorted((self._root / folder).iterdir())
             except FileNotFoundError:
-                return []
-            files = [path for path in found if path.is_file() and path.suffix != _TEMPORARY]
-            return [str(path.relative_to(self._root)) for path in files]
+                return {}
+            files = [path for path in found if path.suffix != _TEMPORARY and path.is_file()]
+            return {f"{prefix}{path.name}": path.stat().st_size for path in files}
 
-    def delete(self, name: str) -> None:
-        """Delete ``name`` if it is there."""
-        with self._errors(name):
-            (self._root / name).unlink(missing_ok=True)
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete the files ``names`` where they are there, for good."""
+        folders = set()
+        for name in names:
+            path = self._root / name
+            with self._errors(name), suppress(FileNotFoundError):
+                path.unlink()
+                folders.add(path.parent)
+        for folder in folders:
+            with self._errors(""):
+                _sync(folder)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Context in which this process alone has the lock ``name``. Raises at once if another one has it."""
+        """Context in which this process alone has the lock ``name``. Raises `InUseError` if another one has it."""
         path = self._root / name
         with self._errors(name):
-            path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = _locked(path)
         if descriptor is None:
-            raise BatchError(f"{shown(self.address)} is in use by another run of inferd batch")
+            raise InUseError(f"{shown(self.address)} is in use by another run of inferd batch")
         try:
             yield
         finally:
             # While it is held, so that nobody locks a file that is no longer there.
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             os.close(descriptor)
+            # Nothing was written: leave nothing.
+            if path.parent != self._root:
+                with suppress(OSError):
+                    path.parent.rmdir()
+                    self._made.discard(path.parent)
 
-    def is_locked(self, name: str) -> bool:
-        """Whether a process has the lock ``name``."""
-        with self._errors(name):
+    def held(self, names: Iterable[str]) -> list[str]:
+        """Return those of the locks ``names`` that a process has. Locks that killed processes had are deleted."""
+        found = []
+        for name in names:
             try:
-                descriptor = os.open(self._root / name, os.O_RDONLY)
-            except FileNotFoundError:
-                return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+                with self.lock(name):
+                    pass
+            except InUseError:
+                found.append(name)
+        return found
 
     def clean(self, folder: str, stems: Container[str] | None = None) -> None:
-        """Delete temporaries of files in ``folder`` with these names up to the first dot, or all of them.
+        """Delete temporaries of files in ``folder`` with these names up to the first dot.
 
-        A folder that is empty then is deleted too.
+        None is all of them, and then the folder too if it is empty: nobody else may write there.
         """
         root = self._root / folder
         with self._errors(folder):
@@ -186,8 +218,20 @@ class LocalFolder:
             for path in root.iterdir():
                 if path.suffix == _TEMPORARY and (stems is None or path.name.partition(".")[0] in stems):
                     path.unlink(missing_ok=True)
-            if root != self._root and not any(root.iterdir()):
+            if stems is None and root != self._root and not any(root.iterdir()):
                 root.rmdir()
+                self._made.discard(root)
+
+    def _make(self, folder: Path) -> None:
+        """Make ``folder`` and those above it, for good. A process that was killed may not have come to the latter."""
+        if folder in self._made:
+            return
+        chain = (folder, *folder.parents)
+        new = [each for each in chain if each.is_relative_to(self._root) or not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in new:
+            _sync(each.parent)
+        self._made.add(folder)
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
@@ -204,24 +248,38 @@ class LocalFolder:
 def _locked(path: Path) -> int | None:
     """Return a descriptor that holds the lock on ``path``; None if another one does."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Who had it before may delete it, and its folder, at any moment.
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
-            return None
-        try:
-            # The one before may have deleted it in between.
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
+
+
+def _close(file: BinaryIO) -> None:
+    """Bring the content of ``file`` to the disk, and close it."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Bring the names in ``folder`` to the disk."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise

@@ -10,6 +10,9 @@ from typing import Any
 
 from inferd.batch.blocks import BatchLimits
 
+#: Of a job, so that the names of their files, with five digits, are in their order.
+_MOST_PARTS = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -77,8 +80,11 @@ def cut(spans: Sequence[Sequence[int] | None], part_rows: int) -> tuple[Part, ..
 
     ``spans`` are, for each file, the rows of what can be read without what is before it; None for a file whose rows
     cannot be counted, which is a range without rows. Parts end at the end of a span if one is not far; long spans are
-    cut into equal pieces.
+    cut into equal pieces. There is always a part, so that an output without rows has its columns too.
     """
+    rows = sum(sum(own or ()) for own in spans)
+    # Two parts next to each other have more rows than one may have.
+    part_rows = max(part_rows, -(-2 * rows // _MOST_PARTS))
     parts: list[Part] = []
     ranges: list[Range] = []
     taken = 0
@@ -92,7 +98,7 @@ def cut(spans: Sequence[Sequence[int] | None], part_rows: int) -> tuple[Part, ..
         else:
             ranges.append(piece)
         taken += rows
-    if ranges:
+    if ranges or not parts:
         parts.append(Part(len(parts), tuple(ranges)))
     return tuple(parts)
 

@@ -59,20 +59,24 @@ def shown(address: str) -> str:
 
 
 @contextmanager
-def errors_of(address: str) -> Iterator[None]:
-    """Context in which errors of storage become `BatchError`."""
+def errors_of(address: str, advice: str = "") -> Iterator[None]:
+    """Context in which errors of storage become `BatchError`, with ``advice`` on what to do."""
     try:
         yield
     except BatchError:
         raise
     except FileNotFoundError as error:
-        raise BatchError(f"{shown(address)}: there is no such file or directory") from error
+        raise BatchError(_text(address, "there is no such file or directory", advice)) from error
     # Libraries of remote storage have errors of their own.
     except Exception as error:
         if not isinstance(error, OSError) and not is_remote(address):
             raise
         text = cause_text(error, address) if is_remote(address) else getattr(error, "strerror", None) or str(error)
-        raise BatchError(f"{shown(address)}: {text}") from error
+        raise BatchError(_text(address, text, advice)) from error
+
+
+def _text(address: str, cause: str, advice: str) -> str:
+    return f"{shown(address)}: {cause}" + (f"; {advice}" if advice else "")
 
 
 def list_files(pattern: str) -> list[FileInfo]:

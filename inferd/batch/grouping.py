@@ -37,6 +37,11 @@ def batches(
             yield group[start : start + step]
 
 
+def size(selection: Selection) -> int:
+    """Return the number of rows of a batch."""
+    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
+
+
 def _most(limits: BatchLimits, row_bytes: int) -> int:
     return max(1, min(limits.rows, limits.nbytes // max(row_bytes, 1)))
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from inferd import demo
-from inferd.batch.errors import RUN_FAILED, BatchError, RowsFailedError, UsageError
+from inferd.batch.errors import INVALID_INPUT, RUN_FAILED, BatchError, RowsFailedError, UsageError
 from inferd.config.settings import BatchingSettings, ModelSettings, Settings
+from inferd.errors import InvalidInputError
 from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
 from inferd.models.settings import read_model_settings
 from inferd.periodic_thread import PeriodicThread
@@ -33,31 +34,35 @@ _OFFLINE_ROWS = 1024
 #: How often runs are looked at that take too long.
 _TIMEOUT_PERIOD_S = 1.0
 
-#: Batches that are ready for each run at a time, so that it begins when the one before it ends.
+#: Batches that are ready when a run ends, while the answers of those before are taken.
 _READY = 2
+
+#: No more than this for the inputs of one run.
+_MOST_BYTES = 64 * 2**20
 
 
 class LocalRunner:
     """Runs a model in threads of its own. One thread submits; futures may be waited for in any."""
 
     def __init__(
-        self, session: OnnxSession, *, largest: int, max_run_s: float, identity: Mapping[str, Any], in_flight: int
+        self, session: OnnxSession, *, max_rows: int, max_run_s: float, places: int, identity: Mapping[str, Any]
     ) -> None:
         self._session = session
-        self._largest = largest
+        self._max_rows = max_rows
         self._max_run_s = max_run_s
-        #: What the answers depend on, of the model.
-        self.identity = identity
-        #: Runs at a time.
-        self.places = in_flight
-        self._free = threading.Semaphore(in_flight * (1 + _READY))
-        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="inferd-batch-run")
+        self._places = places
+        self._identity = identity
+        self._free = threading.Semaphore(places + _READY)
+        self._threads = ThreadPoolExecutor(places, thread_name_prefix="inferd-batch-run")
         self._lock = threading.Lock()
         #: When the runs in progress began.
         self._running: dict[RunStop, float] = {}
-        self._timeouts = PeriodicThread("inferd-batch-timeout", period_s=_TIMEOUT_PERIOD_S, action=self._stop_long_runs)
-        self._timeouts.start()
+        self._timeouts = PeriodicThread("inferd-batch-timeout", period_s=_TIMEOUT_PERIOD_S, action=self.stop_long_runs)
         self._busy_s = 0.0
+
+    def start(self) -> None:
+        """Begin to look for runs that take too long."""
+        self._timeouts.start()
 
     @property
     def signature(self) -> ModelSignature:
@@ -67,7 +72,27 @@ class LocalRunner:
     @property
     def max_rows(self) -> int:
         """The most rows that run together by the settings; 1 if the model may not batch."""
-        return self._largest
+        return self._max_rows
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of inputs of one run."""
+        return _MOST_BYTES
+
+    @property
+    def run_costs(self) -> Mapping[int, float]:
+        """Empty: runs are measured on rows of the job."""
+        return {}
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The model's files, its settings, and what runs them."""
+        return self._identity
+
+    @property
+    def places(self) -> int:
+        """Runs at a time."""
+        return self._places
 
     @property
     def busy_s(self) -> float:
@@ -75,21 +100,36 @@ class LocalRunner:
         return self._busy_s
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
-        """Begin a run; waits for a free place."""
+        """Begin a run; waits while as many as fit are ready."""
         self._free.acquire()
-        try:
-            return self._threads.submit(self._run, inputs, outputs)
-        except BaseException:
-            self._free.release()
-            raise
+        answer = self._threads.submit(self._run, inputs, outputs)
+        # Also when it is cancelled.
+        answer.add_done_callback(lambda _: self._free.release())
+        return answer
 
     def close(self) -> None:
-        """Wait for what runs, and free the model."""
+        """End what runs, and free the model."""
+        with self._lock:
+            for stop in self._running:
+                stop.stop()
         self._threads.shutdown(cancel_futures=True)
         self._timeouts.stop()
         self._session.close()
 
+    def stop_long_runs(self, now: float | None = None) -> None:
+        """Stop the runs that take longer than the settings allow."""
+        before = (time.monotonic() if now is None else now) - self._max_run_s
+        with self._lock:
+            for stop, started_at in self._running.items():
+                if started_at < before:
+                    stop.stop()
+
     def _run(self, inputs: Tensors, outputs: Sequence[str]) -> Mapping[str, Array]:
+        try:
+            # The dimensions that inputs share, and texts that are none.
+            self.signature.check(inputs)
+        except InvalidInputError as error:
+            raise RowsFailedError(INVALID_INPUT, str(error)) from None
         stop = RunStop()
         started_at = time.monotonic()
         with self._lock:
@@ -102,14 +142,6 @@ class LocalRunner:
             with self._lock:
                 del self._running[stop]
                 self._busy_s += time.monotonic() - started_at
-            self._free.release()
-
-    def _stop_long_runs(self) -> None:
-        before = time.monotonic() - self._max_run_s
-        with self._lock:
-            for stop, started_at in self._running.items():
-                if started_at < before:
-                    stop.stop()
 
     def _failure(self, error: RunFailedError, stop: RunStop) -> Exception:
         if error.failure is RunFailure.DEVICE:
@@ -136,14 +168,16 @@ def open_local(model: str, settings: Settings, *, in_flight: int | None = None) 
         identity = _identity(source, path, own, session)
     except ModelLoadError as error:
         raise BatchError(f"{model} cannot be loaded: {error}") from error
-    return LocalRunner(
+    runner = LocalRunner(
         session,
-        largest=_largest(own.batching, session),
+        max_rows=_largest(own.batching, session),
         max_run_s=own.runtime.max_run_ms / 1000,
-        identity=identity,
         # More would slow each other down: of `mid` on 2 cores, two at a time give 0.8 of the rows of one.
-        in_flight=in_flight or session.parallel_runs,
+        places=in_flight or session.parallel_runs,
+        identity=identity,
     )
+    runner.start()
+    return runner
 
 
 def _source(model: str) -> ModelSource:
@@ -165,6 +199,9 @@ def _source(model: str) -> ModelSource:
 def _largest(batching: BatchingSettings, session: OnnxSession) -> int:
     """Return the most rows that may run together: the settings', or more than a server's default, as nobody waits."""
     largest = largest_batch(batching, batchable=session.signature.batchable)
+    # There was no memory for more when it was warmed up.
+    if session.most_rows is not None:
+        return min(largest, session.most_rows)
     return _OFFLINE_ROWS if largest == BatchingSettings.model_fields["max_batch_size"].default else largest
 
 

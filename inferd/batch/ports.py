@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -72,6 +72,31 @@ class ModelRunner(Protocol):
     @property
     def max_rows(self) -> int:
         """The most rows that may run together; 1 if rows may not share a run."""
+        ...
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of inputs that should run together."""
+        ...
+
+    @property
+    def run_costs(self) -> Mapping[int, float]:
+        """The seconds that runs take, by their rows; empty if that has to be measured."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the answers depend on, of the model, as JSON."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """The batches that run at a time, at the most."""
+        ...
+
+    @property
+    def busy_s(self) -> float:
+        """The time that runs have taken, of all places together."""
         ...
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":

@@ -3,31 +3,32 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field
 
 from inferd.batch.binding import Binding
 from inferd.batch.blocks import BatchLimits, FinishedBlock, PreparedBlock, Selection
-from inferd.batch.errors import RUN_FAILED, RowError, RowsFailedError
-from inferd.batch.grouping import batches
+from inferd.batch.errors import RowError, RowsFailedError
+from inferd.batch.grouping import batches, size
 from inferd.batch.outputs import OutputRows
 from inferd.batch.ports import ModelRunner
 from inferd.batch.tensors import to_batch_axis
 from inferd.runtime.signature import Array
 
-#: Blocks whose batches run or have run, while the first of them is put together.
+#: Blocks that are not put together yet, while the batches of the last one are submitted.
 _BLOCKS_AHEAD = 2
 
-_Pending = tuple[Selection, "Future[Mapping[str, Array]]"]
+_Answer = Future[Mapping[str, Array]]
 
 
 @dataclass(slots=True)
 class _Begun:
+    """A block whose batches run: those ``pending`` in their order, and what the others gave."""
+
     block: PreparedBlock
-    pending: list[_Pending]
-    sizes: list[int]
+    answers: OutputRows
+    errors: list[RowError]
+    pending: deque[tuple[Selection, _Answer]] = field(default_factory=deque)
+    sizes: list[int] = field(default_factory=list)
 
 
 class BlockRunner:
@@ -41,75 +42,83 @@ class BlockRunner:
         self._outputs = tuple(binding.outputs)
 
     def finished(self, blocks: Iterator[PreparedBlock]) -> Iterator[FinishedBlock]:
-        """Yield ``blocks`` with their answers, in order. Raises `BatchError` if nothing runs any more."""
+        """Yield ``blocks`` with their answers, in order. Raises `BatchError` if nothing runs any more.
+
+        The next block is begun before the one before it is put together, so the runner is never without work.
+        """
         begun: deque[_Begun] = deque()
         for block in blocks:
             begun.append(self._begin(block))
-            # So the runner is never without work while a block is put together.
-            if len(begun) == _BLOCKS_AHEAD:
+            for selection in batches(self._runner.signature, block.tensors, len(block.origin.rows), self._limits):
+                begun[-1].pending.append((selection, self._submit(block, selection)))
+                begun[-1].sizes.append(size(selection))
+                for each in begun:
+                    self._take_answers(each, wait=False)
+            while len(begun) >= _BLOCKS_AHEAD or (begun and not begun[0].pending):
                 yield self._finish(begun.popleft())
         while begun:
             yield self._finish(begun.popleft())
 
     def _begin(self, block: PreparedBlock) -> _Begun:
-        rows = len(block.origin.rows)
-        selections = list(batches(self._runner.signature, block.tensors, rows, self._limits))
-        pending = [(selection, self._submit(block, selection)) for selection in selections]
-        return _Begun(block, pending, [_size(selection) for selection in selections])
+        return _Begun(
+            block, OutputRows(self._binding, self._runner.signature, len(block.origin.rows)), list(block.errors)
+        )
 
-    def _submit(self, block: PreparedBlock, selection: Selection) -> "Future[Mapping[str, Array]]":
+    def _submit(self, block: PreparedBlock, selection: Selection) -> _Answer:
         signature = self._runner.signature
         inputs = {
             name: to_batch_axis(signature.input(name), tensor.rows(selection)) for name, tensor in block.tensors.items()
         }
         return self._runner.submit(inputs, self._outputs)
 
-    def _finish(self, begun: _Begun) -> FinishedBlock:
-        block = begun.block
-        answers = OutputRows(self._binding, self._runner.signature, len(block.origin.rows))
-        errors: list[RowError] = []
-        for selection, future in begun.pending:
-            for part, outcome in self._outcomes(block, selection, future):
+    def _take_answers(self, begun: _Begun, *, wait: bool) -> None:
+        """Take what batches gave, in their order; all of them if it may ``wait``."""
+        while begun.pending and (wait or begun.pending[0][1].done()):
+            selection, answer = begun.pending.popleft()
+            for part, outcome in self._outcomes(begun.block, selection, answer):
                 if isinstance(outcome, RowsFailedError):
-                    errors.append(self._row_error(block, int(_rows(part)[0]), outcome))
+                    begun.errors.append(self._row_error(begun.block, part, outcome))
                 else:
-                    answers.put(part, outcome)
+                    begun.answers.put(part, outcome)
+
+    def _finish(self, begun: _Begun) -> FinishedBlock:
+        self._take_answers(begun, wait=True)
+        block = begun.block
         return FinishedBlock(
             part=block.part,
             is_last=block.is_last,
-            table=answers.finish(block.joined, block.origin, self._sources),
-            errors=sorted([*block.errors, *errors], key=lambda error: (error.source, error.row or 0)),
+            table=begun.answers.finish(block.joined, block.origin, self._sources),
+            errors=sorted(begun.errors, key=lambda error: (error.source, error.row or 0)),
             read_rows=block.read_rows,
             batches=begun.sizes,
         )
 
     def _outcomes(
-        self, block: PreparedBlock, selection: Selection, future: "Future[Mapping[str, Array]]"
+        self, block: PreparedBlock, selection: Selection, answer: _Answer
     ) -> Iterator[tuple[Selection, Mapping[str, Array] | RowsFailedError]]:
         """Yield the answers of a batch; those of its halves if it fails, down to single rows."""
+        outcome: Mapping[str, Array] | RowsFailedError
         try:
-            yield selection, future.result()
+            outcome = answer.result()
         except RowsFailedError as error:
-            rows = _rows(selection)
-            if len(rows) == 1:
-                yield selection, error
-                return
-            middle = len(rows) // 2
-            # Both are on their way before the first is waited for.
-            halves = [(half, self._submit(block, half)) for half in (rows[:middle], rows[middle:])]
-            for half, begun in halves:
-                yield from self._outcomes(block, half, begun)
+            outcome = error
+        if not isinstance(outcome, RowsFailedError) or size(selection) == 1:
+            yield selection, outcome
+            return
+        # Both are on their way before the first is waited for.
+        halves = [(half, self._submit(block, half)) for half in _halves(selection)]
+        for half, begun in halves:
+            yield from self._outcomes(block, half, begun)
 
-    def _row_error(self, block: PreparedBlock, row: int, error: RowsFailedError) -> RowError:
+    def _row_error(self, block: PreparedBlock, selection: Selection, error: RowsFailedError) -> RowError:
+        row = selection.start if isinstance(selection, slice) else int(selection[0])
         origin = block.origin
-        return RowError(
-            self._sources[origin.files[row]], int(origin.rows[row]), error.code or RUN_FAILED, error.message
-        )
+        return RowError(self._sources[int(origin.files[row])], int(origin.rows[row]), error.code, error.message)
 
 
-def _rows(selection: Selection) -> NDArray[np.int64]:
-    return np.arange(selection.start, selection.stop) if isinstance(selection, slice) else selection
-
-
-def _size(selection: Selection) -> int:
-    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
+def _halves(selection: Selection) -> tuple[Selection, Selection]:
+    if isinstance(selection, slice):
+        middle = (selection.start + selection.stop) // 2
+        return slice(selection.start, middle), slice(middle, selection.stop)
+    middle = len(selection) // 2
+    return selection[:middle], selection[middle:]

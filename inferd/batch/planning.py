@@ -1,0 +1,159 @@
+"""Makes the plan of a job: counts its rows, looks at some of them, and fixes the sizes of parts, blocks and batches."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from inferd.batch.binding import Binding
+from inferd.batch.blocks import BatchLimits, PreparedBlock
+from inferd.batch.errors import RowsFailedError
+from inferd.batch.options import JobOptions
+from inferd.batch.plan import Part, Plan, Range, cut, until
+from inferd.batch.ports import ModelRunner
+from inferd.batch.preparing import BlockPreparation
+from inferd.batch.progress import Phase
+from inferd.batch.reading import Sources, counts
+from inferd.batch.running import BlockRunner
+from inferd.batch.selection import first_unwanted
+from inferd.batch.sizing import choose_limits
+
+#: A part is what is run again after a failure: it has no more rows, bytes of inputs or of outputs, or time than these.
+_PART_ROWS, _PART_BYTES, _PART_S = 100_000, 64 << 20, 60.0
+#: A block is what is in memory at a time, of which each stage has one or two.
+_BLOCK_ROWS, _BLOCK_BYTES, _BLOCK_S = 8192, 32 << 20, 10.0
+#: Rows that are looked at: first these, then as many as the largest batch takes, up to the second number.
+_FEW_ROWS, _SAMPLE_ROWS = 16, 1024
+#: Rows of the sources among which one must be wanted; else nothing is measured.
+_SEARCHED_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RowCosts:
+    """What one row takes: bytes of its inputs and of its outputs, and time."""
+
+    input_bytes: float
+    output_bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Makes the plan of a job that has none yet."""
+
+    options: JobOptions
+    sources: Sources
+    runner: ModelRunner
+    binding: Binding
+    preparation: BlockPreparation
+    enter: Callable[[Phase], None]
+
+    def plan(self) -> Plan:
+        """Return the plan. Reads all that counting takes, and runs rows of the job."""
+        self.enter("counting")
+        spans = self._wanted(self.sources.spans())
+        self.enter("measuring")
+        parts = cut(spans, self.options.part_rows or _PART_ROWS)
+        sample = self._sample(parts)
+        limits = self._limits(sample)
+        costs = None if sample is None else self._costs(sample, limits)
+        block_rows = block_rows_of(limits, costs, self.options.look_ahead)
+        if self.options.part_rows is None:
+            parts = cut(spans, part_rows_of(block_rows, costs))
+        return Plan(limits=limits, block_rows=block_rows, parts=parts)
+
+    def preview(self, rows: int) -> PreparedBlock | None:
+        """Return the first wanted rows; None if there are none."""
+        return self._first(cut(self._wanted(self.sources.spans()), _PART_ROWS), rows)
+
+    def _wanted(self, spans: list[Sequence[int] | None]) -> list[Sequence[int] | None]:
+        """Return the spans up to the last row that ``--limit`` leaves."""
+        limit = self.options.limit
+        if limit is None:
+            return spans
+        end = (0, 0) if limit == 0 else self._end(limit, counts(spans))
+        return spans if end is None else until(spans, *end)
+
+    def _end(self, limit: int, rows: list[int | None]) -> tuple[int, int] | None:
+        condition = self.sources.row_filter.condition
+        names = () if condition is None else condition.columns
+        schema = pa.schema([self.binding.read_schema.field(name) for name in names])
+        return first_unwanted(
+            limit,
+            rows,
+            self.sources.row_filter,
+            self.sources.names,
+            lambda file: self.sources.range(Range(file, 0, rows[file] or 0), schema, _BLOCK_ROWS),
+        )
+
+    def _sample(self, parts: Sequence[Part]) -> PreparedBlock | None:
+        few = self._first(parts, _FEW_ROWS)
+        if few is None:
+            return None
+        most = self.options.batch_rows or self.runner.max_rows
+        fitting = int(_BLOCK_BYTES / max(_input_bytes(few), 1))
+        return self._first(parts, max(_FEW_ROWS, min(most, _SAMPLE_ROWS, fitting)))
+
+    def _first(self, parts: Sequence[Part], rows: int) -> PreparedBlock | None:
+        """Return about the first ``rows`` rows that the model can take; None if there are none nearby."""
+        searched = 0
+        for block in self.sources.blocks(parts, self.binding.read_schema, rows):
+            prepared = self.preparation.prepared_here(block)
+            if len(prepared.origin.rows):
+                return prepared
+            searched += block.read_rows
+            if searched >= _SEARCHED_ROWS:
+                break
+        return None
+
+    def _limits(self, sample: PreparedBlock | None) -> BatchLimits:
+        outputs = tuple(self.binding.outputs)
+        if sample is not None:
+            # Rows that fail cost the measurement, but not the job.
+            with suppress(RowsFailedError):
+                return choose_limits(self.runner, sample.tensors, outputs, self.options)
+        return choose_limits(self.runner, {}, outputs, self.options)
+
+    def _costs(self, sample: PreparedBlock, limits: BatchLimits) -> RowCosts:
+        began = time.perf_counter()
+        blocks = BlockRunner(self.runner, self.binding, limits, self.sources.names).finished(iter([sample]))
+        answers = [block.table for block in blocks]
+        rows = len(sample.origin.rows)
+        return RowCosts(
+            input_bytes=_input_bytes(sample),
+            output_bytes=sum(table.nbytes for table in answers) / rows,
+            seconds=(time.perf_counter() - began) / rows,
+        )
+
+
+def _input_bytes(block: PreparedBlock) -> float:
+    """Return the bytes of one row."""
+    nbytes = block.joined.nbytes + sum(tensor.nbytes for tensor in block.tensors.values())
+    return float(nbytes / len(block.origin.rows))
+
+
+def block_rows_of(limits: BatchLimits, costs: RowCosts | None, look_ahead: int | None) -> int:
+    """Return the rows of a block: whole batches, or as given."""
+    if look_ahead is not None:
+        return look_ahead
+    most = float(_BLOCK_ROWS)
+    if costs is not None:
+        nbytes = max(costs.input_bytes, costs.output_bytes, 1)
+        most = min(most, _BLOCK_BYTES / nbytes, _rounded(_BLOCK_S / max(costs.seconds, 1e-9)))
+    return limits.rows * max(1, int(most) // limits.rows)
+
+
+def part_rows_of(block_rows: int, costs: RowCosts | None) -> int:
+    """Return the rows of a part: whole blocks, if a block is not more than a part may be."""
+    most = float(_PART_ROWS)
+    if costs is not None:
+        nbytes = max(costs.input_bytes, costs.output_bytes, 1)
+        most = min(most, _PART_BYTES / nbytes, _rounded(_PART_S / max(costs.seconds, 1e-9)))
+    return block_rows * max(1, int(most) // block_rows)
+
+
+def _rounded(rows: float) -> float:
+    """Return the next smaller power of two: what depends on time is then mostly the same each time."""
+    return 2.0 ** int(max(rows, 1)).bit_length() / 2

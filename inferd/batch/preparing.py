@@ -1,0 +1,104 @@
+"""From the columns of a block to the tensors of the model, without the rows that are no valid input."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from inferd.batch.binding import Binding
+from inferd.batch.blocks import BadRows, Block, ColumnTensor, PreparedBlock
+from inferd.batch.errors import INVALID_INPUT, NOT_PREPARED, RowError
+from inferd.batch.tensors import column_tensor, stacked
+from inferd.runtime.signature import ModelSignature, TensorSpec
+
+#: What a preparation gives for a column.
+Prepared = tuple[dict[str, ColumnTensor], BadRows]
+
+
+class Workers(Protocol):
+    """Processes that run a preparation."""
+
+    def submit(self, column: pa.Array) -> "Future[Prepared]":
+        """Begin to prepare all rows of ``column``."""
+        ...
+
+
+class BlockPreparation:
+    """Makes the tensors of blocks; ``sources`` are the names of the files in error rows. One thread."""
+
+    def __init__(
+        self, binding: Binding, signature: ModelSignature, sources: Sequence[str], workers: Workers | None
+    ) -> None:
+        self._binding = binding
+        self._signature = signature
+        self._sources = sources
+        self._workers = workers
+
+    def prepared(self, blocks: Iterator[Block], ahead: int) -> Iterator[PreparedBlock]:
+        """Yield the ``blocks`` in order, while up to ``ahead`` more are with the workers."""
+        waiting: deque[tuple[Block, Future[Prepared]]] = deque()
+        for block in blocks:
+            if self._workers is None or self._binding.preparation is None:
+                yield self.prepared_here(block)
+                continue
+            waiting.append((block, self._workers.submit(block.table[self._binding.preparation.column])))
+            if len(waiting) > ahead:
+                yield self._oldest(waiting)
+        while waiting:
+            yield self._oldest(waiting)
+
+    def _oldest(self, waiting: "deque[tuple[Block, Future[Prepared]]]") -> PreparedBlock:
+        block, future = waiting.popleft()
+        return self._assembled(block, future.result())
+
+    def prepared_here(self, block: Block) -> PreparedBlock:
+        """Return ``block`` prepared in this thread."""
+        preparation = self._binding.preparation
+        return self._assembled(block, ({}, {}) if preparation is None else preparation(block.table[preparation.column]))
+
+    def _assembled(self, block: Block, prepared: Prepared) -> PreparedBlock:
+        """Return ``block`` with its tensors: those in ``prepared``, and those that columns have."""
+        tensors, not_prepared = prepared
+        table, tensors = block.table, dict(tensors)
+        problems = {row: (NOT_PREPARED, text) for row, text in not_prepared.items()}
+        for name, columns in self._binding.inputs.items():
+            tensors[name], bad = _tensor(self._signature.input(name), [table[column] for column in columns])
+            for row, text in bad.items():
+                problems.setdefault(row, (INVALID_INPUT, f"{_described(name, columns)}: {text}"))
+        joined = table.select(list(self._binding.joined))
+        kept = np.ones(len(block.origin.rows), np.bool_)
+        kept[list(problems)] = False
+        is_whole = not problems
+        return PreparedBlock(
+            part=block.part,
+            is_last=block.is_last,
+            origin=block.origin if is_whole else block.origin.select(kept),
+            joined=joined if is_whole else joined.filter(pa.array(kept)),
+            tensors=tensors if is_whole else {name: tensor.select(kept) for name, tensor in tensors.items()},
+            errors=block.errors + self._errors(block, problems),
+            read_rows=block.read_rows,
+        )
+
+    def _errors(self, block: Block, problems: Mapping[int, tuple[str, str]]) -> list[RowError]:
+        files, rows = block.origin.files, block.origin.rows
+        return [
+            RowError(self._sources[int(files[index])], int(rows[index]), code, text)
+            for index, (code, text) in problems.items()
+        ]
+
+
+def _tensor(spec: TensorSpec, columns: Sequence[pa.Array]) -> tuple[ColumnTensor, BadRows]:
+    if len(columns) == 1:
+        return column_tensor(spec, columns[0])
+    # Each column has one element of the only dimension.
+    element = TensorSpec(name=spec.name, datatype=spec.datatype, shape=(), batch_axis=None)
+    return stacked([column_tensor(element, column) for column in columns])
+
+
+def _described(name: str, columns: Sequence[str]) -> str:
+    if columns == (name,):
+        return f'column "{name}"'
+    return f'column "{columns[0]}" for input "{name}"' if len(columns) == 1 else f'columns for input "{name}"'

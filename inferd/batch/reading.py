@@ -1,0 +1,106 @@
+"""The rows of a part, in blocks, out of the files that have them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from inferd.batch.blocks import Block, Chunk
+from inferd.batch.errors import UNREADABLE, BatchError, RowError, UnreadableFileError
+from inferd.batch.plan import Part, Range
+from inferd.batch.ports import Reader, SourceFile
+from inferd.batch.selection import RowFilter, blocks
+from inferd.batch.storage import shown
+
+#: Rows that a reader is asked for at a time, at the most.
+_CHUNK_ROWS = 8192
+
+#: Files that are counted at a time: in remote storage it is mostly waiting.
+_COUNTED_AT_A_TIME = 8
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of a job, all of one format. ``row_filter`` are the rows of them that are wanted."""
+
+    files: Sequence[SourceFile]
+    reader: Reader
+    row_filter: RowFilter
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of each file in error rows."""
+        return [shown(file.address) for file in self.files]
+
+    def spans(self) -> list[Sequence[int] | None]:
+        """Return the rows of each span of each file; None for a file that is damaged. Reads as much as it takes."""
+        with ThreadPoolExecutor(_COUNTED_AT_A_TIME, thread_name_prefix="inferd-batch-count") as threads:
+            return list(threads.map(self._spans, self.files))
+
+    def _spans(self, file: SourceFile) -> Sequence[int] | None:
+        try:
+            return self.reader.spans(file)
+        except UnreadableFileError:
+            return None
+
+    def chunks(self, part: Part, schema: pa.Schema, rows: int) -> Iterator[tuple[int, Chunk]]:
+        """Yield all rows of ``part``, with the index of their file. Rows that cannot be read are errors."""
+        for each in part.ranges:
+            for chunk in self.range(each, schema, rows):
+                yield each.file, chunk
+
+    def blocks(self, parts: Iterable[Part], schema: pa.Schema, block_rows: int) -> Iterator[Block]:
+        """Yield the wanted rows of ``parts``, in blocks that no part shares."""
+        for part in parts:
+            yield from blocks(
+                self.chunks(part, schema, min(block_rows, _CHUNK_ROWS)),
+                part=part.index,
+                schema=schema,
+                row_filter=self.row_filter,
+                block_rows=block_rows,
+                sources=self.names,
+            )
+
+    def range(self, rows: Range, schema: pa.Schema, chunk_rows: int) -> Iterator[Chunk]:
+        """Yield the rows of one file; what its reader cannot give is an error for each row that is known to be there.
+
+        Raises `BatchError` for a file that has become shorter.
+        """
+        file, name = self.files[rows.file], self.names[rows.file]
+        at = rows.start
+        try:
+            if rows.start == rows.stop:
+                # It could not be read when the plan was made: this says why.
+                self.reader.spans(file)
+            else:
+                for chunk in self.reader.read(file, schema, rows.start, rows.stop, chunk_rows):
+                    at = _end(chunk, at)
+                    yield chunk
+        except UnreadableFileError as error:
+            yield _lost(name, at, rows, str(error), schema)
+            return
+        if at < rows.stop or rows.start == rows.stop:
+            raise BatchError(f"{name}: it has changed while the job ran: expected {rows.stop} rows, got {at}")
+
+
+def _end(chunk: Chunk, at: int) -> int:
+    """Return the row after the last one of ``chunk``."""
+    last = [at - 1, *(error.row for error in chunk.errors if error.row is not None)]
+    if len(chunk.rows):
+        last.append(int(chunk.rows[-1]))
+    return max(last) + 1
+
+
+def _lost(name: str, at: int, rows: Range, text: str, schema: pa.Schema) -> Chunk:
+    """Return the errors of the rows from ``at`` on; one error if it is not known how many there are."""
+    numbers: list[int | None] = list(range(at, rows.stop)) if rows.stop > rows.start else [None]
+    errors = [RowError(name, number, UNREADABLE, text) for number in numbers]
+    return Chunk(np.empty(0, np.int64), pa.RecordBatch.from_pylist([], schema), errors)
+
+
+def counts(spans: Iterable[Sequence[int] | None]) -> list[int | None]:
+    """Return the number of rows of each file; None if it is not known."""
+    return [None if each is None else sum(each) for each in spans]

@@ -143,8 +143,11 @@ class Connection(web.RequestHandler):
             return
         body = self.body
         if not data:
-            # aiohttp parses what it still has.
+            # aiohttp parses what it still has, as there is room for it now.
             super().data_received(data)
+            if body is not None:
+                self._note_tiny_chunks(body)
+                self._note_malformed(body)
         elif body is None:
             self._count_head(len(data))
             self._parse_head(data)
@@ -351,6 +354,9 @@ class Connection(web.RequestHandler):
             self._hold()
             return
         self._incoming.before = size
+        self._note_tiny_chunks(body)
+
+    def _note_tiny_chunks(self, body: StreamReader) -> None:
         if self._incoming.received - 2 * body.total_bytes > _MAX_CHUNK_OVERHEAD_BYTES + _BODY_READ_BYTES:
             body.set_exception(BodyError(400, "the chunks of the body are too small, or their extensions too large"))
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -29,29 +29,42 @@ _IN_FLIGHT = 16
 _CALL_S = 120.0
 #: A job ends if no request was answered for this long.
 _PATIENCE_S = 600.0
-#: Errors after which the same request may be answered.
+#: The most bytes of inputs in one request: larger ones cost no less by the byte, and all of them are held here.
+_MOST_BYTES = 4 * 2**20
+
+#: Errors after which the same request may be answered, and their reasons after which it is not: its rows are to blame.
 _PASSING = (Overloaded, Unavailable, DeadlineExceeded, Cancelled)
-#: Reasons of these that stay: a request that is larger than the server takes.
-_STAYS = {"MESSAGE_TOO_LARGE"}
+_OF_ROWS = {"MESSAGE_TOO_LARGE", "OUT_OF_MEMORY", "RUN_TOO_LONG", "INFERENCE_FAILED"}
 
 
 class ServerRunner:
-    """Runs the model ``info`` through ``client``. One thread submits; futures may be waited for in any."""
+    """Runs the model ``info`` through ``client``. One thread submits; futures may be waited for in any.
 
-    def __init__(self, client: Client, info: ModelInfo, *, in_flight: int | None = None) -> None:
+    Each call has a thread from `submit` until it has an answer, and a place in the window while it is on its way.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        info: ModelInfo,
+        *,
+        in_flight: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._info = info
         self._signature = _signature(info)
         # The class that runs when nothing else waits.
         self._priority = info.batching.priority_levels + 1 if info.batching.priority_levels else 0
-        #: Requests at a time, at the most.
-        self.places = in_flight or _IN_FLIGHT
-        self._window = Window(self.places)
+        self._places = in_flight or _IN_FLIGHT
+        self._clock = clock
+        self._free = threading.Semaphore(self._places)
+        self._threads = ThreadPoolExecutor(self._places, thread_name_prefix="inferd-batch-call")
         self._changed = threading.Condition()
-        self._threads = ThreadPoolExecutor(self.places, thread_name_prefix="inferd-batch-call")
-        self._answered_at = time.monotonic()
-        self._is_closed = False
+        self._window = Window(self._places)
+        self._answered_at = clock()
         self._busy_s = 0.0
+        self._is_closed = False
 
     @property
     def signature(self) -> ModelSignature:
@@ -61,7 +74,18 @@ class ServerRunner:
     @property
     def max_rows(self) -> int:
         """The most rows of a batch of the server; 1 if the model may not batch."""
-        return self._info.batching.max_batch_size if self._signature.batchable else 1
+        return max(1, self._info.batching.max_batch_size) if self._signature.batchable else 1
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of inputs in one request."""
+        return _MOST_BYTES
+
+    @property
+    def run_costs(self) -> Mapping[int, float]:
+        """What the server has learned; empty if it does not say."""
+        cost = self._info.run_cost
+        return {} if cost is None else {run.rows: run.seconds for run in cost.sizes}
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -69,14 +93,22 @@ class ServerRunner:
         return {"name": self._info.name, "version": self._info.version, "providers": list(self._info.providers)}
 
     @property
+    def places(self) -> int:
+        """Requests at a time, at the most."""
+        return self._places
+
+    @property
     def busy_s(self) -> float:
         """The time that calls have taken, of all places together."""
         return self._busy_s
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
-        """Begin a call; waits until the server wants one more."""
-        self._enter()
-        return self._threads.submit(self._call, inputs, outputs)
+        """Begin a call; waits while there are as many as may be, sent or not."""
+        self._free.acquire()
+        answer = self._threads.submit(self._call, inputs, outputs)
+        # Also when it is cancelled.
+        answer.add_done_callback(lambda _: self._free.release())
+        return answer
 
     def close(self) -> None:
         """Cancel what is on its way."""
@@ -86,21 +118,13 @@ class ServerRunner:
         self._client.close()
         self._threads.shutdown(cancel_futures=True)
 
-    def _enter(self) -> None:
-        """Wait for a place in the window, and take it."""
-        with self._changed:
-            while (wait_s := self._window.wait_s(time.monotonic())) != 0.0:
-                if self._is_closed:
-                    raise BatchError("the job has ended")
-                self._changed.wait(wait_s)
-            self._window.sent()
-
     def _call(self, inputs: Tensors, outputs: Sequence[str]) -> Mapping[str, Array]:
-        """Ask until there is an answer. Has a place in the window when it begins, and none when it ends."""
+        """Ask until there is an answer."""
+        began_at = self._clock()
         while True:
-            sent_at = time.monotonic()
+            sent_at = self._enter()
             try:
-                result = self._client.infer(
+                answer = self._client.infer(
                     self._info.name,
                     inputs,
                     outputs=outputs,
@@ -109,43 +133,57 @@ class ServerRunner:
                     timeout_s=_CALL_S,
                 )
             except InferdError as error:
-                failure = self._failure(error, sent_at)
+                failure = self._failure(error, sent_at, began_at)
                 if failure is not None:
                     raise failure from None
-                self._enter()
             else:
                 self._leave(sent_at)
-                return result.outputs
+                return answer.outputs
 
-    def _failure(self, error: InferdError, sent_at: float) -> Exception | None:
+    def _enter(self) -> float:
+        """Wait for a place in the window, take it, and return when."""
+        with self._changed:
+            while (wait_s := self._window.wait_s(self._clock())) != 0.0 and not self._is_closed:
+                self._changed.wait(wait_s)
+            if self._is_closed:
+                raise BatchError("the job has ended")
+            self._window.sent()
+            return self._clock()
+
+    def _failure(self, error: InferdError, sent_at: float, began_at: float) -> Exception | None:
         """Return what a call that failed comes to; None if it is to be made again."""
-        now = time.monotonic()
-        if isinstance(error, _PASSING) and error.reason not in _STAYS and not self._is_closed:
+        if error.reason not in _OF_ROWS and _is_passing(error) and not self._is_closed:
+            now = self._clock()
             with self._changed:
                 self._busy_s += now - sent_at
                 self._window.refused(now, sent_at, error.retry_after_s)
                 self._changed.notify_all()
-                waited_s = now - self._answered_at
+                waited_s = now - max(self._answered_at, began_at)
             if waited_s < _PATIENCE_S:
                 return None
             return BatchError(f"no request was answered for {waited_s:.0f} s: {error}; run it again: it continues")
         self._leave(sent_at)
-        if isinstance(error, InvalidInput | Overloaded):
+        if isinstance(error, InvalidInput) or error.reason == "MESSAGE_TOO_LARGE":
             return RowsFailedError(INVALID_INPUT, error.message)
-        if isinstance(error, Internal):
+        if error.reason in _OF_ROWS:
             return RowsFailedError(RUN_FAILED, error.message)
         return BatchError(f"the server refuses the job: {error}")
 
     def _leave(self, sent_at: float) -> None:
         with self._changed:
-            self._answered_at = time.monotonic()
+            self._answered_at = self._clock()
             self._busy_s += self._answered_at - sent_at
             self._window.answered()
             self._changed.notify_all()
 
 
+def _is_passing(error: InferdError) -> bool:
+    # A server names its reason; without one, a connection was lost in the middle of an answer.
+    return isinstance(error, _PASSING) or (isinstance(error, Internal) and not error.reason)
+
+
 def open_server(endpoint: Endpoint, model: str, version: str = "", *, in_flight: int | None = None) -> ServerRunner:
-    """Connect to a server and find ``model``. Raises `UsageError` or `BatchError`."""
+    """Connect to a server and find ``model``, once it is loaded. Raises `UsageError` or `BatchError`."""
     client = Client(
         endpoint.address,
         tls=endpoint.tls,
@@ -155,6 +193,9 @@ def open_server(endpoint: Endpoint, model: str, version: str = "", *, in_flight:
     )
     try:
         info = client.model(model, version=version, load=True, timeout_s=_CALL_S)
+        if not info.inputs:
+            client.wait_until_ready(info.name, version=info.version, timeout_s=_CALL_S)
+            info = client.model(info.name, version=info.version, timeout_s=_CALL_S)
         _require_tables(info)
         return ServerRunner(client, info, in_flight=in_flight)
     except InferdError as error:

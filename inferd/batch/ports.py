@@ -56,6 +56,11 @@ class Preparation(Protocol):
     #: The inputs of the model that it fills.
     inputs: tuple[str, ...]
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What the tensors depend on beside the options: contents of files, versions of libraries."""
+        ...
+
     def __call__(self, column: pa.Array) -> tuple[dict[str, ColumnTensor], BadRows]:
         """Return the tensors of ``inputs`` for all rows; values of bad rows are unspecified."""
         ...

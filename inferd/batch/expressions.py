@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 from pyarrow import acero
 
 from inferd.batch.errors import UsageError
-from inferd.plain_text import clipped, escaped, listed
+from inferd.batch.names import check_known
+from inferd.plain_text import clipped, escaped
 
 #: A value of an expression while it is built.
 Expression = Any
@@ -81,10 +81,7 @@ class Condition:
     def check(self, schema: pa.Schema) -> None:
         """Raise `UsageError` if rows of ``schema`` cannot be filtered, with the place in the text."""
         for name in self.columns:
-            if name not in schema.names:
-                close = get_close_matches(name, schema.names, 1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                raise UsageError(f'--where: there is no column "{name}", only {listed(schema.names)}{hint}')
+            check_known("--where", name, schema.names)
         empty = schema.empty_table().select(self.columns)
         for place, step in self.steps:
             try:

@@ -1,1 +1,1 @@
-"""What makes tensors of texts and pictures, in worker processes."""
+"""Texts to tokens and pictures to tensors, in processes of their own, since models take tensors."""

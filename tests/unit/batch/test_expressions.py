@@ -118,7 +118,7 @@ def test_unknown_column_has_hint() -> None:
 
 
 def test_failed_computation_costs_its_row_only() -> None:
-    """A division by zero, or an overflow, is told of its row; the others are filtered."""
+    """A division by zero, or an overflow, costs its row; the others are filtered."""
     rows = pa.record_batch({"a": [0, 1, 2, 0, 5, 2**62]})
     matching, bad = parse("a * 3 > 0 and 10 / a > 4").matches(rows)
     assert matching.tolist() == [False, True, True, False, False, False]

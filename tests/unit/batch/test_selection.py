@@ -121,7 +121,7 @@ def test_sample_is_same_in_every_release() -> None:
 
 
 def test_error_of_whole_file_is_in_every_sample() -> None:
-    """A file that cannot be read is told of, whatever is drawn of it."""
+    """A file that cannot be read is an error, whatever is drawn of it."""
     error = RowError("one", None, UNREADABLE, "no file")
     empty = Chunk(np.empty(0, np.int64), pa.RecordBatch.from_pylist([], SCHEMA), [error])
     [block] = cut((0, empty), block_rows=2, row_filter=RowFilter(sample=0.0))

@@ -1,12 +1,12 @@
 """A job, from its options to its summary."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -176,15 +176,11 @@ class _Run:
         if left:
             self._manifest.clean(part.index for part in self._share)
             self._enter("running")
-            self._run_parts(left, sum(note.errors for note in before.values()), stop)
+            self._run_parts(left, _totals(before)[1], stop)
         run_s, busy_s = self._progress.run_s, self._setup.runner.busy_s - busy_s
         is_complete = self._finish()
         notes = self._own(self._manifest.done())
-        rows, errors, resumed_rows, resumed_errors = (
-            sum(getattr(note, name) for note in each.values())
-            for each in (notes, before)
-            for name in ("rows", "errors")
-        )
+        (rows, errors), (resumed_rows, resumed_errors) = _totals(notes), _totals(before)
         return Summary(
             rows=rows,
             errors=errors,
@@ -210,7 +206,7 @@ class _Run:
             total_rows=sum(part.rows for part in self._share),
             total_parts=len(self._share),
             rows=sum(part.rows for part in done),
-            errors=sum(note.errors for note in before.values()),
+            errors=_totals(before)[1],
             parts=len(done),
         )
 
@@ -249,16 +245,20 @@ class _Run:
         if len(notes) < len(self._plan.parts):
             return False
         self._enter("finishing")
-        totals = {name: sum(getattr(note, name) for note in notes.values()) for name in ("rows", "errors")}
-        setup = self._setup
-        joined = partial(_joined, setup)
+        rows, errors = _totals(notes)
+        joined = partial(_joined, self._setup)
         # Another process may be at it, since its last part was done at the same time.
         with suppress(InUseError):
-            self._manifest.finish(notes, totals, joined, self._run_options.errors)
-        return True
+            self._manifest.finish(notes, {"rows": rows, "errors": errors}, joined, self._run_options.errors)
+        return self._manifest.is_complete
 
 
-def _joined(setup: JobSetup, parts: Any, file: Any) -> None:
-    from inferd.batch.joining import join
+def _totals(notes: Mapping[int, PartNote]) -> tuple[int, int]:
+    """Return the rows with and without an answer."""
+    return sum(note.rows for note in notes.values()), sum(note.errors for note in notes.values())
+
+
+def _joined(setup: JobSetup, parts: Iterable[Callable[[], BinaryIO]], file: BinaryIO) -> None:
+    from inferd.batch.joining import join  # noqa: PLC0415  (not there yet)
 
     join(setup.output_format, parts, file, setup.binding.output_schema)

@@ -1,7 +1,7 @@
 """Makes the plan of a job: counts its rows, looks at some of them, and fixes the sizes of parts, blocks and batches."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -64,9 +64,9 @@ class Planner:
             parts = cut(spans, part_rows_of(block_rows, costs))
         return Plan(limits=limits, block_rows=block_rows, parts=parts)
 
-    def preview(self, rows: int) -> PreparedBlock | None:
-        """Return the first wanted rows; None if there are none."""
-        return self._first(cut(self._wanted(self.sources.spans()), _PART_ROWS), rows)
+    def preview(self, rows: int) -> PreparedBlock:
+        """Return the first wanted rows, with the errors of those that are not valid."""
+        return next(self._prepared(cut(self._wanted(self.sources.spans()), _PART_ROWS), rows))
 
     def _wanted(self, spans: list[Sequence[int] | None]) -> list[Sequence[int] | None]:
         """Return the spans up to the last row that ``--limit`` leaves."""
@@ -99,14 +99,16 @@ class Planner:
     def _first(self, parts: Sequence[Part], rows: int) -> PreparedBlock | None:
         """Return about the first ``rows`` rows that the model can take; None if there are none nearby."""
         searched = 0
-        for block in self.sources.blocks(parts, self.binding.read_schema, rows):
-            prepared = self.preparation.prepared_here(block)
-            if len(prepared.origin.rows):
-                return prepared
+        for block in self._prepared(parts, rows):
+            if len(block.origin.rows):
+                return block
             searched += block.read_rows
             if searched >= _SEARCHED_ROWS:
                 break
         return None
+
+    def _prepared(self, parts: Sequence[Part], rows: int) -> Iterator[PreparedBlock]:
+        return map(self.preparation.prepared_here, self.sources.blocks(parts, self.binding.read_schema, rows))
 
     def _limits(self, sample: PreparedBlock | None) -> BatchLimits:
         outputs = tuple(self.binding.outputs)

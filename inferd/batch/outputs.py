@@ -1,6 +1,7 @@
 """Outputs of batches as columns, in the order of their rows."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import ml_dtypes
 import numpy as np
@@ -9,10 +10,10 @@ from numpy.typing import NDArray
 
 from inferd.batch.binding import ROW, SOURCE, Binding
 from inferd.batch.blocks import Origin, Selection
-from inferd.batch.errors import BatchError
+from inferd.batch.column_types import row_shape
+from inferd.batch.errors import RUN_FAILED, RowsFailedError
 from inferd.batch.tensors import from_batch_axis
-from inferd.plain_text import clipped
-from inferd.runtime.signature import Array, ModelSignature, TensorSpec
+from inferd.runtime.signature import Array, ModelSignature, TensorSpec, format_shape
 
 
 class OutputRows:
@@ -23,71 +24,96 @@ class OutputRows:
         self._specs = {spec.name: spec for spec in signature.outputs if spec.name in binding.outputs}
         self._rows = rows
         self._given: list[NDArray[np.int64]] = []
-        self._columns: dict[str, list[pa.Array]] = {name: [] for name in binding.outputs}
+        self._arrays: dict[str, list[Array]] = {name: [] for name in binding.outputs}
 
     def put(self, selection: Selection, outputs: Mapping[str, Array]) -> None:
-        """Add what a batch of the rows ``selection`` gave. Raises `BatchError` for shapes that the model denies."""
-        rows = np.arange(self._rows)[selection]
-        for name, spec in self._specs.items():
-            field = self._binding.output_schema.field(self._binding.outputs[name])
-            self._columns[name].append(_column(spec, _row_values(spec, outputs[name], len(rows)), field.type))
+        """Add what a batch of the rows ``selection`` gave, which must not change any more.
+
+        Raises `RowsFailedError`, and adds nothing, if the outputs are not as the model declares them.
+        """
+        rows = np.arange(*selection.indices(self._rows)) if isinstance(selection, slice) else selection
+        arrays = {name: _row_values(spec, outputs[name], len(rows)) for name, spec in self._specs.items()}
+        for name, array in arrays.items():
+            self._arrays[name].append(array)
         self._given.append(rows)
 
     def finish(self, joined: pa.RecordBatch, origin: Origin, sources: Sequence[str]) -> pa.RecordBatch:
         """Return the rows that have outputs, in order, with the ``joined`` columns and, if wanted, their ids."""
-        schema = self._binding.output_schema
         given = np.concatenate(self._given) if self._given else np.empty(0, np.int64)
-        order = np.argsort(given)
-        in_order = given[order]
+        is_in_order = bool((given[:-1] < given[1:]).all())
+        # None: as they came.
+        order = None if is_in_order else np.argsort(given)
+        rows = given if order is None else given[order]
+        schema = self._binding.output_schema
         columns: dict[str, pa.Array] = {}
         if self._binding.row_ids:
-            columns[SOURCE] = pa.array(sources, pa.string()).take(pa.array(origin.files[in_order]))
-            columns[ROW] = pa.array(origin.rows[in_order])
-        is_whole = len(given) == self._rows
+            columns[SOURCE] = pa.array(sources, pa.string()).take(pa.array(origin.files[rows]))
+            columns[ROW] = pa.array(origin.rows[rows])
         for name in self._binding.joined:
             column = joined.column(name)
-            columns[name] = column if is_whole else column.take(pa.array(in_order))
-        for name, parts in self._columns.items():
+            columns[name] = column if len(rows) == self._rows else column.take(pa.array(rows))
+        for name, arrays in self._arrays.items():
             field = schema.field(self._binding.outputs[name])
-            column = pa.concat_arrays(parts) if parts else pa.array([], field.type)
-            columns[field.name] = column if bool((order[:-1] < order[1:]).all()) else column.take(pa.array(order))
+            columns[field.name] = _column(arrays, field.type, order)
         return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _row_values(spec: TensorSpec, array: Array, rows: int) -> Array:
-    """Return an output as ``[rows, *shape]``."""
-    if spec.batch_axis is not None:
-        return from_batch_axis(spec, array)
-    return array[None] if rows == 1 else np.broadcast_to(array, (rows, *array.shape))
+    """Return an output as ``[rows, *shape]``. Raises `RowsFailedError`."""
+    is_right = array.ndim == len(spec.shape)
+    if is_right and spec.batch_axis is not None:
+        array = from_batch_axis(spec, array)
+        is_right = len(array) == rows
+    elif is_right:
+        # All rows of a batch share it.
+        array = np.broadcast_to(array, (rows, *array.shape))
+    shape = row_shape(spec)
+    if is_right and all(
+        size == got or not isinstance(size, int) for size, got in zip(shape, array.shape[1:], strict=True)
+    ):
+        return array
+    expected = f"{format_shape(shape)} for each of {rows} rows"
+    raise RowsFailedError(
+        RUN_FAILED, f'output "{spec.name}": expected {expected}, as the model declares, got {format_shape(array.shape)}'
+    )
 
 
-def _column(spec: TensorSpec, values: Array, kind: pa.DataType) -> pa.Array:
-    column = _elements(values)
+def _column(arrays: Sequence[Array], kind: pa.DataType, order: NDArray[np.int64] | None) -> pa.Array:
+    """Return the rows of ``arrays``, taken in ``order``, as a column of lists of type ``kind``."""
+    if not arrays:
+        return pa.array([], kind)
+    if len({array.shape[1:] for array in arrays}) == 1:
+        rows = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+        return _lists(rows if order is None else rows[order], kind)
+    column = pa.concat_arrays([_lists(array, kind) for array in arrays])
+    return column if order is None else column.take(pa.array(order))
+
+
+def _lists(rows: Array, kind: pa.DataType) -> pa.Array:
     levels = []
     while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         levels.append(kind)
         kind = kind.value_type
-    if len(levels) != values.ndim - 1:
-        raise _wrong_shape(spec, values)
-    for axis in range(len(levels), 0, -1):
-        level, size = levels[axis - 1], values.shape[axis]
-        if pa.types.is_list(level):
-            count = int(np.prod(values.shape[:axis]))
-            column = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * size, pa.int32()), column)
-        elif size == level.list_size:
-            column = pa.FixedSizeListArray.from_arrays(column, size)
+    column = _elements(rows)
+    for axis, level in reversed(list(enumerate(levels, start=1))):
+        size = rows.shape[axis]
+        if pa.types.is_fixed_size_list(level):
+            column = _fixed_lists(column, size, prod(rows.shape[:axis]))
         else:
-            raise _wrong_shape(spec, values)
+            offsets = np.arange(prod(rows.shape[:axis]) + 1, dtype=np.int64) * size
+            column = pa.ListArray.from_arrays(pa.array(offsets).cast(pa.int32()), column)
     return column
+
+
+def _fixed_lists(values: pa.Array, size: int, count: int) -> pa.FixedSizeListArray:
+    if size:
+        return pa.FixedSizeListArray.from_arrays(values, size)
+    # How many empty lists there are does not follow from their elements.
+    return pa.array([[]] * count, pa.list_(values.type, 0))
 
 
 def _elements(values: Array) -> pa.Array:
     flat = np.ascontiguousarray(values).reshape(-1)
     if flat.dtype.hasobject:
-        return pa.array(flat.tolist(), pa.binary()).cast(pa.string())
+        return pa.array(flat, pa.binary()).cast(pa.string())
     return pa.array(flat.astype(np.float32) if flat.dtype == ml_dtypes.bfloat16 else flat)
-
-
-def _wrong_shape(spec: TensorSpec, values: Array) -> BatchError:
-    declared = clipped(str(list(spec.shape)))
-    return BatchError(f'output "{spec.name}": the model declares {declared}, and gave rows of {list(values.shape[1:])}')

@@ -75,11 +75,7 @@ class BlockRunner:
         """Take what batches gave, in their order; all of them if it may ``wait``."""
         while begun.pending and (wait or begun.pending[0][1].done()):
             selection, answer = begun.pending.popleft()
-            for part, outcome in self._outcomes(begun.block, selection, answer):
-                if isinstance(outcome, RowsFailedError):
-                    begun.errors.append(self._row_error(begun.block, part, outcome))
-                else:
-                    begun.answers.put(part, outcome)
+            self._take_answer(begun, selection, answer)
 
     def _finish(self, begun: _Begun) -> FinishedBlock:
         self._take_answers(begun, wait=True)
@@ -93,22 +89,20 @@ class BlockRunner:
             batches=begun.sizes,
         )
 
-    def _outcomes(
-        self, block: PreparedBlock, selection: Selection, answer: _Answer
-    ) -> Iterator[tuple[Selection, Mapping[str, Array] | RowsFailedError]]:
-        """Yield the answers of a batch; those of its halves if it fails, down to single rows."""
-        outcome: Mapping[str, Array] | RowsFailedError
+    def _take_answer(self, begun: _Begun, selection: Selection, answer: _Answer) -> None:
+        """Take what a batch gave, or its halves if it failed, down to single rows."""
         try:
-            outcome = answer.result()
+            begun.answers.put(selection, answer.result())
         except RowsFailedError as error:
-            outcome = error
-        if not isinstance(outcome, RowsFailedError) or size(selection) == 1:
-            yield selection, outcome
+            if size(selection) == 1:
+                begun.errors.append(self._row_error(begun.block, selection, error))
+                return
+        else:
             return
         # Both are on their way before the first is waited for.
-        halves = [(half, self._submit(block, half)) for half in _halves(selection)]
-        for half, begun in halves:
-            yield from self._outcomes(block, half, begun)
+        halves = [(half, self._submit(begun.block, half)) for half in _halves(selection)]
+        for half, its_answer in halves:
+            self._take_answer(begun, half, its_answer)
 
     def _row_error(self, block: PreparedBlock, selection: Selection, error: RowsFailedError) -> RowError:
         row = selection.start if isinstance(selection, slice) else int(selection[0])

@@ -85,7 +85,7 @@ def _row(value: Any, shape: tuple[int | None, ...], datatype: DataType) -> np.nd
     inner = parts[0].shape if parts else tuple(size or 0 for size in shape[1:])
     found = np.empty((len(parts), *inner), datatype.numpy)
     for at, part in enumerate(parts):
-        found[at] = part
+        found[at] = part if part.ndim else part[()]
     return found
 
 

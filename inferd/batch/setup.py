@@ -1,5 +1,6 @@
 """What a job has before its first row: its files, the model, and how their columns meet."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from inferd.batch.reading import Sources
 from inferd.batch.selection import RowFilter
 from inferd.batch.sources.finding import find_sources
 from inferd.batch.sources.formats import reader_for
-from inferd.batch.storage import shown
+from inferd.batch.storage import is_remote, shown
 from inferd.config import Settings
 from inferd.endpoint import Endpoint
 
@@ -68,6 +69,7 @@ def open_setup(
     output_format, is_file = output_format_of(options)
     _check_errors_file(run_options.errors)
     files = find_sources(options.inputs, options.input_format)
+    _check_apart(options, files)
     reader = reader_for(files[0].format)
     is_text = files[0].format in _TEXT_FORMATS
     schema = _typed(_schema(reader, files), options, is_text=is_text)
@@ -106,6 +108,21 @@ def output_format_of(options: JobOptions) -> tuple[OutputFormat, bool]:
     if options.output_format not in (None, of_file):
         raise UsageError(f"--output-format {options.output_format}: {shown(options.output)} is a file of {of_file}")
     return of_file, True
+
+
+def _check_apart(options: JobOptions, files: Sequence[SourceFile]) -> None:
+    """Raise `UsageError` if answers would be among the inputs, or replace them."""
+    output = _comparable(options.output)
+    for address in (*options.inputs, *(file.address for file in files)):
+        given = _comparable(address)
+        if given == output or given.startswith(f"{output}/") or output.startswith(f"{given}/"):
+            raise UsageError(
+                f"OUTPUT {shown(options.output)}: expected a place apart from the inputs, such as {shown(address)}"
+            )
+
+
+def _comparable(address: str) -> str:
+    return address.rstrip("/") if is_remote(address) else os.path.realpath(address)
 
 
 def _check_errors_file(errors: str | None) -> None:

@@ -97,7 +97,9 @@ def _measured(
             runs += 1
         run_s = cost.predict(rows)
         yield rows, run_s
-        best = max(best, (rows, rows / max(run_s, 1e-9)), key=lambda each: each[1])
+        rate = rows / max(run_s, 1e-9)
+        if rate * _AS_GOOD > best[1]:
+            best = rows, rate
         if run_s > _LONG_RUN_S or best[0] * _GROWTH < rows:
             return
 

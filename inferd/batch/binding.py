@@ -54,10 +54,12 @@ def bind(
     columns = _considered(schema, options)
     if preparation is not None:
         _require("--tokenize or --image", preparation.column, columns)
-    inputs = _inputs(signature, columns, schema, options, preparation)
+    types = {field.name: field.type for field in schema}
+    inputs = _inputs(signature, {name: types[name] for name in columns}, options, preparation)
     joined = _joined(columns, options)
     outputs = _outputs(signature, options)
-    types = {name: schema.field(name).type for name in columns}
+    for name in extra:
+        _require("--where", name, schema.names)
     if is_text:
         types |= _read_types(signature, inputs, types, options, preparation)
     for name, given in inputs.items():
@@ -65,7 +67,7 @@ def bind(
     prepared = () if preparation is None else (preparation.column,)
     used = dict.fromkeys([*(name for each in inputs.values() for name in each), *prepared, *joined, *extra])
     return Binding(
-        read_schema=pa.schema([pa.field(name, types.get(name, schema.field(name).type)) for name in used]),
+        read_schema=pa.schema([pa.field(name, types[name]) for name in used]),
         inputs=inputs,
         joined=joined,
         outputs=outputs,
@@ -82,11 +84,7 @@ def _considered(schema: pa.Schema, options: JobOptions) -> tuple[str, ...]:
 
 
 def _inputs(
-    signature: ModelSignature,
-    columns: Sequence[str],
-    schema: pa.Schema,
-    options: JobOptions,
-    preparation: Preparation | None,
+    signature: ModelSignature, columns: Mapping[str, pa.DataType], options: JobOptions, preparation: Preparation | None
 ) -> dict[str, tuple[str, ...]]:
     names = [spec.name for spec in signature.inputs]
     filled = set(() if preparation is None else preparation.inputs)
@@ -98,15 +96,15 @@ def _inputs(
     missing = []
     for spec in signature.inputs:
         if spec.name in options.mapping:
-            inputs[spec.name] = _named(spec.name, options.mapping[spec.name], columns)
+            inputs[spec.name] = _named(spec.name, options.mapping[spec.name], list(columns))
         elif spec.name in columns and spec.name not in filled:
             inputs[spec.name] = (spec.name,)
         elif not spec.optional and spec.name not in filled:
             missing.append(spec)
     if len(missing) == len(columns) == 1 and not (inputs or filled):
-        inputs[missing[0].name] = (columns[0],)
+        inputs[missing[0].name] = tuple(columns)
     elif missing:
-        raise _unbound(missing, columns, schema)
+        raise _unbound(missing, columns)
     return inputs
 
 
@@ -123,13 +121,12 @@ def _named(name: str, text: str, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _unbound(missing: Sequence[TensorSpec], columns: Sequence[str], schema: pa.Schema) -> UsageError:
+def _unbound(missing: Sequence[TensorSpec], columns: Mapping[str, pa.DataType]) -> UsageError:
     """Return the error of inputs for which there is no column, with what to type."""
     wanted = listed(
         f'"{spec.name}" ({spec.datatype.name} {format_shape(row_shape(spec))} in each row)' for spec in missing
     )
-    types = {name: schema.field(name).type for name in columns}
-    advice = " ".join(f"--map {spec.name}={_suggested(spec, types)}" for spec in missing)
+    advice = " ".join(f"--map {spec.name}={_suggested(spec, columns)}" for spec in missing)
     inputs = "inputs" if len(missing) > 1 else "input"
     return UsageError(
         f"{inputs} {wanted}: expected a column of that name, got {listed(columns) or 'none'}; name one with {advice}"
@@ -190,7 +187,8 @@ def _check_types(spec: TensorSpec, columns: Sequence[str], types: Mapping[str, p
     if len(columns) == 1:
         problem = mismatch(spec, types[columns[0]])
         if problem:
-            raise UsageError(f'column "{columns[0]}" for input "{spec.name}": {problem}')
+            others = {name: kind for name, kind in types.items() if name != columns[0]}
+            raise UsageError(f'column "{columns[0]}" for input "{spec.name}": {problem}; {_advice(spec, others)}')
         return
     shape = row_shape(spec)
     if len(shape) != 1 or (isinstance(shape[0], int) and shape[0] != len(columns)):
@@ -199,6 +197,13 @@ def _check_types(spec: TensorSpec, columns: Sequence[str], types: Mapping[str, p
         if mismatch(_element_of(spec), types[column]):
             text = f"expected single values for {spec.datatype.name}, got {types[column]}"
             raise UsageError(f'column "{column}" for input "{spec.name}": {text}')
+
+
+def _advice(spec: TensorSpec, others: Mapping[str, pa.DataType]) -> str:
+    """Return what to type for an input whose column it cannot take."""
+    advice = f"name another one with --map {spec.name}={_suggested(spec, others)}"
+    is_token = spec.datatype.numpy.kind == "i"
+    return f"{advice}, or make tokens of texts with --tokenize" if is_token else advice
 
 
 def _element_of(spec: TensorSpec) -> TensorSpec:
@@ -232,4 +237,4 @@ def _require(option: str, name: str, known: Sequence[str], kind: str = "column")
     if name not in known:
         close = get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"{option} {name}: there is no such {kind}, only {listed(known)}{hint}")
+        raise UsageError(f"{option}: there is no {kind} {name}, only {listed(known)}{hint}")

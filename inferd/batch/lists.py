@@ -31,7 +31,7 @@ class Lists:
         return np.diff(self.starts)
 
     def descend(self, expected: int | str | None) -> None:
-        """Replace lists by their elements; ``expected`` is the size of those that no list tells of."""
+        """Replace lists by their elements; ``expected`` is the size of those that no list of the row has."""
         self.blame_nulls()
         lengths = _lengths(self.leaves)
         sizes = self.sizes

@@ -91,7 +91,7 @@ def test_batch_axis_other_than_the_first() -> None:
     assert table.column("y").to_pylist() == array.T.tolist()
 
 
-def test_an_output_without_rows_is_that_of_each_row() -> None:
+def test_repeats_shared_outputs() -> None:
     """What a batch gives once is repeated for each of its rows."""
     output = _output("classes", "INT64", 3, batch_axis=None)
     first, second = np.array([1, 2, 3]), np.array([4, 5, 6])

@@ -157,7 +157,7 @@ def test_http_can_be_switched_off() -> None:
 
 
 def test_network_policy_allows_three_ports_and_dns() -> None:
-    """If callers are listed, the test pod is one of them; callers over HTTP are those over gRPC, or listed too."""
+    """If callers are listed, the test pod and the Job are too; those over HTTP are those over gRPC, or listed."""
     spec = rendered()["NetworkPolicy", "rel-inferd"]["spec"]
     assert spec["ingress"] == [{"ports": [{"port": name}]} for name in ("grpc", "http", "metrics")]
     assert spec["egress"] == [{"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
@@ -171,9 +171,10 @@ def test_network_policy_allows_three_ports_and_dns() -> None:
         "ports": [{"port": "http"}],
         "from": callers,
     }
-    website, pod_of_test = of_scenario("everything")["NetworkPolicy", "rel-models"]["spec"]["ingress"][1]["from"]
+    website, *pods = of_scenario("everything")["NetworkPolicy", "rel-models"]["spec"]["ingress"][1]["from"]
     assert website == {"podSelector": {"matchLabels": {"app": "website"}}}
-    assert pod_of_test["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "models-test"
+    names = [each["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for each in pods]
+    assert names == ["models-test", "models-batch"]
 
 
 def test_dns_ports_and_peers_are_configurable() -> None:

@@ -54,6 +54,8 @@ ANNOTATIONS = tuple(_paths("annotations"))
 OWN = {
     "labels": {
         "pods": "podLabels",
+        "Job": "batch.labels",
+        "Job-pods": "batch.podLabels",
         "ServiceMonitor": "monitoring.serviceMonitor.labels",
         "PodMonitor": "monitoring.podMonitor.labels",
         "PrometheusRule": "monitoring.rules.labels",
@@ -61,6 +63,8 @@ OWN = {
     },
     "annotations": {
         "pods": "podAnnotations",
+        "Job": "batch.annotations",
+        "Job-pods": "batch.podAnnotations",
         "ServiceAccount": "serviceAccount.annotations",
         "Service": "service.annotations",
         "ConfigMap-dashboard": "monitoring.dashboard.annotations",
@@ -77,9 +81,9 @@ def _metadata(objects: dict[tuple[str, str], Object]) -> Iterator[tuple[str, Obj
     for (kind, name), each in objects.items():
         if name in {"rel-more", "rel-models-text"}:
             continue
-        yield kind + re.sub("^rel-(inferd|models)", "", name), each["metadata"]
-        if kind in {"Deployment", "StatefulSet"}:
-            yield "pods", each["spec"]["template"]["metadata"]
+        yield kind + re.sub("^rel-(inferd|models)(-batch-[0-9a-f]{8})?", "", name), each["metadata"]
+        if kind in {"Deployment", "StatefulSet", "Job"}:
+            yield "Job-pods" if kind == "Job" else "pods", each["spec"]["template"]["metadata"]
 
 
 def test_knows_all_maps_of_values() -> None:

@@ -6,6 +6,9 @@ from tests.chart.rendering import HELMS, RefusedError, Values, rendered
 
 CERTIFICATE = {"enabled": True, "existingSecret": "certificate"}
 TOKENS = {"tokens": {"existingSecret": "tokens"}}
+BATCH = {"enabled": True, "inputs": ["/data/rows"], "output": "/data/answers"}
+OPEN = {"networkPolicy": {"restrictEgress": False}}
+DATA = {"persistentVolumeClaim": {"claimName": "data"}}
 PROMETHEUS = {"serverAddress": "http://prometheus:9090"}
 
 #: Rejected by the schema: values, and a part of the error.
@@ -36,6 +39,8 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a host without an address": ({"hostAliases": [{"hostnames": ["a"]}]}, "hostAliases"),
     "a variable without a name": ({"extraEnv": [{"value": "x"}]}, "extraEnv"),
     "a mount without a place": ({"extraVolumeMounts": [{"name": "x"}]}, "extraVolumeMounts"),
+    "no index at least": ({"batch": {"indexes": 0}}, "indexes"),
+    "a text for a number of indexes": ({"batch": {"maxFailedIndexes": "all"}}, "maxFailedIndexes"),
     "scrapes that are too rare for the rules": ({"monitoring": {"interval": "60s"}}, "interval"),
 }
 
@@ -189,6 +194,52 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         "autoscaling.cpuPercent: refers to",
     ),
     "a part of no GPU": ({"autoscaling": {"gpuPercent": 80}}, "autoscaling.gpuPercent: there are no GPUs"),
+    "an offline job without rows": ({"batch": {"enabled": True, "output": "s3://b/x"}}, "batch.inputs: expected"),
+    "an offline job without answers": ({"batch": {"enabled": True, "inputs": ["/data"]}}, "batch.output: expected"),
+    "answers that the pod takes with it": (
+        {"batch": BATCH},
+        "batch.output: expected an address such as s3://bucket/answers, or a path in a volume that can be written",
+    ),
+    "neither server nor Job": ({"batch": {"only": True}}, "batch.enabled: expected true beside batch.only"),
+    "more pods than indexes": (
+        {"batch": {**BATCH, **DATA, "indexes": 2, "parallelism": 3}},
+        "batch.parallelism: expected batch.indexes (2) or fewer, got 3",
+    ),
+    "more failures than indexes": (
+        {"batch": {**BATCH, **DATA, "maxFailedIndexes": 2}},
+        "batch.maxFailedIndexes: expected batch.indexes (1) or fewer, got 2",
+    ),
+    "a directory of no claim": (
+        {"batch": {**BATCH, "output": "s3://b/x", "persistentVolumeClaim": {"subPath": "x"}}, **OPEN},
+        "batch.persistentVolumeClaim.claimName: expected the claim",
+    ),
+    "an index twice": (
+        {"batch": {**BATCH, **DATA, "extraArgs": ["--index=1"]}},
+        "batch.extraArgs: the chart itself sets --index=1, use the value batch.indexes instead",
+    ),
+    "a mount twice": (
+        {"batch": {**BATCH, **DATA, "extraVolumeMounts": [{"name": "x", "mountPath": "/data"}]}},
+        "extraVolumeMounts and batch.extraVolumeMounts: the chart itself sets /data",
+    ),
+    "rows that cannot be reached": (
+        {"batch": {**BATCH, **DATA, "inputs": ["s3://bucket/rows"]}},
+        "batch.inputs: the network policy forbids",
+    ),
+    "a server that cannot be reached": (
+        {"batch": {**BATCH, **DATA, "server": "dns:///x:8001"}},
+        "batch.server: the network policy forbids",
+    ),
+    "TLS of no server": (
+        {"batch": {**BATCH, **DATA, "only": True}, "tls": CERTIFICATE},
+        "tls.enabled: it is for a server, and batch.only leaves the server out",
+    ),
+    "a way to no server": (
+        {
+            "batch": {**BATCH, **DATA, "only": True},
+            "ingress": {"enabled": True, "hosts": ["x"], "tlsSecret": "x"},
+        },
+        "ingress: it is for a server, and batch.only leaves the server out",
+    ),
     "two monitors": (
         {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
         "monitoring: expected either",
@@ -225,6 +276,7 @@ def test_rejects_contradictory_values(binary: str, case: str) -> None:
     ("feature", "values", "least"),
     [
         ("models.image", {"models": {"image": {"reference": "x"}}}, "1.31"),
+        ("batch.maxFailedIndexes", {"batch": {**BATCH, **DATA, "maxFailedIndexes": 1}}, "1.29"),
         ("drain.preStopSeconds", {"drain": {"preStopSeconds": 1}}, "1.30"),
         ("service.trafficDistribution", {"service": {"trafficDistribution": "PreferClose"}}, "1.30"),
     ],

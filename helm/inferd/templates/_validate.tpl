@@ -4,6 +4,7 @@
 {{- include "inferd.validateConfig" . -}}
 {{- include "inferd.validateNames" . -}}
 {{- include "inferd.validateModels" . -}}
+{{- include "inferd.validateBatch" . -}}
 {{- include "inferd.validateSecurity" . -}}
 {{- include "inferd.validateNetwork" . -}}
 {{- include "inferd.validateService" . -}}
@@ -112,6 +113,13 @@ security.jwt.jwks_file: auth.jwks
 {{- $keys := include "inferd.setting" (dict "root" . "path" "security.jwt.jwks_url") -}}
 {{- $needs := dict "models.fetch" .Values.models.fetch.image "models.remote" .Values.models.remote.addresses "config.security.jwt.jwks_url" $keys -}}
 {{- with include "inferd.traces" . }}{{ $_ := set $needs . "traces" }}{{ end -}}
+{{- with .Values.batch -}}
+{{- if .enabled -}}
+{{- $_ := set $needs "batch.inputs" (contains "://" (join " " .inputs)) -}}
+{{- $_ = set $needs "batch.output" (contains "://" .output) -}}
+{{- $_ = set $needs "batch.server" .server -}}
+{{- end -}}
+{{- end -}}
 {{- range $value, $needed := $needs -}}
 {{- if $needed -}}
 {{- fail (printf "%s: the network policy forbids connections from the pods, add a rule to networkPolicy.extraEgress or set networkPolicy.restrictEgress to false" $value) -}}
@@ -243,6 +251,9 @@ known: ingress-nginx needs an annotation for it, one of `by` among others.
 {{- $needs := dict -}}
 {{- if .Values.models.image.reference }}{{ $_ := set $needs "models.image" "1.31" }}{{ end -}}
 {{- if .Values.drain.preStopSeconds }}{{ $_ := set $needs "drain.preStopSeconds" "1.30" }}{{ end -}}
+{{- if and .Values.batch.enabled (ne (.Values.batch.maxFailedIndexes | toString) "") -}}
+{{- $_ := set $needs "batch.maxFailedIndexes" "1.29" -}}
+{{- end -}}
 {{- if .Values.service.trafficDistribution }}{{ $_ := set $needs "service.trafficDistribution" "1.30" }}{{ end -}}
 {{- range $value, $least := $needs -}}
 {{- if semverCompare (printf "<%s.0-0" $least) $version -}}

@@ -44,6 +44,7 @@ the user's value.
 {{- $monitoring := .Values.monitoring -}}
 {{- $identity := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/managed-by" -}}
 {{- $all := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels
+  "batch.labels" .Values.batch.labels "batch.podLabels" .Values.batch.podLabels
   "monitoring.serviceMonitor.labels" $monitoring.serviceMonitor.labels
   "monitoring.podMonitor.labels" $monitoring.podMonitor.labels
   "monitoring.rules.labels" $monitoring.rules.labels "monitoring.dashboard.labels" $monitoring.dashboard.labels -}}
@@ -61,6 +62,7 @@ the user's value.
 
 {{- define "inferd.validateAnnotations" -}}
 {{- $all := dict "commonAnnotations" .Values.commonAnnotations "podAnnotations" .Values.podAnnotations
+  "batch.annotations" .Values.batch.annotations "batch.podAnnotations" .Values.batch.podAnnotations
   "serviceAccount.annotations" .Values.serviceAccount.annotations "service.annotations" .Values.service.annotations
   "monitoring.dashboard.annotations" .Values.monitoring.dashboard.annotations
   "grpcRoute.annotations" .Values.grpcRoute.annotations "ingress.annotations" .Values.ingress.annotations

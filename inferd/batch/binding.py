@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from inferd.batch.column_types import mismatch, output_type, read_type, row_shape
 from inferd.batch.errors import UsageError
+from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions
 from inferd.batch.ports import Preparation
 from inferd.plain_text import listed
@@ -53,13 +54,13 @@ def bind(
     """
     columns = _considered(schema, options)
     if preparation is not None:
-        _require("--tokenize or --image", preparation.column, columns)
+        check_known("--tokenize or --image", preparation.column, columns)
     types = {field.name: field.type for field in schema}
     inputs = _inputs(signature, {name: types[name] for name in columns}, options, preparation)
     joined = _joined(columns, options)
     outputs = _outputs(signature, options)
     for name in extra:
-        _require("--where", name, schema.names)
+        check_known("--where", name, schema.names)
     if is_text:
         types |= _read_types(signature, inputs, types, options, preparation)
     for name, given in inputs.items():
@@ -79,7 +80,7 @@ def bind(
 
 def _considered(schema: pa.Schema, options: JobOptions) -> tuple[str, ...]:
     for name in options.columns:
-        _require("--columns", name, schema.names)
+        check_known("--columns", name, schema.names)
     return options.columns or tuple(schema.names)
 
 
@@ -89,7 +90,7 @@ def _inputs(
     names = [spec.name for spec in signature.inputs]
     filled = set(() if preparation is None else preparation.inputs)
     for name in options.mapping:
-        _require("--map", name, names, kind="input")
+        check_known("--map", name, names, "input")
         if name in filled:
             raise UsageError(f"--map {name}: --tokenize or --image fills this input, so it takes no column")
     inputs: dict[str, tuple[str, ...]] = {}
@@ -116,7 +117,7 @@ def _named(name: str, text: str, columns: Sequence[str]) -> tuple[str, ...]:
     for part in text.split(","):
         matching = [part] if part in columns else [column for column in columns if fnmatchcase(column, part)]
         if not matching:
-            _require(f"--map {name}", part, columns)
+            check_known(f"--map {name}", part, columns)
         found += matching
     return tuple(found)
 
@@ -155,14 +156,14 @@ def _joined(columns: Sequence[str], options: JobOptions) -> tuple[str, ...]:
     if options.join is None:
         return ()
     for name in options.join:
-        _require("--join", name, columns)
+        check_known("--join", name, columns)
     return options.join or tuple(columns)
 
 
 def _outputs(signature: ModelSignature, options: JobOptions) -> dict[str, str]:
     names = [spec.name for spec in signature.outputs]
     for name in options.outputs:
-        _require("--output", name, names, kind="output")
+        check_known("--output", name, names, "output")
     return dict(options.outputs) or {name: name for name in names}
 
 
@@ -231,10 +232,3 @@ def _output_schema(
                 f"--output {name if name in outputs else next(iter(outputs))}=COLUMN, or leave it out of --join"
             )
     return pa.schema(fields)
-
-
-def _require(option: str, name: str, known: Sequence[str], kind: str = "column") -> None:
-    if name not in known:
-        close = get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"{option}: there is no {kind} {name}, only {listed(known)}{hint}")

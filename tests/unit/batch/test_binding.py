@@ -222,21 +222,21 @@ def test_one_row_of_a_model_that_does_not_batch():
         (
             _schema(x=FLOATS),
             {"mapping": {"y": "x"}},
-            "--map: there is no input y, only x",
+            '--map: there is no input "y", only x',
         ),
         (
             _schema(pixels=FLOATS),
             {"mapping": {"x": "pixel"}},
-            "--map x: there is no column pixel, only pixels; did you mean pixels?",
+            '--map x: there is no column "pixel", only pixels; did you mean pixels?',
         ),
         (
             _schema(x=FLOATS),
             {"outputs": {"Y": "score"}},
-            "--output: there is no output Y, only y",
+            '--output: there is no output "Y", only y',
         ),
-        (_schema(x=FLOATS), {"join": ("z",)}, "--join: there is no column z, only x"),
-        (_schema(x=FLOATS), {"columns": ("z",)}, "--columns: there is no column z, only x"),
-        (_schema(x=FLOATS), {"extra": ("z",)}, "--where: there is no column z, only x"),
+        (_schema(x=FLOATS), {"join": ("z",)}, '--join: there is no column "z", only x'),
+        (_schema(x=FLOATS), {"columns": ("z",)}, '--columns: there is no column "z", only x'),
+        (_schema(x=FLOATS), {"extra": ("z",)}, '--where: there is no column "z", only x'),
         (
             _schema(x=FLOATS, y=pa.string()),
             {"join": ()},
@@ -267,7 +267,7 @@ def test_what_a_preparation_fills_takes_no_column():
     mapped = _refused(signature, _schema(text=pa.string()), _Tokens("text"), mapping={"ids": "text"})
     assert mapped == "--map ids: --tokenize or --image fills this input, so it takes no column"
     absent = _refused(signature, _schema(text=pa.string()), _Tokens("texts"))
-    assert absent == "--tokenize or --image: there is no column texts, only text; did you mean text?"
+    assert absent == '--tokenize or --image: there is no column "texts", only text; did you mean text?'
 
 
 def test_texts_for_tokens():

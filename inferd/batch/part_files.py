@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from threading import Event
 
@@ -11,7 +12,7 @@ from inferd.batch.blocks import FinishedBlock
 from inferd.batch.errors import BatchError, RowError
 from inferd.batch.manifest import Manifest, PartNote
 from inferd.batch.options import OnError
-from inferd.batch.ports import OpenWriter
+from inferd.batch.ports import OpenWriter, TableWriter
 from inferd.batch.progress import Progress
 
 
@@ -70,20 +71,32 @@ class PartFiles:
     def _write_part(self, first: FinishedBlock, others: Iterator[FinishedBlock]) -> None:
         rows, batches, errors = 0, Counter[str](), list[RowError]()
         with self._manifest.part(first.part) as file:
-            writer = self._open_writer(file, self._schema)
-            for block in _until_last(first, others):
-                self._limit.add(block.errors)
-                errors += block.errors
-                if block.table.num_rows:
-                    writer.write(block.table)
-                rows += block.table.num_rows
-                batches.update(map(str, block.batches))
-                self._progress.add_block(rows=block.read_rows, errors=len(block.errors), batches=block.batches)
-            writer.close()
+            with _ended(self._open_writer(file, self._schema)) as writer:
+                for block in _until_last(first, others):
+                    self._limit.add(block.errors)
+                    if block.table.num_rows:
+                        writer.write(block.table)
+                    errors += block.errors
+                    rows += block.table.num_rows
+                    batches.update(map(str, block.batches))
+                    self._progress.add_block(rows=block.read_rows, errors=len(block.errors), batches=block.batches)
             nbytes = file.tell()
         errors.sort(key=lambda error: (self._order[error.source], -1 if error.row is None else error.row))
         note = PartNote(part=first.part, rows=rows, errors=len(errors), nbytes=nbytes, batches=dict(batches))
         self._manifest.note(note, errors)
+
+
+@contextmanager
+def _ended(writer: TableWriter) -> Iterator[TableWriter]:
+    """Context with ``writer``, which has written what stands at the end of its format afterwards."""
+    try:
+        yield writer
+    except BaseException:
+        # Or else it would end by itself, when there is no file any more.
+        with suppress(Exception):
+            writer.close()
+        raise
+    writer.close()
 
 
 def _until_last(first: FinishedBlock, others: Iterator[FinishedBlock]) -> Iterator[FinishedBlock]:

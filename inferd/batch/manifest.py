@@ -1,6 +1,6 @@
 """What a job is, its plan, and which parts are done, as files of its output.
 
-The plan is written once, by whoever comes first; everybody else has to want the same job. A part is done when its note
+The plan is written once, by the first process; all others have to want the same job. A part is done when its note
 is there: its error rows are written before it, and its answers before that, so that a note is never without them. What
 was written without a note is written again. The job is complete when its summary is there, which is written after all
 else; only then are notes deleted. What is replaced is deleted the other way round: the plan last.
@@ -135,8 +135,8 @@ class Manifest:
                     return from_json(manifest["plan"])
                 raise BatchError(self._refusal(identity.differences(manifest["identity"])))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BatchError(f"{self._where(_MANIFEST)} is damaged; --overwrite begins anew") from error
-        raise BatchError(f"{self._where(_MANIFEST)} is of another version of inferd batch; --overwrite begins anew")
+            raise BatchError(f"{self._where(_MANIFEST)} is damaged; --overwrite starts over") from error
+        raise BatchError(f"{self._where(_MANIFEST)} is of another version of inferd batch; --overwrite starts over")
 
     def find_or_create(self, identity: Identity, make_plan: Callable[[], Plan]) -> Plan:
         """Return the plan of this job, made by ``make_plan`` unless there is one. Raises `BatchError`."""
@@ -194,7 +194,7 @@ class Manifest:
             lost = [name for name, nbytes in names.items() if sizes.get(name) != nbytes]
         if lost:
             where = shown(f"{self._folder.address}/{lost[0]}")
-            raise BatchError(f"{where} is not as the complete job left it; --overwrite begins anew")
+            raise BatchError(f"{where} is not as the complete job left it; --overwrite starts over")
         return True
 
     def part(self, part: int) -> AbstractContextManager[BinaryIO]:
@@ -233,6 +233,10 @@ class Manifest:
                 with self._folder.create(f"{self._work}{_SUMMARY}") as file:
                     file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2))
             self._tidy(notes)
+
+    def errors_address(self, errors_to: str | None) -> str:
+        """Return where `finish` writes error rows."""
+        return shown(errors_to) if errors_to else self._where(_ERRORS)
 
     def clean(self, parts: Iterable[int]) -> None:
         """Delete the temporaries that killed processes have left of ``parts``."""
@@ -280,7 +284,7 @@ class Manifest:
     def _refusal(self, differences: list[str]) -> str:
         more = len(differences) - _SHOWN
         listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        return f"{self._output} has the answers of another job: {listed}; --overwrite begins anew"
+        return f"{self._output} has the answers of another job: {listed}; --overwrite starts over"
 
     def _summary(self) -> dict[int, PartNote] | None:
         content = self._folder.read(f"{self._work}{_SUMMARY}")

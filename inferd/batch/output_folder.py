@@ -1,8 +1,7 @@
 """The folder that a job writes to: each file in it is there as a whole and for good, or not at all.
 
 A file is written under a temporary name, brought to the disk, and renamed; then its folder is brought to the disk, so
-that the name outlives a crash of the machine too. A temporary has the same name every time, so that whoever writes the
-file again takes its place.
+that the name outlives a crash of the machine too. A temporary has the same name each time: a new one replaces it.
 """
 
 import errno

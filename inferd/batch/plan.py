@@ -1,6 +1,6 @@
 """The parts of a job and how its rows are batched, fixed before the first row. Pure.
 
-Whoever has the plan knows every batch: blocks are cut in a part from its first row on, and batches in a block by
+The plan says what every batch is: blocks are cut in a part from its first row on, and batches in a block by
 `inferd.batch.grouping`. So a part that is run again, by anyone, has the same bytes.
 """
 

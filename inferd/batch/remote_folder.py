@@ -11,7 +11,7 @@ from inferd.batch.output_file import output_file
 from inferd.batch.remote_lock import RemoteLock, held
 from inferd.batch.storage import errors_of, file_system
 
-_AGAIN = "run it again when that is mended: it continues"
+_AGAIN = "run it again when that is fixed: it continues"
 
 
 class RemoteFolder:

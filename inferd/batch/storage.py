@@ -21,6 +21,8 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {"s3": {"use_listings_cache": False}}
 
 _WILDCARDS = re.compile(r"[*?\[]")
+#: Their addresses may have a question mark, and are not listed.
+_WEB = ("http", "https")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def list_files(pattern: str) -> list[FileInfo]:
     """
     with errors_of(pattern):
         found = _remote_files(pattern) if is_remote(pattern) else _local_files(pattern)
-        return sorted(found, key=lambda each: each.address)
+        # A folder and what is in it may both match.
+        return sorted(set(found), key=lambda each: each.address)
 
 
 def open_input(address: str) -> BinaryIO:
@@ -105,13 +108,17 @@ def _local_files(pattern: str) -> Iterator[FileInfo]:
     if os.path.exists(pattern) or not _WILDCARDS.search(pattern):  # noqa: PTH110  (a text, which may be no path)
         matches = [pattern]
     else:
-        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path has no absolute patterns)
+        found = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path has no absolute patterns)
+        matches = [match for match in found if _is_meant(match, pattern)]
     for match in matches:
         if Path(match).is_dir():
             for folder, inner, names in os.walk(match):
-                inner[:] = sorted(name for name in inner if _is_data(name))
+                inner[:] = filter(_is_data, inner)
                 for name in filter(_is_data, names):
-                    yield _local(os.path.join(folder, name))  # noqa: PTH118  (as the user wrote it)
+                    path = os.path.join(folder, name)  # noqa: PTH118  (as the user wrote it)
+                    # No pipes and the like.
+                    if Path(path).is_file():
+                        yield _local(path)
         else:
             yield _local(match)
 
@@ -123,9 +130,9 @@ def _local(address: str) -> FileInfo:
 
 def _remote_files(pattern: str) -> Iterable[FileInfo]:
     system, path = file_system(pattern)
-    if _WILDCARDS.search(path):
-        details = system.glob(path, detail=True)
-        entries = [each for entry in details.values() for each in _below(system, entry)]
+    if _WILDCARDS.search(path) and urlsplit(pattern).scheme not in _WEB:
+        matches = [entry for name, entry in system.glob(path, detail=True).items() if _is_meant(name, path)]
+        entries = [each for match in matches for each in _below(system, match)]
     else:
         entries = _below(system, system.info(path))
     return [
@@ -139,6 +146,13 @@ def _below(system: Any, entry: Any) -> list[Any]:  # noqa: ANN401  (fsspec has n
     prefix = entry["name"].rstrip("/")
     inside = system.find(prefix, detail=True).values()
     return [each for each in inside if all(map(_is_data, each["name"][len(prefix) :].strip("/").split("/")))]
+
+
+def _is_meant(match: str, pattern: str) -> bool:
+    """Whether ``match`` of a glob is no hidden file, or in no hidden folder, unless the pattern says such a name."""
+    fixed = pattern[: _WILDCARDS.search(pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]  # it is a glob
+    named = {part[0] for part in pattern.removeprefix(fixed).split("/") if part}
+    return all(_is_data(part) or part[0] in named for part in match.removeprefix(fixed).split("/") if part)
 
 
 def _is_data(name: str) -> bool:

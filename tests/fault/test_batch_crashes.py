@@ -1,0 +1,203 @@
+"""The output of a job whose process or machine dies, or whose disk fails, at any call that it makes to the system."""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from inferd.batch.blocks import BatchLimits
+from inferd.batch.errors import BatchError, InUseError, RowError
+from inferd.batch.manifest import Identity, Manifest, PartNote, manifest_of
+from inferd.batch.plan import Plan, cut
+from tests.disk_faults import Disk, Killed, tree
+
+_PARTS = 3
+
+
+def _identity(job: str) -> Identity:
+    return Identity(model={"sha256": job}, options={}, inputs={"a.parquet": "1"}, versions={})
+
+
+def _plan() -> Plan:
+    return Plan(limits=BatchLimits(8, 1 << 20), block_rows=64, parts=cut([[100] * _PARTS], 100))
+
+
+def _content(job: str, part: int) -> bytes:
+    return f"{job} {part}\n".encode() * 1000
+
+
+def _join(parts: Iterable[Callable[[], BinaryIO]], file: BinaryIO) -> None:
+    for each in parts:
+        with each() as part:
+            file.write(part.read())
+
+
+def _run(
+    output: Path, job: str = "a", *, parts: int = _PARTS, overwrite: bool = False, index: int = 0, indexes: int = 1
+) -> None:
+    """Run a job as `inferd.batch.job` does, up to so many parts."""
+    manifest = manifest_of(str(output), ".jsonl", is_file=output.suffix == ".jsonl")
+    with manifest.lock(index, indexes):
+        if overwrite:
+            manifest.forget()
+        plan = manifest.find_or_create(_identity(job), _plan)
+        done = manifest.done()
+        left = [part.index for part in plan.share(index, indexes) if part.index not in done and part.index < parts]
+        manifest.clean(left)
+        for part in left:
+            _write(manifest, job, part)
+        done = manifest.done()
+        if len(done) == len(plan.parts):
+            with suppress(InUseError):
+                manifest.finish(done, {"rows": 1000}, _join)
+
+
+def _write(manifest: Manifest, job: str, part: int) -> None:
+    with manifest.part(part) as file:
+        file.write(_content(job, part))
+        nbytes = file.tell()
+    # The last one has no error rows.
+    errors = [RowError("a.parquet", part, "RUN_FAILED", job)] * (part < _PARTS - 1)
+    manifest.note(PartNote(part=part, rows=99, errors=len(errors), nbytes=nbytes, batches={"8": 13}), errors)
+
+
+def _undisturbed(folder: Path, name: str, job: str = "a") -> dict[str, bytes | None]:
+    """Return the files of a job that nothing happened to."""
+    (folder / "undisturbed").mkdir(parents=True)
+    with Disk(folder / "undisturbed").running():
+        _run(folder / "undisturbed" / name, job)
+    return tree(folder / "undisturbed")
+
+
+def _attempts(
+    folder: Path, run: Callable[[Path], object], *, first: int = 0, error: int | None = None
+) -> Iterator[tuple[Path, Disk]]:
+    """Yield a folder of a run that failed at its call ``first``, its next one, and so on until it fails no more."""
+    for at in range(first, first + 1000):
+        root = folder / f"at-{at}"
+        root.mkdir(parents=True)
+        disk = Disk(root, at, error)
+        with suppress(Killed), disk.running():
+            run(root)
+        if not disk.failed:
+            assert at > first + 20, "few calls were counted"
+            return
+        yield root, disk
+    pytest.fail("it never ends")
+
+
+@pytest.mark.parametrize("name", ["out", "out.jsonl"])
+def test_killed_at_any_call(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on to the same files, nothing else is left, and at most one part is written twice."""
+    written = []
+    monkeypatch.setattr(Manifest, "part", lambda self, part, do=Manifest.part: written.append(part) or do(self, part))
+    expected = _undisturbed(tmp_path, name)
+    for root, disk in _attempts(tmp_path, lambda root: written.clear() or _run(root / name)):
+        with Disk(root).running():
+            _run(root / name)
+        assert tree(root) == expected, disk.failed
+        assert set(written) == set(range(_PARTS)), disk.failed
+        assert len(written) <= _PARTS + 1, disk.failed
+
+
+@pytest.mark.parametrize("name", ["out", "out.jsonl"])
+@pytest.mark.parametrize("names_too", [False, True])
+def test_power_is_lost_at_any_call(tmp_path: Path, name: str, *, names_too: bool) -> None:
+    """Neither a file without its content nor a note without its part is on the disk, so it goes on to the same."""
+    expected = _undisturbed(tmp_path, name)
+    for root, disk in _attempts(tmp_path, lambda root: _run(root / name)):
+        disk.lose_power(names_too=names_too)
+        with Disk(root).running():
+            _run(root / name)
+        assert tree(root) == expected, disk.failed
+
+
+@pytest.mark.parametrize("name", ["out", "out.jsonl"])
+def test_killed_twice(tmp_path: Path, name: str) -> None:
+    """A run that goes on may be killed as well."""
+    expected = _undisturbed(tmp_path, name)
+    for at in (5, 30, 55):
+        for root, disk in _attempts(tmp_path / f"first-{at}", lambda root, at=at: _twice(root / name, at)):
+            with Disk(root).running():
+                _run(root / name)
+            assert tree(root) == expected, disk.failed
+
+
+def _twice(output: Path, at: int) -> None:
+    with suppress(Killed), Disk(output.parent, at).running():
+        _run(output)
+    _run(output)
+
+
+@pytest.mark.parametrize("name", ["out", "out.jsonl"])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_error_at_any_call(tmp_path: Path, name: str, error: int) -> None:
+    """The run fails with what to do, leaves no temporary file, and goes on when it is run again."""
+    expected = _undisturbed(tmp_path, name)
+    failures = []
+
+    def run(root: Path) -> None:
+        try:
+            _run(root / name)
+        except BatchError as failure:
+            failures.append(str(failure))
+
+    for root, disk in _attempts(tmp_path, run, error=error):
+        if not disk.failed.startswith("unlink"):
+            assert not [path for path in tree(root) if path.endswith(".tmp")], disk.failed
+        with Disk(root).running():
+            _run(root / name)
+        assert tree(root) == expected, disk.failed
+    text = "the disk is full; free some space and run it again: it continues" if error == errno.ENOSPC else "EIO"
+    assert failures
+    assert all(text in failure for failure in failures), failures
+
+
+@pytest.mark.parametrize(("name", "parts"), [("out", _PARTS), ("out", _PARTS - 1), ("out.jsonl", _PARTS)])
+@pytest.mark.parametrize("loss", ["process", "contents", "names"])
+def test_overwriting_ends_at_any_call(tmp_path: Path, name: str, parts: int, loss: str) -> None:
+    """Either job, run without --overwrite, then has its own answers or refuses; never those of the other."""
+
+    def run(root: Path) -> None:
+        _run(root / name, "a", parts=parts)
+        _run(root / name, "b", overwrite=True)
+
+    expected = {job: _undisturbed(tmp_path / job, name, job) for job in ("a", "b")}
+    before = Disk(tmp_path)
+    with before.running():
+        _run(tmp_path / "before" / name, "a", parts=parts)
+    for root, disk in _attempts(tmp_path, run, first=before.calls):
+        if loss != "process":
+            disk.lose_power(names_too=loss == "names")
+        for job, overwrite in (("a", False), ("b", False), ("b", True)):
+            copy = tmp_path / f"{root.name}-{job}-{overwrite}"
+            shutil.copytree(root, copy)
+            try:
+                with Disk(copy).running():
+                    _run(copy / name, job, overwrite=overwrite)
+            except BatchError:
+                assert not overwrite, disk.failed
+            else:
+                assert tree(copy) == expected[job], disk.failed
+
+
+def test_processes_that_share_the_parts(tmp_path: Path) -> None:
+    """Each killed at any call, in turn: the files are those of one process."""
+    expected = _undisturbed(tmp_path, "out")
+    for at in range(1000):
+        root = tmp_path / f"at-{at}"
+        root.mkdir()
+        disks = [Disk(root, at), Disk(root, at)]
+        for index, disk in enumerate(disks):
+            with suppress(Killed), disk.running():
+                _run(root / "out", index=index, indexes=2)
+        for index in range(2):
+            with Disk(root).running():
+                _run(root / "out", index=index, indexes=2)
+        assert tree(root) == expected, [disk.failed for disk in disks]
+        if not any(disk.failed for disk in disks):
+            return

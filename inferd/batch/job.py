@@ -195,6 +195,7 @@ class _Run:
             batches=self._progress.batches,
             has_finished=len(notes) == len(self._share),
             is_complete=is_complete,
+            errors_file=self._manifest.errors_address(self._run_options.errors),
         )
 
     def _own(self, notes: Mapping[int, PartNote]) -> dict[int, PartNote]:

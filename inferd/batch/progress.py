@@ -43,7 +43,8 @@ class Summary:
     ``rows`` are in the output and ``errors`` among the error rows, of all parts that are done; ``resumed_rows`` and
     ``resumed_errors`` of them were there before. ``batches`` are the number of batches by their rows, ``busy_share`` is
     the share of ``run_s`` in which the model ran, both of this run. ``has_finished`` is False for a run that was
-    stopped before its share was done; ``is_complete`` is True once all of the job is done.
+    stopped before its share was done; ``is_complete`` is True once all of the job is done, and ``errors_file`` has the
+    error rows then, if there are any.
     """
 
     rows: int
@@ -59,6 +60,7 @@ class Summary:
     batches: Mapping[int, int]
     has_finished: bool
     is_complete: bool
+    errors_file: str
 
     def as_json(self) -> dict[str, Any]:
         """Return it for JSON."""

@@ -6,14 +6,16 @@ import sys
 from dataclasses import asdict
 from threading import Event
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from inferd.batch.job import Preview
 from inferd.batch.progress import ProgressSnapshot, Summary
-from inferd.plain_text import escaped
+from inferd.cli.output import json_number, print_json, print_table
+from inferd.plain_text import clipped, escaped
 
 #: Without a terminal, a line this often, and one for each phase.
 _LINE_EVERY_S = 10.0
@@ -71,7 +73,8 @@ class JobView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Show no more."""
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
         logger = logging.getLogger("inferd")
         logger.removeHandler(self._warnings)
         logger.propagate = True
@@ -121,10 +124,59 @@ class _Warnings(logging.Handler):
         self._view.warn(record.getMessage())
 
 
+def print_preview(preview: Preview, *, as_json: bool) -> None:
+    """Print what a job would read and write, and its first rows."""
+    schema = [(field.name, str(field.type)) for field in preview.output_schema]
+    rows = [_plain(row) for row in preview.table.to_pylist()]
+    errors = [asdict(error) for error in preview.errors]
+    if as_json:
+        print_json(
+            {
+                "files": preview.files,
+                "inputs": dict(preview.inputs),
+                "columns": dict(schema),
+                "rows": rows,
+                "errors": errors,
+            }
+        )
+        return
+    print_fact("files", f"{preview.files:,}")
+    print_table(["INPUT", "FROM"], list(preview.inputs.items()))
+    print_table(["COLUMN", "TYPE"], schema)
+    print_fact("rows", f"the first {len(rows) + len(errors)}; nothing is written")
+    for row in rows:
+        print(", ".join(f"{escaped(name)}: {escaped(clipped(_text(value)))}" for name, value in row.items()))
+    for error in errors:
+        print(escaped("{source}, row {row}: {code}: {message}".format(**error)))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  (any value of a table, as JSON has it)
+    """Return ``value`` as JSON, in the form of `inferd infer --json`."""
+    match value:
+        case dict():
+            return {str(name): _plain(each) for name, each in value.items()}
+        case list():
+            return [_plain(each) for each in value]
+        case bytes():
+            return value.decode(errors="backslashreplace")
+        case float():
+            return json_number(value)
+        case None | bool() | int() | str():
+            return value
+    # Dates and times, and decimals.
+    return str(value)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def print_summary(summary: Summary, output: str) -> None:
     """Print what a run has done."""
     print_fact("output", output if summary.is_complete else f"{output}, not complete yet")
     print_fact("rows", _rows_text(summary))
+    if summary.errors and summary.is_complete:
+        print_fact("errors", summary.errors_file)
     print_fact("parts", f"{summary.parts:,} of {summary.total_parts:,}")
     if not summary.batches:
         return

@@ -49,7 +49,7 @@ def array_json(array: NDArray[Any]) -> dict[str, object]:
     """
     shape = list(array.shape)
     if not array.dtype.hasobject:
-        return {"shape": shape, "data": _map(_json_number, _numbers(array).tolist())}
+        return {"shape": shape, "data": _map(json_number, _numbers(array).tolist())}
     try:
         return {"shape": shape, "data": _map(bytes.decode, array.tolist())}
     except UnicodeDecodeError:
@@ -76,7 +76,8 @@ def _numbers(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
-def _json_number(value: float) -> float | str:
+def json_number(value: float) -> float | str:
+    """Return a number as strict JSON has it: a text for NaN and the infinities."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -67,5 +67,6 @@ def test_summary_is_json() -> None:
         batches={2: 1, 1: 1},
         has_finished=True,
         is_complete=True,
+        errors_file="",
     )
     assert list(json.loads(json.dumps(summary.as_json()))["batches"].items()) == [("1", 1), ("2", 1)]

@@ -1,7 +1,8 @@
 """Columns as they were read to columns in the types of a schema; a value that is not of its type costs its row."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,10 @@ DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 
 _SPACES = re.compile(r"\s+")
 _LONGEST_TEXT = 200
+
+#: Returns an array in a type, or raises one of `DAMAGE` if any value is not of it.
+Cast = Callable[[pa.Array, pa.DataType], pa.Array]
+
 
 #: Rows of a chunk of errors.
 _LOST_ROWS = 4096
@@ -64,20 +69,38 @@ def stored_names(file: SourceFile, schema: pa.Schema, columns: pa.Schema) -> lis
     return wanted
 
 
-def in_schema(
-    file: SourceFile, schema: pa.Schema, table: pa.RecordBatch, rows: NDArray[np.int64], errors: list[RowError]
-) -> Chunk:
-    """Return the ``rows`` of ``file`` that were read as ``table``, in the types of ``schema``.
+def columns_of(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    """Return the columns of ``batch`` by name."""
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    return {name: pc.run_end_decode(each) if pa.types.is_run_end_encoded(each.type) else each for name, each in columns}
 
-    ``errors`` are rows between them that could not be read.
+
+def in_schema(
+    file: SourceFile,
+    schema: pa.Schema,
+    read: Mapping[str, pa.Array],
+    rows: NDArray[np.int64],
+    *,
+    errors: Sequence[RowError] = (),
+    bad: BadRows | None = None,
+    cast: Cast = pc.cast,
+) -> Chunk:
+    """Return the ``rows`` of ``file`` whose columns were ``read``, in the types of ``schema`` by ``cast``.
+
+    ``errors`` are rows between them that could not be read; ``bad`` are those of them that have no valid values.
     """
-    bad: BadRows = {}
-    columns = [_column(file, table, field, bad) for field in schema]
+    bad = {} if bad is None else bad
+    columns = []
+    for field in schema:
+        if field.name in read:
+            columns.append(convert(read[field.name], field, bad, cast))
+        else:
+            columns.append(_given(file.partition[field.name], len(rows)).cast(field.type))
     converted = pa.RecordBatch.from_arrays(columns, schema=schema) if columns else _without_columns(len(rows))
     if bad:
         kept = np.ones(len(rows), np.bool_)
         kept[list(bad)] = False
-        errors = errors + [row_error(file, int(rows[i]), text, INVALID_INPUT) for i, text in bad.items()]
+        errors = [*errors, *(row_error(file, int(rows[i]), text, INVALID_INPUT) for i, text in bad.items())]
         rows, converted = rows[kept], converted.filter(pa.array(kept))
     return Chunk(rows, converted, sorted(errors, key=lambda each: each.row or 0))
 
@@ -99,60 +122,66 @@ def empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
 
 
-def convert(column: pa.Array, kind: pa.DataType, name: str, bad: BadRows) -> pa.Array:
-    """Return ``column`` as ``kind``, with null for each row that is not; ``bad`` gets what came there instead."""
+def convert(column: pa.Array, field: pa.Field, bad: BadRows, cast: Cast = pc.cast) -> pa.Array:
+    """Return ``column`` as ``field``, with null for each row that is not; ``bad`` gets what came there instead."""
 
     def converted(part: pa.Array) -> pa.Array:
-        # Bytes of text that are none, and offsets out of bounds, are found here and not where they do harm.
+        # Bytes of texts that are none, and offsets out of bounds, are found here and not where they do harm.
         part.validate(full=True)
-        return part if part.type == kind else pc.cast(part, kind)
+        if part.type == field.type:
+            return part
+        try:
+            return cast(part, field.type)
+        except DAMAGE:
+            if not pa.types.is_nested(part.type):
+                raise
+        # Casts of lists look at elements of rows that are not in a slice, too: a copy has none of those.
+        return cast(part.take(pa.array(range(len(part)))), field.type)
 
-    return bisected(
-        column, converted, kind, lambda part: f'column "{escaped(name)}": expected {kind}, {_got(part)}', bad
-    )
+    def text_of(row: pa.Array) -> str:
+        return f'column "{escaped(field.name)}": expected {field.type}, {_got(row)}'
+
+    return bisected(column, converted, field.type, text_of, bad)
 
 
 def bisected(
-    column: pa.Array,
-    convert_part: Callable[[pa.Array], pa.Array],
+    values: Sequence[Any],
+    converted: Callable[[Any], pa.Array],
     kind: pa.DataType,
-    text_of: Callable[[pa.Array], str],
+    text_of: Callable[[Any], str],
     bad: BadRows,
     first: int = 0,
 ) -> pa.Array:
-    """Return ``convert_part(column)``; where it fails, halves are tried, down to single rows, which become null."""
+    """Return ``converted(values)``; where it fails, halves are tried, down to single rows, which become null.
+
+    ``bad`` gets ``text_of`` them by their index, from ``first`` on.
+    """
     try:
-        return convert_part(column)
+        return converted(values)
     except DAMAGE:
-        if len(column) == 1:
-            bad.setdefault(first, text_of(column))
+        if len(values) == 1:
+            bad.setdefault(first, text_of(values))
             return pa.nulls(1, kind)
-    middle = len(column) // 2
-    halves = ((column.slice(0, middle), first), (column.slice(middle), first + middle))
-    parts = [bisected(_compact(half), convert_part, kind, text_of, bad, at) for half, at in halves]
-    return pa.concat_arrays(parts)
+    middle = len(values) // 2
+    halves = ((values[:middle], first), (values[middle:], first + middle))
+    return pa.concat_arrays([bisected(half, converted, kind, text_of, bad, at) for half, at in halves])
 
 
-def _compact(part: pa.Array) -> pa.Array:
-    """Return a slice without the other rows' elements, which kernels for lists look at too."""
-    return part.take(pa.array(range(len(part)))) if pa.types.is_nested(part.type) else part
+def got(value: object) -> str:
+    """Return what came, for an error row."""
+    return f"got {clipped(escaped(repr(value)))}"
 
 
-def _got(part: pa.Array) -> str:
+def _got(row: pa.Array) -> str:
     try:
-        return f"got {clipped(escaped(repr(part[0].as_py())))}"
+        value = row[0].as_py()
+        return got(value.decode() if isinstance(value, bytes) else value)
     except (ValueError, OverflowError):
-        return "got bytes that are no valid one"
+        return "got bytes that are none"
 
 
-def _column(file: SourceFile, table: pa.RecordBatch, field: pa.Field, bad: BadRows) -> pa.Array:
-    if field.name not in table.schema.names:
-        value = pa.scalar(file.partition[field.name], _partition_type(file.partition[field.name]))
-        return pa.repeat(value, table.num_rows).cast(field.type)
-    column = table.column(field.name)
-    if pa.types.is_run_end_encoded(column.type):
-        column = pc.run_end_decode(column)
-    return convert(column, field.type, field.name, bad)
+def _given(value: str | int | None, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, _partition_type(value)), rows)
 
 
 def _partition_type(value: str | int | None) -> pa.DataType:

@@ -85,11 +85,16 @@ def _folder_of(address: str, pictures: Sequence[FileInfo]) -> SourceFile:
     """Return ``pictures`` as one source: they are far too many to be the files of a plan."""
     if not pictures:
         raise UsageError(f"{shown(address)}: expected pictures ({' '.join(_SUFFIXES['images'])}), got none")
+    size = sum(each.size for each in pictures)
+    return SourceFile(address=address, format="images", size=size, version=folder_version(pictures))
+
+
+def folder_version(pictures: Sequence[FileInfo]) -> str:
+    """Return what differs once one of ``pictures`` does."""
     digest = hashlib.sha256()
     for each in pictures:
         digest.update(f"{each.address}\0{each.size}\0{each.version}\n".encode())
-    size = sum(each.size for each in pictures)
-    return SourceFile(address=address, format="images", size=size, version=digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _base(address: str, listing: Sequence[FileInfo]) -> str:

@@ -1,7 +1,8 @@
-"""Source files as pyarrow reads them."""
+"""Source files as pyarrow and others read them."""
 
 import io
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
@@ -12,6 +13,12 @@ def native_file(address: str) -> pa.NativeFile:
     """Return the file at ``address`` for pyarrow, to read from anywhere in it. Raises `BatchError`."""
     with errors_of(address):
         return pa.PythonFile(_Remote(address), mode="r") if is_remote(address) else pa.OSFile(address)
+
+
+def raw_file(address: str) -> BinaryIO:
+    """Return the file at ``address``, which is read in large steps. Raises `BatchError`."""
+    with errors_of(address):
+        return cast(BinaryIO, _Remote(address) if is_remote(address) else Path(address).open("rb", buffering=0))
 
 
 class _Remote(io.RawIOBase):

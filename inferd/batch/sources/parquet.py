@@ -1,6 +1,5 @@
 """Reader of Parquet files. Spans are row groups."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,8 +11,17 @@ import pyarrow.parquet as pq
 from inferd.batch.blocks import Chunk
 from inferd.batch.errors import UnreadableFileError
 from inferd.batch.ports import SourceFile
-from inferd.batch.sources.columns import DAMAGE, damage_text, file_schema, in_schema, lost_rows, stored_names
+from inferd.batch.sources.columns import (
+    DAMAGE,
+    columns_of,
+    damage_text,
+    file_schema,
+    in_schema,
+    lost_rows,
+    stored_names,
+)
 from inferd.batch.sources.native_files import native_file
+from inferd.batch.sources.passes import BatchPass, KeptPass
 
 #: What is read of a column at a time. Without it, all of a row group is.
 _BUFFER_BYTES = 1 << 20
@@ -30,7 +38,7 @@ class ParquetReader:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[_Pass] = deque(maxlen=1)
+        self._kept: KeptPass[BatchPass] = KeptPass()
 
     def schema(self, file: SourceFile) -> pa.Schema:
         """Return the columns of ``file``."""
@@ -60,25 +68,17 @@ class ParquetReader:
     ) -> Iterator[Chunk]:
         position = start
         try:
-            reading = self._pass(group, start)
-            for batch in reading.read(start, stop):
+            reading = self._kept.taken(group, start) or BatchPass(_batches(group), group.first)
+            for batch in reading.read(start, stop, group.batch_rows):
                 numbers = np.arange(position, position + batch.num_rows)
                 position += batch.num_rows
-                yield in_schema(file, schema, batch, numbers, [])
+                yield in_schema(file, schema, columns_of(batch), numbers)
         except DAMAGE as error:
             text = f"damaged row group {group.index}: {damage_text(file, error)}"
             yield from lost_rows(file, schema, range(position, stop), text)
         else:
             if stop < group.first + group.count:
-                self._kept.append(reading)
-
-    def _pass(self, group: "_Group", start: int) -> "_Pass":
-        """Return the pass that stopped before ``start``, or a new one."""
-        try:
-            kept = self._kept.pop()
-        except IndexError:
-            return _Pass(group)
-        return kept if kept.group == group and kept.position <= start else _Pass(group)
+                self._kept.keep(group, stop, reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +94,9 @@ class _Group:
     batch_rows: int
 
 
-class _Pass:
-    """One reading of a row group, from its first row on. Not thread-safe; ``position`` is the row to come."""
-
-    def __init__(self, group: _Group) -> None:
-        self.group = group
-        self.position = group.first
-        self._batches = _opened(group.address).iter_batches(
-            group.batch_rows, row_groups=[group.index], columns=group.columns
-        )
-        self._rest: pa.RecordBatch | None = None
-
-    def read(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows from ``start`` to before ``stop``."""
-        while self.position < stop:
-            batch = self._rest if self._rest is not None else self._next()
-            skipped = min(max(start - self.position, 0), batch.num_rows)
-            taken = batch.slice(skipped, max(stop - self.position - skipped, 0))
-            self.position += skipped + taken.num_rows
-            left = batch.slice(skipped + taken.num_rows)
-            self._rest = left if left.num_rows else None
-            if taken.num_rows:
-                yield taken
-
-    def _next(self) -> pa.RecordBatch:
-        try:
-            return next(self._batches)
-        except StopIteration:
-            raise pa.ArrowInvalid(f"expected {self.group.count} rows, got fewer") from None
+def _batches(group: _Group) -> Iterator[pa.RecordBatch]:
+    opened = _opened(group.address)
+    yield from opened.iter_batches(group.batch_rows, row_groups=[group.index], columns=group.columns)
 
 
 def _metadata(file: SourceFile) -> pq.FileMetaData:

@@ -1,0 +1,169 @@
+"""Reader of CSV, with a line of column names: commas in ``.csv``, tabs in ``.tsv``."""
+
+import csv
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
+
+from inferd.batch.blocks import Chunk
+from inferd.batch.column_types import is_binary
+from inferd.batch.errors import UnreadableFileError
+from inferd.batch.ports import SourceFile
+from inferd.batch.sources.columns import DAMAGE, file_schema, in_schema, row_error, stored_names
+from inferd.batch.sources.csv_rows import CsvScanner
+from inferd.batch.sources.json_values import array_of, loaded
+from inferd.batch.sources.text_rows import RowTexts, TextRows
+
+#: Fields without a value, in columns that are none of texts.
+_NULLS = pa.array(["", "NA", "N/A", "null", "NULL"])
+
+#: The rows whose fields tell the types of columns.
+_SAMPLE_ROWS = 10_000
+
+#: The zeros of codes and telephone numbers matter.
+_LEADING_ZERO = r"^[+-]?0\d"
+
+#: Integers as tables with nulls have them.
+_WITH_ZEROS = r"^([+-]?\d+)\.0*$"
+
+
+class CsvReader:
+    """Reads fields as bytes, and casts them by column."""
+
+    def __init__(self) -> None:
+        self._texts = {delimiter: TextRows(CsvScanner(delimiter), headers=1) for delimiter in (b",", b"\t")}
+        self._headers: dict[tuple[str, str], list[str]] = {}
+
+    def schema(self, file: SourceFile) -> pa.Schema:
+        """Return the columns, each of the first type that all its fields in the first rows have."""
+        header = self._header(file)
+        samples = []
+        for texts in self._rows(file).first(file, _SAMPLE_ROWS):
+            rows = texts.slice(max(0, -texts.first), len(texts))
+            samples.append(_columns(rows, _well_formed(rows, header), header, range(len(header)), _delimiter(file)))
+        columns = [pa.concat_arrays(pieces) for pieces in zip(*samples, strict=True)]
+        pairs = zip(header, columns, strict=True)
+        return file_schema(file, pa.schema([(name, _type_of(column)) for name, column in pairs]))
+
+    def spans(self, file: SourceFile) -> Sequence[int]:
+        """Return the number of rows."""
+        self._header(file)
+        return [self._rows(file).count(file)]
+
+    def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
+        """Yield the rows from ``start`` to before ``stop``."""
+        header = self._header(file)
+        names = stored_names(file, schema, pa.schema([(name, pa.binary()) for name in header]))
+        wanted = [header.index(name) for name in names]
+        for texts in self._rows(file).read(file, start, stop, rows):
+            good = _well_formed(texts, header)
+            columns = _columns(texts, good, header, wanted, _delimiter(file))
+            errors = [
+                row_error(file, texts.first + index, texts.bad.get(index) or _wrong_count(texts, index, header))
+                for index in np.flatnonzero(~good).tolist()
+            ]
+            numbers = texts.first + np.flatnonzero(good)
+            read = dict(zip(names, columns, strict=True))
+            yield in_schema(file, schema, read, numbers, errors=errors, cast=_cast)
+
+    def _rows(self, file: SourceFile) -> TextRows:
+        return self._texts[_delimiter(file)]
+
+    def _header(self, file: SourceFile) -> list[str]:
+        key = (file.address, file.version)
+        if key not in self._headers:
+            self._headers[key] = _names(self._rows(file).first(file, 0), _delimiter(file))
+        return self._headers[key]
+
+
+def _delimiter(file: SourceFile) -> bytes:
+    return b"\t" if ".tsv" in file.address.lower() else b","
+
+
+def _names(blocks: Sequence[RowTexts], delimiter: bytes) -> list[str]:
+    """Return the column names in the first row."""
+    first = next(filter(len, blocks), None)
+    if first is None:
+        raise UnreadableFileError("expected a line of column names, got none")
+    if 0 in first.bad:
+        raise UnreadableFileError(f"the line of column names is {first.bad[0]}")
+    try:
+        [names] = csv.reader([first.text(0).decode()], delimiter=delimiter.decode())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UnreadableFileError(f"the line of column names is none: {error}") from error
+    return names
+
+
+def _well_formed(texts: RowTexts, header: Sequence[str]) -> NDArray[np.bool_]:
+    good: NDArray[np.bool_] = texts.fields == len(header)
+    return good
+
+
+def _wrong_count(texts: RowTexts, index: int, header: Sequence[str]) -> str:
+    return f"malformed: expected {len(header)} fields, got {texts.fields[index]}"
+
+
+def _columns(
+    texts: RowTexts, good: NDArray[np.bool_], header: Sequence[str], wanted: Sequence[int], delimiter: bytes
+) -> list[pa.Array]:
+    """Return the fields of the ``wanted`` columns of the ``good`` rows."""
+    rows = int(good.sum())
+    if not rows or not wanted:
+        return [pa.nulls(rows, pa.binary()) for _ in wanted]
+    if good.all():
+        data = texts.data[texts.starts[0] : texts.ends[-1]]
+    else:
+        data = b"\n".join([texts.text(index) for index in np.flatnonzero(good).tolist()])
+    numbers = [str(number) for number in range(len(header))]
+    names = [numbers[index] for index in wanted]
+    table = pa_csv.read_csv(
+        pa.BufferReader(data),
+        pa_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=numbers),
+        pa_csv.ParseOptions(delimiter=delimiter.decode(), newlines_in_values=True),
+        pa_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.binary()), check_utf8=False),
+    )
+    if table.num_rows != rows:
+        msg = f"expected {rows} rows of CSV, got {table.num_rows}"
+        raise RuntimeError(msg)
+    return [table.column(name).combine_chunks() for name in names]
+
+
+def _cast(fields: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return ``fields`` as ``kind``. Raises one of `DAMAGE` if any is none."""
+    if is_binary(kind):
+        return fields.cast(kind)
+    texts = fields.cast(pa.string())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return texts.cast(kind)
+    values = _with_nulls(texts)
+    if pa.types.is_nested(kind):
+        return array_of([None if value is None else loaded(value) for value in values.to_pylist()], kind)
+    if pa.types.is_integer(kind):
+        values = pc.replace_substring_regex(values, _WITH_ZEROS, r"\1")
+    return values.cast(kind)
+
+
+def _with_nulls(texts: pa.Array) -> pa.Array:
+    trimmed = pc.ascii_trim_whitespace(texts)
+    return pc.if_else(pc.is_in(trimmed, _NULLS), pa.scalar(None, pa.string()), trimmed)
+
+
+def _type_of(fields: pa.Array) -> pa.DataType:
+    """Return the first type that all ``fields`` have."""
+    try:
+        values = _with_nulls(fields.cast(pa.string())).drop_null()
+    except DAMAGE:
+        return pa.string()
+    if not len(values) or pc.any(pc.match_substring_regex(values, _LEADING_ZERO)).as_py():
+        return pa.string()
+    for kind in (pa.int64(), pa.float64(), pa.bool_()):
+        try:
+            values.cast(kind)
+        except DAMAGE:
+            continue
+        return kind
+    return pa.string()

@@ -1,0 +1,81 @@
+"""Values of JSON as columns of Arrow."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import inf, nan
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from inferd.batch.column_types import is_binary
+
+#: How JSON has numbers that it has not, as `inferd infer --json` and protobuf write them.
+_NO_NUMBERS: Mapping[object, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
+
+
+def loaded(text: bytes | str) -> Any:  # noqa: ANN401  (any value of JSON)
+    """Return the value of ``text``, which may have NaN, Infinity and large integers. Raises `ValueError`."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(text)
+        except RecursionError:
+            msg = "it is too deep"
+            raise ValueError(msg) from None
+
+
+def array_of(values: Sequence[object], kind: pa.DataType) -> pa.Array:
+    """Return ``values`` as ``kind``. Raises `ValueError` or an error of pyarrow if any is none."""
+    checked = [_checked(value, kind) for value in values]
+    if pa.types.is_nested(kind) or _has_own_type(kind):
+        return pa.array(checked, kind)
+    # Times and the like are written as texts.
+    return pa.array(checked, pa.string()).cast(kind)
+
+
+def type_of(values: Sequence[object]) -> pa.DataType:
+    """Return the type that all ``values`` have; texts if there is none."""
+    try:
+        kind = pa.array(values).type
+    except (pa.ArrowException, OverflowError):
+        return pa.string()
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _has_own_type(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)) or _is_text(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind)) or is_binary(kind)
+
+
+def _checked(value: Any, kind: pa.DataType) -> object:  # noqa: ANN401  (any value of JSON)
+    """Return ``value`` as what pyarrow takes for ``kind``; it would take others too, and cut them."""
+    types = pa.types
+    if value is None or types.is_boolean(kind):
+        return _expected(value, bool)
+    if types.is_floating(kind) or types.is_integer(kind):
+        return _number(value, kind)
+    if types.is_struct(kind):
+        fields = _expected(value, dict)
+        return {field.name: _checked(fields.get(field.name), field.type) for field in kind}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return [_checked(element, kind.value_type) for element in _expected(value, list)]
+    return _expected(value, str)
+
+
+def _number(value: Any, kind: pa.DataType) -> int | float:  # noqa: ANN401  (any value of JSON)
+    if pa.types.is_floating(kind):
+        number = _NO_NUMBERS.get(value, value) if isinstance(value, str) else value
+        return float(_expected(number, int | float))
+    return int(value) if isinstance(value, float) and value.is_integer() else int(_expected(value, int))
+
+
+def _expected(value: Any, kind: Any) -> Any:  # noqa: ANN401  (any value of JSON)
+    if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+        msg = f"expected {kind}"
+        raise ValueError(msg)
+    return value

@@ -1,0 +1,154 @@
+"""Reader of JSON Lines: an object in each line, whose members are the columns."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pa_json
+
+from inferd.batch.blocks import BadRows, Chunk
+from inferd.batch.ports import SourceFile
+from inferd.batch.sources.columns import DAMAGE, bisected, file_schema, got, in_schema, row_error
+from inferd.batch.sources.json_values import array_of, loaded, type_of
+from inferd.batch.sources.text_rows import NO_ROWS, RowTexts, TextRows
+from inferd.plain_text import clipped, escaped
+
+#: The rows whose values tell the types of columns.
+_SAMPLE_ROWS = 10_000
+
+_LINE_FEED, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
+_SPACES = np.frombuffer(b" \t\r", np.uint8)
+
+
+class LineScanner:
+    """Finds the lines that have more than spaces; line ends within values are always escaped."""
+
+    def scan(self, data: bytes, *, is_end: bool) -> tuple[RowTexts, int]:
+        """Return the whole lines at the beginning of ``data``, and where the rest begins."""
+        characters = np.frombuffer(data, np.uint8)
+        ends = np.flatnonzero(characters == _LINE_FEED)
+        if is_end and data and not data.endswith(b"\n"):
+            ends = np.append(ends, len(data))
+        if not len(ends):
+            return replace(NO_ROWS, data=data), 0
+        rest = min(int(ends[-1]) + 1, len(data))
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        kept = ends > starts
+        for index in np.flatnonzero(kept & np.isin(characters[np.minimum(starts, len(data) - 1)], _SPACES)).tolist():
+            kept[index] = not data[starts[index] : ends[index]].isspace()
+        return RowTexts(data, starts[kept], ends[kept], np.ones(int(kept.sum()), np.int64)), rest
+
+
+class JsonlReader:
+    """Reads lines by pyarrow's parser; those next to one that it does not take are read one by one, to the same values.
+
+    A member that is missing is null.
+    """
+
+    def __init__(self) -> None:
+        self._texts = TextRows(LineScanner(), headers=0)
+
+    def schema(self, file: SourceFile) -> pa.Schema:
+        """Return the members of the first rows, each with the type that all its values have."""
+        lines = chain.from_iterable(map(_lines, self._texts.first(file, _SAMPLE_ROWS)))
+        objects = [value for value in map(_object, lines) if isinstance(value, dict)]
+        names = dict.fromkeys(name for value in objects for name in value if name not in file.partition)
+        fields = [(name, type_of([value.get(name) for value in objects])) for name in names]
+        return file_schema(file, pa.schema(fields))
+
+    def spans(self, file: SourceFile) -> Sequence[int]:
+        """Return the number of rows."""
+        return [self._texts.count(file)]
+
+    def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
+        """Yield the rows from ``start`` to before ``stop``."""
+        fields = pa.schema([field for field in schema if field.name not in file.partition])
+        for texts in self._texts.read(file, start, stop, rows):
+            table = _parsed(texts, fields)
+            if table is not None:
+                columns = {name: table.column(name).combine_chunks() for name in fields.names}
+                yield in_schema(file, schema, columns, texts.first + np.arange(len(texts)))
+            else:
+                yield _one_by_one(file, schema, fields, texts)
+
+
+def _parsed(texts: RowTexts, fields: pa.Schema) -> pa.Table | None:
+    """Return all rows by pyarrow's parser; None if any is not surely what it takes it for."""
+    if texts.bad or not _are_objects(texts):
+        return None
+    data = texts.data[texts.starts[0] : texts.ends[-1]]
+    parsed_types = pa.schema([(field.name, _parsed_type(field.type)) for field in fields])
+    try:
+        # It does not look whether texts are UTF-8.
+        data.decode()
+        table = pa_json.read_json(
+            pa.BufferReader(data),
+            pa_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            pa_json.ParseOptions(explicit_schema=parsed_types, unexpected_field_behavior="ignore"),
+        )
+    except DAMAGE:
+        return None
+    return table if table.num_rows == len(texts) else None
+
+
+def _are_objects(texts: RowTexts) -> bool:
+    """Whether each line begins and ends like an object, so that no object is in two lines."""
+    characters = np.frombuffer(texts.data, np.uint8)
+    last = characters[texts.ends - 1]
+    before = characters[texts.ends - 2]
+    closes = (last == _CLOSE) | ((last == _RETURN) & (before == _CLOSE))
+    return bool(((characters[texts.starts] == _OPEN) & closes).all())
+
+
+def _parsed_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type to parse ``kind`` in, which is then cast."""
+    if pa.types.is_floating(kind):
+        # As numbers are that are read one by one.
+        return pa.float64()
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(_parsed_type(kind.value_type))
+    return kind
+
+
+def _one_by_one(file: SourceFile, schema: pa.Schema, fields: pa.Schema, texts: RowTexts) -> Chunk:
+    values = [texts.bad.get(index) or _object(line) for index, line in enumerate(_lines(texts))]
+    errors = [
+        row_error(file, texts.first + index, value) for index, value in enumerate(values) if isinstance(value, str)
+    ]
+    objects = [value for value in values if not isinstance(value, str)]
+    bad: BadRows = {}
+    columns = {
+        field.name: bisected(
+            [value.get(field.name) for value in objects],
+            partial(array_of, kind=field.type),
+            field.type,
+            partial(_unexpected, field),
+            bad,
+        )
+        for field in fields
+    }
+    numbers = np.array([texts.first + index for index, value in enumerate(values) if isinstance(value, dict)], np.int64)
+    return in_schema(file, schema, columns, numbers, errors=errors, bad=bad)
+
+
+def _unexpected(field: pa.Field, values: Sequence[Any]) -> str:
+    return f'column "{escaped(field.name)}": expected {field.type}, {got(values[0])}'
+
+
+def _lines(texts: RowTexts) -> Iterator[bytes]:
+    return (texts.text(index) for index in range(len(texts)))
+
+
+def _object(line: bytes) -> dict[str, Any] | str:
+    """Return the object in ``line``, or what is wrong."""
+    try:
+        value = loaded(line)
+    except ValueError as error:
+        return f"malformed: {clipped(escaped(str(error)))}"
+    return value if isinstance(value, dict) else f"malformed: expected an object, {got(value)}"

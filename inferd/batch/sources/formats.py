@@ -1,29 +1,24 @@
 """The reader of each format."""
 
+from importlib import import_module
+from typing import cast
+
 from inferd.batch.ports import Reader
+
+#: The module and the class of each reader. Pictures and the like need libraries that other jobs do not.
+_READERS = {
+    "parquet": ("parquet", "ParquetReader"),
+    "arrow": ("arrow", "ArrowReader"),
+    "csv": ("csv", "CsvReader"),
+    "jsonl": ("jsonl", "JsonlReader"),
+    "npy": ("arrays", "NpyReader"),
+    "npz": ("npz", "NpzReader"),
+    "images": ("images", "ImagesReader"),
+    "tar": ("tar", "TarReader"),
+}
 
 
 def reader_for(file_format: str) -> Reader:
     """Return a reader of files of ``file_format``, which is one of `inferd.batch.options.InputFormat`."""
-    # Pictures and the like need libraries that other jobs do not.
-    # ruff: noqa: PLC0415
-    match file_format:
-        case "parquet":
-            from inferd.batch.sources.parquet import ParquetReader
-
-            return ParquetReader()
-        case "arrow":
-            from inferd.batch.sources.arrow import ArrowReader
-
-            return ArrowReader()
-        case "csv":
-            from inferd.batch.sources.csv import CsvReader
-
-            return CsvReader()
-        case "jsonl":
-            from inferd.batch.sources.jsonl import JsonlReader
-
-            return JsonlReader()
-        case _:
-            msg = f"no reader of {file_format}"
-            raise ValueError(msg)
+    module, name = _READERS[file_format]
+    return cast("Reader", getattr(import_module(f"inferd.batch.sources.{module}"), name)())

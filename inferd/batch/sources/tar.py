@@ -1,0 +1,156 @@
+"""Reader of archives of pictures, .tar and .tar.gz: rows are the members that are pictures, in their order."""
+
+import gzip
+import tarfile
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import BinaryIO, Self, cast
+
+import pyarrow as pa
+
+from inferd.batch.blocks import Chunk
+from inferd.batch.errors import UnreadableFileError
+from inferd.batch.ports import SourceFile
+from inferd.batch.sources.columns import damage_text, file_schema, lost_rows, stored_names
+from inferd.batch.sources.finding import is_picture
+from inferd.batch.sources.native_files import raw_file
+from inferd.batch.sources.passes import KeptPass
+from inferd.batch.sources.pictures import COLUMNS, IMAGE, MOST_BYTES, Picture, chunks
+
+_DAMAGE = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
+
+#: After these it is not known since where the content is wrong.
+_CORRUPTION = (zlib.error, gzip.BadGzipFile)
+
+#: What is read at a time of what stands after the last member.
+_DRAINED_BYTES = 1 << 20
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class TarReader:
+    """Reads archives from their begin on. Parts that follow each other are read in one pass, kept between them.
+
+    Of an archive that has been cut the pictures before are read, and what is lost is one more row, an error; one whose
+    compressed content is wrong is not read.
+    """
+
+    def __init__(self) -> None:
+        self._kept: KeptPass[_Pass] = KeptPass()
+
+    def schema(self, file: SourceFile) -> pa.Schema:
+        """Return the columns of pictures."""
+        return file_schema(file, COLUMNS)
+
+    def spans(self, file: SourceFile) -> Sequence[int]:
+        """Return the number of pictures, of which later ones cannot be found without the others."""
+        try:
+            return [_count(file.address, file.version)]
+        except _DAMAGE as error:
+            raise UnreadableFileError(f"expected an archive: {damage_text(file, error)}") from error
+
+    def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
+        """Yield the pictures from ``start`` to before ``stop``. Whether they are any is seen later."""
+        has_image = IMAGE in stored_names(file, schema, COLUMNS)
+        key = (file.address, file.version)
+        reading = self._kept.taken(key, start) or _Pass(file.address)
+        yield from chunks(file, schema, start, rows, reading.pictures(start, stop, has_image=has_image))
+        if reading.damage is not None:
+            text = f"damaged, with what comes after it: {damage_text(file, reading.damage)}"
+            yield from lost_rows(file, schema, range(reading.position, stop), text)
+        else:
+            self._kept.keep(key, stop, reading)
+
+
+class _Pass:
+    """One reading of an archive. Not thread-safe. ``position`` is the next picture; ``damage`` is why it ended."""
+
+    def __init__(self, address: str) -> None:
+        self.position = 0
+        self.damage: Exception | None = None
+        stream = raw_file(address)
+        # Once nobody keeps this.
+        weakref.finalize(self, stream.close)
+        self._archive = _opened(stream)
+
+    def pictures(self, start: int, stop: int, *, has_image: bool) -> Iterator[Picture]:
+        """Yield the pictures from ``start``, or without bytes; those before are skipped."""
+        try:
+            while self.position < stop:
+                member = _next(self._archive)
+                if member is None:
+                    return
+                picture = self._picture(member, has_image=has_image) if self.position >= start else None
+                # After it has been read: it may be what is damaged.
+                self.position += 1
+                if picture is not None:
+                    yield picture
+        except _DAMAGE as error:
+            self.damage = error
+
+    def _picture(self, member: tarfile.TarInfo, *, has_image: bool) -> Picture:
+        if not has_image:
+            return member.name, b""
+        if member.size > MOST_BYTES:
+            return member.name, None
+        content = cast(BinaryIO, self._archive.extractfile(member)).read()
+        if len(content) < member.size:
+            raise tarfile.ReadError(f"{member.name} has been cut")
+        return member.name, content
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is damaged is an error, where `tarfile` would take it for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        """Return the member that a header describes."""
+        try:
+            return super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]  # its stub is too narrow
+        except tarfile.HeaderError as error:
+            # Nothing, or zeros, are the end.
+            if any(buf):
+                raise tarfile.ReadError(str(error)) from None
+            raise
+
+
+def _opened(stream: BinaryIO) -> tarfile.TarFile:
+    is_compressed = stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    stream.seek(0)
+    return tarfile.TarFile(fileobj=gzip.GzipFile(fileobj=stream) if is_compressed else stream, tarinfo=_Member)
+
+
+def _next(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """Return the next picture; None at the end."""
+    while (member := archive.next()) is not None:
+        # All members of an archive may not fit memory.
+        archive.members.clear()  # type: ignore[attr-defined]  # an attribute that its stub lacks
+        if member.isfile() and is_picture(member.name) and not _is_hidden(member.name):
+            return member
+    return None
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether ``name`` is left out, as in folders: some programs add files of their own."""
+    return any(part.startswith((".", "_")) for part in name.split("/") if part != ".")
+
+
+@lru_cache(maxsize=64)
+def _count(address: str, version: str) -> int:  # noqa: ARG001  (part of the key)
+    """Return the number of pictures, and of one more row for all that is damaged."""
+    count = 0
+    with raw_file(address) as stream:
+        archive = _opened(stream)
+        try:
+            while _next(archive) is not None:
+                count += 1
+        except _DAMAGE as error:
+            if isinstance(error, _CORRUPTION) or isinstance(error.__context__, _CORRUPTION):
+                raise
+            return count + 1
+        # The checksum stands at the end, and would be seen when the pictures have been answered.
+        while isinstance(archive.fileobj, gzip.GzipFile) and archive.fileobj.read(_DRAINED_BYTES):
+            pass
+    return count

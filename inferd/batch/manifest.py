@@ -320,7 +320,7 @@ class Manifest:
 def manifest_of(output: str, suffix: str, *, is_file: bool) -> Manifest:
     """Return the manifest of the job that writes to ``output``, one file or a folder of parts with ``suffix``."""
     if not is_file:
-        return Manifest(output_folder(output), work="_inferd", parts_in="", suffix=suffix)
+        return Manifest(output_folder(output.rstrip("/") or "/"), work="_inferd", parts_in="", suffix=suffix)
     parent, name = _split(output)
     work = f"{name}.inferd"
     return Manifest(output_folder(parent), work=work, parts_in=f"{work}/data", suffix=suffix, joined=name)

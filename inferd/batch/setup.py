@@ -25,6 +25,9 @@ from inferd.batch.storage import is_remote, shown
 from inferd.config import Settings
 from inferd.endpoint import Endpoint
 
+#: Suffixes of files of data that are not written. A directory may have a dot in its name.
+_OTHER_SUFFIXES = ("feather", "gz", "ipc", "json", "ndjson", "orc", "pq", "tar", "tsv", "txt", "xlsx", "zip", "zst")
+
 #: Formats whose columns have no types of their own.
 _TEXT_FORMATS = ("csv", "jsonl")
 
@@ -104,6 +107,11 @@ def output_format_of(options: JobOptions) -> tuple[OutputFormat, bool]:
     suffix = options.output.rsplit("/", 1)[-1].rpartition(".")[2]
     of_file: OutputFormat | None = next((each for each in get_args(OutputFormat) if each == suffix), None)
     if of_file is None:
+        if suffix in _OTHER_SUFFIXES:
+            known = " ".join(f".{each}" for each in get_args(OutputFormat))
+            raise UsageError(
+                f"OUTPUT {shown(options.output)}: expected a file of {known}; or a directory, with a / at its end"
+            )
         return options.output_format or "parquet", False
     if options.output_format not in (None, of_file):
         raise UsageError(f"--output-format {options.output_format}: {shown(options.output)} is a file of {of_file}")

@@ -1,7 +1,6 @@
 """Where a job is, as a file for the textfile collector of Prometheus' node exporter."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, write_to_textfile
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -37,7 +36,6 @@ class MetricsFile(Collector):
         try:
             write_to_textfile(self._path, self._registry)
         except OSError as error:
-            Path(self._path).with_suffix(".tmp").unlink(missing_ok=True)
             raise BatchError(f"--metrics-file {self._path}: {error.strerror or error}") from error
 
     def collect(self) -> Iterator[Metric]:

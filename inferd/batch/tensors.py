@@ -100,8 +100,8 @@ def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 def to_batch_axis(spec: TensorSpec, array: Array) -> Array:
     """Return rows ``[n, *shape]`` as the model takes them, with the rows along its batch axis."""
     if spec.batch_axis is None:
-        only: Array = array[0]
-        return only
+        # An array also where it has one element only.
+        return array[0, ...]
     return array if spec.batch_axis == 0 else np.moveaxis(array, 0, spec.batch_axis)
 
 

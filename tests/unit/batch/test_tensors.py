@@ -175,7 +175,10 @@ def test_rows_along_another_axis():
     assert moved.shape == (3, 4, 2)
     assert np.array_equal(moved[:, 1], array[1])
     assert np.array_equal(from_batch_axis(spec, moved), array)
-    assert to_batch_axis(_spec("FP32", 3, batch_axis=None), np.zeros((4, 3))).shape == (3,)
+    for shape in ((), (3,)):
+        shared = to_batch_axis(_spec("FP32", *shape, batch_axis=None), np.zeros((4, *shape)))
+        assert isinstance(shared, np.ndarray)
+        assert shared.shape == shape
 
 
 def test_memory_of_tensors():

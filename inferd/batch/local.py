@@ -9,8 +9,10 @@ from typing import Any
 
 from inferd import demo
 from inferd.batch.errors import INVALID_INPUT, RUN_FAILED, BatchError, RowsFailedError, UsageError
+from inferd.batch.storage import is_remote
 from inferd.config.settings import BatchingSettings, ModelSettings, Settings
 from inferd.errors import InvalidInputError
+from inferd.models.remote import RemoteRepositories
 from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
 from inferd.models.settings import read_model_settings
 from inferd.periodic_thread import PeriodicThread
@@ -152,22 +154,25 @@ class LocalRunner:
 
 
 def open_local(model: str, settings: Settings, *, in_flight: int | None = None) -> LocalRunner:
-    """Load the model at the path ``model``, or the built-in one, as a server with ``settings`` would.
+    """Load the model at ``model``, or the built-in one, as a server with ``settings`` would.
 
     Raises `UsageError` if there is no model, and `BatchError` if it cannot be served.
     """
-    source = _source(model)
+    source = _source(model, settings)
     try:
         own = read_model_settings(settings, source)
         path = model_file(source, own.file)
+        # In the cache, as long as this is held.
+        files = None if source.remote is None else source.remote.fetch(path, lambda: False)
         if read_decoder(path) is not None:
-            raise UsageError(f"{model} is a language model, which generates text for requests: use inferd serve")
-        session = open_session(path, own)
+            raise UsageError(f"{source.place} is a language model, which generates text for requests: use inferd serve")
+        session = open_session(path, own, is_immutable=source.is_immutable)
         warm_up(session, own)
         run_samples(session, own, path)
         identity = _identity(source, path, own, session)
+        del files
     except ModelLoadError as error:
-        raise BatchError(f"{model} cannot be loaded: {error}") from error
+        raise BatchError(f"{source.place} cannot be loaded: {error}") from error
     runner = LocalRunner(
         session,
         max_rows=_largest(own.batching, session),
@@ -180,20 +185,29 @@ def open_local(model: str, settings: Settings, *, in_flight: int | None = None) 
     return runner
 
 
-def _source(model: str) -> ModelSource:
-    path = Path(model)
-    if not path.exists():
-        if model != _DEMO:
-            raise UsageError(f"MODEL {model}: there is no such file or directory; the built-in model is {_DEMO}")
-        path = demo.repository()
+def _source(model: str, settings: Settings) -> ModelSource:
+    """Return the model at a path or an address, in its highest version. Raises `UsageError`."""
     try:
-        sources = resolve([path])
+        sources = _sources(model, settings)
     except RepositoryError as error:
         raise UsageError(f"MODEL {error}") from error
     names = sorted({source.name for source in sources})
     if len(names) > 1:
         raise UsageError(f"MODEL {model}: expected one model, found {', '.join(names)}")
     return max(sources, key=lambda source: int(source.version))
+
+
+def _sources(model: str, settings: Settings) -> list[ModelSource]:
+    if is_remote(model):
+        remote = RemoteRepositories(settings.remote, settings.repository.config_name)
+        remote.start()
+        return resolve([model], remote=remote.sources)
+    path = Path(model)
+    if path.exists():
+        return resolve([path], config_name=settings.repository.config_name)
+    if model == _DEMO:
+        return resolve([demo.repository()])
+    raise UsageError(f"MODEL {model}: there is no such file or directory; the built-in model is {_DEMO}")
 
 
 def _largest(batching: BatchingSettings, session: OnnxSession) -> int:

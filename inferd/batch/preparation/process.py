@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-from multiprocessing.connection import Connection
 from typing import IO, cast
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow as pa
 from inferd.batch.blocks import BadRows, ColumnTensor
 from inferd.batch.errors import BatchError
 from inferd.batch.ports import Preparation
+from inferd.batch.preparation.messages import receive, send
 from inferd.batch.preparation.worker import packed
 
 #: The process finds the modules that this one has found.
@@ -40,8 +40,8 @@ class PreparationProcess:
         self._process, self._connection = _started()
         with cast("IO[bytes]", self._process.stderr) as errors:
             try:
-                self._connection.send(preparation)
-                self._connection.recv()
+                send(self._connection, preparation)
+                receive(self._connection)
             except (EOFError, OSError):
                 *_, reason = [b"", *errors.read().splitlines()]
                 end = self._end()
@@ -52,8 +52,8 @@ class PreparationProcess:
     def prepared(self, column: pa.Array) -> tuple[dict[str, ColumnTensor], BadRows]:
         """Return the tensors of ``column``. Raises `PreparationFailedError`; the process may have ended then."""
         try:
-            self._connection.send_bytes(packed(column))
-            answer: tuple[dict[str, ColumnTensor], BadRows] | str = self._connection.recv()
+            send(self._connection, packed(column))
+            answer = cast("tuple[dict[str, ColumnTensor], BadRows] | str", receive(self._connection))
         except (EOFError, OSError):
             raise PreparationFailedError(f"the process that prepares it {self._end()}") from None
         if isinstance(answer, str):
@@ -88,9 +88,9 @@ class PreparationProcess:
         return f"was ended by {signal.Signals(-status).name}{hint}"
 
 
-def _started() -> tuple["subprocess.Popen[bytes]", Connection]:
+def _started() -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, theirs = socket.socketpair()
-    with ours, theirs:
+    with theirs:
         try:
             process = subprocess.Popen(  # noqa: S603  (our own module)
                 [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), *sys.path],
@@ -103,5 +103,6 @@ def _started() -> tuple["subprocess.Popen[bytes]", Connection]:
                 process_group=0,
             )
         except OSError as error:
+            ours.close()
             raise BatchError(f"a process that prepares rows cannot start: {error.strerror}") from error
-        return process, Connection(ours.detach())
+        return process, ours

@@ -42,10 +42,11 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY inferd inferd
 # Compiled here, because the image's file system may be read-only; not compared with the sources at startup, because
-# those cannot change. The packages' own tests, a tenth of the size, are removed.
+# those cannot change. The packages' own tests are removed, and of pyarrow what is not for files: servers and headers.
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels . \
  && tools/bin/pip --python /opt/inferd/bin/python3 install --no-index --no-deps --no-compile wheels/*.whl \
  && find /opt/inferd -type d -name tests -prune -exec rm -rf {} + \
+ && (cd /opt/inferd/lib/python3*/site-packages/pyarrow && rm -rf include src ./*flight*) \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/inferd/lib
 
 # hadolint ignore=DL3006

@@ -12,8 +12,8 @@ lock() {
     --custom-compile-command "scripts/lock_requirements.sh" --output-file "requirements/$name.txt" "$@"
 }
 
-lock cpu setup.cfg --extra cpu --extra otel --extra remote --extra text "$@"
-lock gpu setup.cfg --extra gpu --extra otel --extra remote --extra text "$@"
+lock cpu setup.cfg --extra cpu --extra batch --extra otel --extra remote --extra text "$@"
+lock gpu setup.cfg --extra gpu --extra batch --extra otel --extra remote --extra text "$@"
 # What makes a wheel of this directory; without isolation, so that nothing is fetched that has no hash here.
 lock build - "$@" <<'BUILD'
 setuptools>=77

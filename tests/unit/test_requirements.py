@@ -34,7 +34,7 @@ def _locked(name):
 def test_requirements_are_locked(variant):
     """Within the ranges of setup.cfg. If not, run `make lock`."""
     locked = _locked(variant)
-    for requirement in _required([variant, "server", "terminal", "otel", "remote", "text"]):
+    for requirement in _required([variant, "server", "terminal", "batch", "otel", "remote", "text"]):
         versions = locked[re.sub(r"[._]", "-", requirement.name.lower())]
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 

@@ -25,7 +25,7 @@ def _of(batch: Values, *, version: str = VERSIONS[-1], **values: Any) -> Object:
     return _job(rendered({"batch": {**BATCH, **batch}, **values}, version=version))
 
 
-def test_a_job_alone() -> None:
+def test_job_without_a_server() -> None:
     """Without anything that belongs to a server; each pod gets the share of its index, of one output."""
     objects = of_scenario("batch")
     job = _job(objects)
@@ -60,7 +60,7 @@ def test_a_job_alone() -> None:
     assert policy["ingress"] == []
 
 
-def test_what_failures_cost() -> None:
+def test_costs_of_failures() -> None:
     """Stops by others count as no try, invalid arguments are those of all indexes; each index has its own tries."""
 
     def actions(spec: Object) -> dict[int | str, str]:
@@ -81,7 +81,7 @@ def test_what_failures_cost() -> None:
     assert "--accept-errors" not in before["template"]["spec"]["containers"][0]["args"]
 
 
-def test_a_job_beside_a_server() -> None:
+def test_job_beside_a_server() -> None:
     """It has the server's pod, without its callers' certificates and replicas' claims, and with its own values."""
     objects = of_scenario("everything")
     spec = _job(objects)["spec"]

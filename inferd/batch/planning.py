@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from inferd.batch.binding import Binding
 from inferd.batch.blocks import BatchLimits, PreparedBlock
-from inferd.batch.errors import RowsFailedError
 from inferd.batch.options import JobOptions
 from inferd.batch.plan import Part, Plan, Range, cut, until
 from inferd.batch.ports import ModelRunner
@@ -24,8 +22,8 @@ from inferd.batch.sizing import choose_limits
 _PART_ROWS, _PART_BYTES, _PART_S = 100_000, 64 << 20, 60.0
 #: A block is what is in memory at a time, of which each stage has one or two.
 _BLOCK_ROWS, _BLOCK_BYTES, _BLOCK_S = 8192, 32 << 20, 10.0
-#: Rows that are looked at: first these, then as many as the largest batch takes, up to the second number.
-_FEW_ROWS, _SAMPLE_ROWS = 16, 1024
+#: Rows that are looked at: first these, then as many as the largest batch takes, up to that number and that time.
+_FEW_ROWS, _SAMPLE_ROWS, _SAMPLE_S = 16, 1024, 2.0
 #: Rows of the sources among which one must be wanted; else nothing is measured.
 _SEARCHED_ROWS = 1_000_000
 
@@ -57,7 +55,8 @@ class Planner:
         self.enter("measuring")
         parts = cut(spans, self.options.part_rows or _PART_ROWS)
         sample = self._sample(parts)
-        limits = self._limits(sample)
+        tensors = {} if sample is None else sample.tensors
+        limits = choose_limits(self.runner, tensors, tuple(self.binding.outputs), self.options)
         costs = None if sample is None else self._costs(sample, limits)
         block_rows = block_rows_of(limits, costs, self.options.look_ahead)
         if self.options.part_rows is None:
@@ -93,8 +92,9 @@ class Planner:
         if few is None:
             return None
         most = self.options.batch_rows or self.runner.max_rows
-        fitting = int(_BLOCK_BYTES / max(_input_bytes(few), 1))
-        return self._first(parts, max(_FEW_ROWS, min(most, _SAMPLE_ROWS, fitting)))
+        costs = self._costs(few, BatchLimits(min(most, _FEW_ROWS), self.runner.max_bytes))
+        fitting = min(_BLOCK_BYTES / max(costs.input_bytes, 1), _SAMPLE_S / max(costs.seconds, 1e-9))
+        return self._first(parts, max(_FEW_ROWS, min(most, _SAMPLE_ROWS, int(fitting))))
 
     def _first(self, parts: Sequence[Part], rows: int) -> PreparedBlock | None:
         """Return about the first ``rows`` rows that the model can take; None if there are none nearby."""
@@ -109,14 +109,6 @@ class Planner:
 
     def _prepared(self, parts: Sequence[Part], rows: int) -> Iterator[PreparedBlock]:
         return map(self.preparation.prepared_here, self.sources.blocks(parts, self.binding.read_schema, rows))
-
-    def _limits(self, sample: PreparedBlock | None) -> BatchLimits:
-        outputs = tuple(self.binding.outputs)
-        if sample is not None:
-            # Rows that fail cost the measurement, but not the job.
-            with suppress(RowsFailedError):
-                return choose_limits(self.runner, sample.tensors, outputs, self.options)
-        return choose_limits(self.runner, {}, outputs, self.options)
 
     def _costs(self, sample: PreparedBlock, limits: BatchLimits) -> RowCosts:
         began = time.perf_counter()

@@ -1,6 +1,5 @@
 """A job, from its options to its summary."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from inferd.batch.part_files import ErrorLimit, PartFiles
 from inferd.batch.pipeline import Pipeline
 from inferd.batch.plan import Part, Plan
 from inferd.batch.planning import Planner
-from inferd.batch.preparation.pool import PreparationPool
 from inferd.batch.preparing import BlockPreparation
 from inferd.batch.progress import Phase, Progress, ProgressSnapshot, Summary
 from inferd.batch.running import BlockRunner
@@ -110,7 +108,7 @@ class Job:
             sources=setup.sources,
             runner=setup.runner,
             binding=setup.binding,
-            preparation=BlockPreparation(setup.binding, setup.runner.signature, setup.sources.names, None),
+            preparation=BlockPreparation(setup.binding, setup.runner.signature, setup.sources.names, setup.pool),
             enter=enter,
         )
 
@@ -224,21 +222,16 @@ class _Run:
         )
         runner = BlockRunner(setup.runner, setup.binding, plan.limits, names)
         with ExitStack() as stack:
-            workers = self._workers()
-            pool = stack.enter_context(PreparationPool(setup.preparation, workers)) if setup.preparation else None
-            preparation = BlockPreparation(setup.binding, setup.runner.signature, names, pool)
+            preparation = BlockPreparation(setup.binding, setup.runner.signature, names, setup.pool)
             pipeline = stack.enter_context(Pipeline())
             # Before the threads are waited for: nothing else ends a run that takes long.
             stack.callback(setup.runner.close)
             blocks = setup.sources.blocks(parts, setup.binding.read_schema, plan.block_rows)
-            prepared = preparation.prepared(pipeline.stage("read", blocks), ahead=workers)
+            prepared = preparation.prepared(
+                pipeline.stage("read", blocks), ahead=setup.pool.workers if setup.pool else 0
+            )
             finished = runner.finished(pipeline.stage("prepare", prepared))
             files.write(pipeline.stage("run", finished), stop)
-
-    def _workers(self) -> int:
-        if self._run_options.workers is not None:
-            return self._run_options.workers
-        return len(os.sched_getaffinity(0))
 
     def _finish(self) -> bool:
         """Complete the job if all parts of all processes are done; return whether it is."""

@@ -55,9 +55,14 @@ class BlockPreparation:
         return self._assembled(block, future.result())
 
     def prepared_here(self, block: Block) -> PreparedBlock:
-        """Return ``block`` prepared in this thread."""
+        """Return ``block`` when it is prepared: by the workers, or in this thread if there are none."""
         preparation = self._binding.preparation
-        return self._assembled(block, ({}, {}) if preparation is None else preparation(block.table[preparation.column]))
+        if preparation is None:
+            return self._assembled(block, ({}, {}))
+        column = block.table[preparation.column]
+        return self._assembled(
+            block, preparation(column) if self._workers is None else self._workers.submit(column).result()
+        )
 
     def _assembled(self, block: Block, prepared: Prepared) -> PreparedBlock:
         """Return ``block`` with its tensors: those in ``prepared``, and those that columns have."""

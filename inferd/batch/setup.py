@@ -17,6 +17,7 @@ from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions, OutputFormat, RunOptions
 from inferd.batch.ports import ModelRunner, Preparation, Reader, SourceFile
 from inferd.batch.preparation.choice import preparation_for
+from inferd.batch.preparation.pool import PreparationPool
 from inferd.batch.reading import Sources
 from inferd.batch.selection import RowFilter
 from inferd.batch.sources.finding import find_sources
@@ -34,13 +35,18 @@ _TEXT_FORMATS = ("csv", "jsonl")
 
 @dataclass(frozen=True, kw_only=True)
 class JobSetup:
-    """The files of a job, the model, and how their columns meet; ``output_format`` is that of parts or the one file."""
+    """The files of a job, the model, and how their columns meet.
+
+    ``pool`` runs the ``preparation``, also for rows that are only looked at: some may end the process that prepares
+    them. ``output_format`` is that of parts or the one file.
+    """
 
     options: JobOptions
     sources: Sources
     runner: ModelRunner
     binding: Binding
     preparation: Preparation | None
+    pool: PreparationPool | None
     output_format: OutputFormat
     is_file: bool
 
@@ -97,6 +103,7 @@ def open_setup(
         runner=runner,
         binding=binding,
         preparation=preparation,
+        pool=None if preparation is None else stack.enter_context(PreparationPool(preparation, run_options.workers)),
         output_format=output_format,
         is_file=is_file,
     )

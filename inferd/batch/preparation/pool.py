@@ -1,10 +1,10 @@
 """Processes that prepare columns side by side. A row that they cannot survive costs that row only."""
 
+import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Self
 
 import numpy as np
@@ -25,16 +25,19 @@ Prepared = tuple[dict[str, ColumnTensor], BadRows]
 class PreparationPool:
     """Context with ``workers`` processes that run ``preparation``; without any, `submit` does it itself.
 
+    None is one for each processor. Processes start when there is something to prepare.
+
     Threads: the caller's only. Each process has a thread, which waits for it and starts another when it has ended.
     """
 
-    def __init__(self, preparation: Preparation, workers: int) -> None:
+    def __init__(self, preparation: Preparation, workers: int | None) -> None:
+        self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
         self._preparation = preparation
         self._tasks: queue.SimpleQueue[tuple[pa.Array, Future[Prepared]] | None] = queue.SimpleQueue()
-        self._workers = [_Worker(preparation, self._tasks) for _ in range(workers)]
+        self._workers = [_Worker(preparation, self._tasks) for _ in range(self.workers)]
 
     def __enter__(self) -> Self:
-        """Start the processes."""
+        """Start the threads."""
         for worker in self._workers:
             worker.start()
         return self
@@ -91,9 +94,6 @@ class _Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        # What is in its way is an error of the first column.
-        with suppress(BatchError):
-            self._alive()
         while (task := self._tasks.get()) is not None:
             column, future = task
             try:

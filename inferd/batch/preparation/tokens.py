@@ -51,6 +51,7 @@ class Tokens:
         self._max_length = max_length
         self._truncate = truncate
         self._pad_to = pad_to
+        self._digest = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
         self._pad_id, self._pads_left = _padding(tokenizer)
         self._tokenizer = _set_up(tokenizer, max_length if truncate else None)
 
@@ -59,8 +60,7 @@ class Tokens:
         """What the tokens depend on, beside the options."""
         import tokenizers  # noqa: PLC0415  (only jobs with texts need it)
 
-        digest = hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
-        return {"tokenizer": digest, "tokenizers": tokenizers.__version__}
+        return {"tokenizer": self._digest, "tokenizers": tokenizers.__version__}
 
     def __call__(self, column: pa.Array) -> tuple[dict[str, ColumnTensor], BadRows]:
         """Return the tokens of all texts of ``column``."""

@@ -116,7 +116,7 @@ def _depth(column: pa.DataType) -> tuple[int, pa.DataType]:
             depth, column = depth + len(shape), column.storage_type.value_type
             continue
         simpler = simple_type(column.storage_type if isinstance(column, pa.BaseExtensionType) else column)
-        if _is_list(simpler):
+        if is_list(simpler):
             depth, column = depth + 1, simpler.value_type
         elif simpler is column:
             return depth, column
@@ -127,7 +127,7 @@ def _depth(column: pa.DataType) -> tuple[int, pa.DataType]:
 def tensor_shape(kind: pa.DataType) -> tuple[int, ...] | None:
     """Return the shape in which a type of tensors, of Arrow or of another library, stores each one as a flat list."""
     shape = getattr(kind, "shape", None) if isinstance(kind, pa.BaseExtensionType) else None
-    if not shape or not _is_list(kind.storage_type) or not all(isinstance(size, int) for size in shape):
+    if not shape or not is_list(kind.storage_type) or not all(isinstance(size, int) for size in shape):
         return None
     return tuple(shape)
 
@@ -135,7 +135,7 @@ def tensor_shape(kind: pa.DataType) -> tuple[int, ...] | None:
 def simple_type(kind: pa.DataType) -> pa.DataType:
     """Return the plain type of views, dictionaries and run-length encoding; ``kind`` itself if it is none of these."""
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return kind.value_type
+        return simple_type(kind.value_type)
     if pa.types.is_string_view(kind):
         return pa.large_string()
     if pa.types.is_binary_view(kind):
@@ -145,7 +145,8 @@ def simple_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether elements are lists, other than views."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 

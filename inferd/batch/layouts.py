@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from inferd.batch.column_types import tensor_shape
+from inferd.batch.column_types import is_list, tensor_shape
 
 
 def plain(column: pa.Array) -> pa.Array:
@@ -21,7 +21,7 @@ def plain(column: pa.Array) -> pa.Array:
         elif pa.types.is_dictionary(kind):
             column = column.dictionary_decode()
         elif pa.types.is_run_end_encoded(kind):
-            column = pc.run_end_decode(column)
+            column = without_runs(column)
         elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
             column = _lists(column)
         elif pa.types.is_string_view(kind):
@@ -32,11 +32,38 @@ def plain(column: pa.Array) -> pa.Array:
             return column
 
 
-def _lists(views: pa.Array) -> pa.LargeListArray:
-    # A cast of a slice of views has wrong offsets in pyarrow 26.
-    lengths = pc.fill_null(pc.list_value_length(views), 0).to_numpy(zero_copy_only=False)
+def without_runs(column: pa.RunEndEncodedArray) -> pa.Array:
+    """Return each element by itself; pyarrow decodes some types only."""
+    rows = np.arange(column.offset, column.offset + len(column))
+    runs = np.searchsorted(column.run_ends.to_numpy(zero_copy_only=False), rows, side="right")
+    return column.values.take(pa.array(runs))
+
+
+def without_list_views(column: pa.Array) -> pa.Array:
+    """Return ``column`` with lists in place of views of lists, at all levels.
+
+    It is what pyarrow's own casts should do; those of version 26 lose elements.
+    """
+    if not _has_list_views(column.type):
+        return column
+    lists = _lists(column)
+    values = without_list_views(lists.values)
+    return pa.LargeListArray.from_arrays(lists.offsets, values, mask=lists.is_null() if lists.null_count else None)
+
+
+def _has_list_views(kind: pa.DataType) -> bool:
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return True
+    return is_list(kind) and _has_list_views(kind.value_type)
+
+
+def _lists(column: pa.Array) -> pa.LargeListArray:
+    """Return lists of any kind as large ones, without elements that are in none of them."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = pa.array(np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))))
-    return pa.LargeListArray.from_arrays(offsets, views.flatten(), mask=views.is_null() if views.null_count else None)
+    return pa.LargeListArray.from_arrays(
+        offsets, column.flatten(), mask=column.is_null() if column.null_count else None
+    )
 
 
 def _tensors(column: pa.ExtensionArray, shape: tuple[int, ...]) -> pa.FixedSizeListArray:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from inferd.batch.blocks import BadRows, Chunk
 from inferd.batch.column_types import simple_type
 from inferd.batch.errors import INVALID_INPUT, UNREADABLE, RowError, UnreadableFileError
+from inferd.batch.layouts import without_list_views, without_runs
 from inferd.batch.ports import SourceFile
 from inferd.batch.storage import errors_of, shown
 from inferd.plain_text import clipped, escaped, listed
@@ -72,7 +73,7 @@ def stored_names(file: SourceFile, schema: pa.Schema, columns: pa.Schema) -> lis
 def columns_of(batch: pa.RecordBatch) -> dict[str, pa.Array]:
     """Return the columns of ``batch`` by name."""
     columns = zip(batch.schema.names, batch.columns, strict=True)
-    return {name: pc.run_end_decode(each) if pa.types.is_run_end_encoded(each.type) else each for name, each in columns}
+    return {name: without_runs(each) if pa.types.is_run_end_encoded(each.type) else each for name, each in columns}
 
 
 def in_schema(
@@ -128,6 +129,7 @@ def convert(column: pa.Array, field: pa.Field, bad: BadRows, cast: Cast = pc.cas
     def converted(part: pa.Array) -> pa.Array:
         # Bytes of texts that are none, and offsets out of bounds, are found here and not where they do harm.
         part.validate(full=True)
+        part = without_list_views(part)
         if part.type == field.type:
             return part
         try:

@@ -60,7 +60,7 @@ def test_columns_with_the_names_of_inputs():
     assert binding.output_schema == _schema(y=FLOATS)
 
 
-def test_the_only_column_is_the_only_input():
+def test_only_column_is_the_only_input():
     """One column and one required input need no name."""
     optional = _spec("scale", "FP32", optional=True)
     assert _bind(_signature(X, optional), _schema(values=FLOATS)).inputs == {"x": ("values",)}
@@ -87,7 +87,7 @@ def test_named_columns(schema, given, columns):
     assert _bind(_signature(X), schema, mapping={"x": given}).inputs == {"x": columns}
 
 
-def test_what_is_kept_and_added():
+def test_kept_columns_and_ids():
     """Ids, kept columns and outputs stand in this order, under the names given."""
     signature = _signature(X, outputs=(_spec("y", "FP32", "n", 3), _spec("z", "BYTES")))
     schema = _schema(x=FLOATS, id=pa.int64(), text=pa.string())
@@ -247,7 +247,7 @@ def test_one_row_of_a_model_that_does_not_batch():
         ),
     ],
 )
-def test_what_is_refused(schema, options, text):
+def test_refusals(schema, options, text):
     """Errors name both sides, and what to type."""
     assert _refused(_signature(X), schema, **options) == text
 
@@ -261,7 +261,7 @@ def test_several_inputs_without_a_column():
     )
 
 
-def test_what_a_preparation_fills_takes_no_column():
+def test_prepared_inputs_take_no_column():
     """Its inputs cannot be mapped, and its column has to be there."""
     signature = _signature(_spec("ids", "INT64", "n"))
     mapped = _refused(signature, _schema(text=pa.string()), _Tokens("text"), mapping={"ids": "text"})

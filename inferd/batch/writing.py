@@ -1,13 +1,20 @@
 """Writers of each format of output. Equal blocks are equal bytes."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from inferd.batch.array_files import NpyWriter, NpzWriter
+from inferd.batch.column_types import is_binary
+from inferd.batch.errors import UsageError
+from inferd.batch.json_lines import lines_of
 from inferd.batch.options import OutputFormat
 from inferd.batch.ports import OpenWriter
+from inferd.plain_text import clipped, escaped, listed
 
 #: A row group of Parquet ends at the first of these.
 _GROUP_ROWS = 128 * 1024
@@ -41,7 +48,60 @@ class ParquetWriter:
         self._waiting = []
 
 
-_WRITERS: Mapping[str, OpenWriter] = {"parquet": ParquetWriter}
+class ArrowWriter:
+    """Writes a record batch for each block."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
+        self._writer = pa.ipc.new_file(file, schema)
+
+    def write(self, table: pa.RecordBatch) -> None:
+        """Append the rows."""
+        self._writer.write_batch(table)
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+
+
+class CsvWriter:
+    """Writes a line of column names, and rows whose texts are in quotes where that matters."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
+        self._schema = pa.schema([(field.name, _csv_type(field.type)) for field in schema])
+        self._writer = pa_csv.CSVWriter(file, self._schema)
+
+    def write(self, table: pa.RecordBatch) -> None:
+        """Append the rows."""
+        self._writer.write_batch(table.cast(self._schema))
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+class JsonlWriter:
+    """Writes an object in each line."""
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:  # noqa: ARG002  (each row has its names)
+        self._file = file
+
+    def write(self, table: pa.RecordBatch) -> None:
+        """Append the rows."""
+        for lines in lines_of(table):
+            self._file.write(lines)
+
+    def close(self) -> None:
+        """Do nothing: there is no end to write."""
+
+
+_WRITERS: Mapping[OutputFormat, OpenWriter] = {
+    "parquet": ParquetWriter,
+    "arrow": ArrowWriter,
+    "csv": CsvWriter,
+    "jsonl": JsonlWriter,
+    "npy": NpyWriter,
+    "npz": NpzWriter,
+}
 
 
 def open_writer(output_format: OutputFormat) -> OpenWriter:
@@ -52,3 +112,26 @@ def open_writer(output_format: OutputFormat) -> OpenWriter:
 def suffix_of(output_format: OutputFormat) -> str:
     """Return the suffix of files of ``output_format``."""
     return f".{output_format}"
+
+
+def checked_schema(output_format: OutputFormat, schema: pa.Schema) -> pa.Schema:
+    """Return ``schema`` if files of ``output_format`` can hold it. Raises `UsageError`."""
+    if output_format == "npy" and len(schema) != 1:
+        raise UsageError(f"a file of .npy holds one column, got {listed(schema.names)}; give --output, or use .npz")
+    for field in schema:
+        try:
+            # What a writer does not take, it says of a column without rows too.
+            writer = open_writer(output_format)(BytesIO(), pa.schema([field]))
+            writer.write(pa.RecordBatch.from_arrays([pa.array([], field.type)], names=[field.name]))
+            writer.close()
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            name, kind = escaped(field.name), clipped(str(field.type))
+            raise UsageError(f'output column "{name}": a file of .{output_format} cannot hold {kind}') from error
+    return schema
+
+
+def _csv_type(kind: pa.DataType) -> pa.DataType:
+    if is_binary(kind):
+        msg = f"CSV has no form for {kind}"
+        raise ValueError(msg)
+    return pa.float32() if pa.types.is_float16(kind) else kind

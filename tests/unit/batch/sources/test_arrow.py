@@ -35,7 +35,7 @@ def test_any_ranges_have_their_rows(tmp_path, monkeypatch, open_writer, mapped_b
 
 
 @pytest.mark.parametrize("open_writer", [pa.ipc.new_file, pa.ipc.new_stream])
-def test_a_truncated_file_costs_its_end(tmp_path, open_writer):
+def test_truncation_costs_the_end_only(tmp_path, open_writer):
     """What was there before is read; where it ends is one error row."""
     path = tmp_path / "a.arrow"
     file = _written(path, open_writer, rows=1000)
@@ -47,7 +47,7 @@ def test_a_truncated_file_costs_its_end(tmp_path, open_writer):
     assert list(errors) == [2000]
 
 
-def test_a_damaged_batch_costs_its_rows(tmp_path):
+def test_damaged_batch_costs_its_rows(tmp_path):
     """The rows of others are read."""
     path = tmp_path / "a.arrow"
     file = _written(path, pa.ipc.new_file, rows=1000, options=pa.ipc.IpcWriteOptions(compression="zstd"))
@@ -75,7 +75,7 @@ def test_offsets_out_of_bounds_are_found(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1\0\0", b"no such format at all"])
-def test_a_file_that_is_none(tmp_path, content):
+def test_rejects_other_files(tmp_path, content):
     """It is unreadable."""
     (tmp_path / "a.arrow").write_bytes(content)
     file = source(tmp_path / "a.arrow", "arrow")

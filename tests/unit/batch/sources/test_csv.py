@@ -43,7 +43,7 @@ def test_rows(tmp_path, end, mark):
     ],
 )
 @pytest.mark.parametrize("after", [b"3,z", b'"3",z', b'3,"z"'])
-def test_a_malformed_row_costs_itself(tmp_path, bad, after):
+def test_malformed_row_costs_itself(tmp_path, bad, after):
     """The next one is read, with its number; so many of them do not change that."""
     content = b"a,b\n" + b"\n".join([b"0,x", bad, after, *[bad] * 100, after]) + b"\n"
     values, errors = rows_of(CsvReader(), _file(tmp_path, content), TEXTS)
@@ -101,7 +101,7 @@ def test_tabs_and_columns_of_the_path(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b'a,"b\n1,2\n', b"\xff\xfea", b"a,\xff\n1,2\n"])
-def test_a_file_without_column_names(tmp_path, content):
+def test_rejects_files_without_column_names(tmp_path, content):
     """It is unreadable."""
     for call in (CsvReader().schema, CsvReader().spans):
         with pytest.raises(UnreadableFileError):
@@ -118,7 +118,7 @@ def test_columns_that_are_missing_or_there_twice(tmp_path):
         rows_of(CsvReader(), file, pa.schema([("c", pa.int8())]))
 
 
-def test_a_quote_that_never_closes_costs_its_line(tmp_path, monkeypatch):
+def test_quote_that_never_closes_costs_its_line(tmp_path, monkeypatch):
     """Even if so much comes after it that it cannot be in memory."""
     monkeypatch.setattr(text_rows, "LONGEST_ROW_BYTES", 1 << 20)
     good = b"1,x\n" * 1_000_000

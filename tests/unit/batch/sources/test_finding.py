@@ -36,7 +36,7 @@ def _names(root, *patterns, given_format=None):
         ("a.jpg", "images"),
     ],
 )
-def test_the_suffix_tells_the_format(tmp_path, name, file_format):
+def test_suffix_tells_the_format(tmp_path, name, file_format):
     """Compressed ones too, in any case of letters."""
     _touch(tmp_path, name)
     assert _names(tmp_path, name) == ([name], {file_format})
@@ -96,7 +96,7 @@ def test_folders_of_a_path_give_columns(tmp_path):
     assert one[0].partition == {}
 
 
-def test_the_same_columns_for_all_files(tmp_path):
+def test_all_files_have_the_same_columns(tmp_path):
     """One text makes all texts, and what a path does not say is null."""
     _touch(tmp_path, "k=1/a.csv", "k=b/a.csv", "n=3/a.csv")
     found = [file.partition for file in find_sources([str(tmp_path)], None)]

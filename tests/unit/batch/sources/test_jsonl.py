@@ -102,7 +102,7 @@ def test_types_of_the_first_rows(tmp_path):
     )
 
 
-def test_an_empty_file_has_no_rows(tmp_path):
+def test_empty_file_has_no_rows(tmp_path):
     """Nor has it columns."""
     file = _file(tmp_path, b"\n")
     assert JsonlReader().schema(file) == pa.schema([])
@@ -132,7 +132,7 @@ def test_ranges_in_long_files(tmp_path, suffix, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
-def test_a_truncated_file_costs_its_end(tmp_path, suffix):
+def test_truncation_costs_the_end_only(tmp_path, suffix):
     """What was there before is read; where it ends is one error row."""
     content = b"".join(b'{"x": %d}\n' % (row * 7919 % 100_003) for row in range(100_000))
     packed = gzip.compress(content) if suffix == "gz" else pa.compress(content, "zstd", asbytes=True)
@@ -147,13 +147,13 @@ def test_a_truncated_file_costs_its_end(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "content"), [("a.jsonl.gz", b"no gzip"), ("a.jsonl.zst", b"none"), ("a.jsonl", b"\xff\xfea")]
 )
-def test_a_file_that_is_none(tmp_path, name, content):
+def test_rejects_other_files(tmp_path, name, content):
     """What cannot be read from its first byte on is unreadable."""
     with pytest.raises(UnreadableFileError):
         JsonlReader().spans(_file(tmp_path, content, name))
 
 
-def test_a_row_too_long_for_memory(tmp_path, monkeypatch):
+def test_row_too_long_for_memory_is_skipped(tmp_path, monkeypatch):
     """It is skipped without being in memory as a whole, and those after it are read."""
     monkeypatch.setattr(text_rows, "LONGEST_ROW_BYTES", 1 << 20)
     content = b'{"x": 0}\n{"x": "' + b"a" * (5 << 20) + b'"}\n{"x": 2}\n'

@@ -78,7 +78,7 @@ def test_dictionaries_become_plain(tmp_path):
     assert rows_of(ParquetReader(), file)[0] == {0: ("a",), 1: ("b",), 2: ("a",)}
 
 
-def test_a_value_of_another_type_costs_its_row(tmp_path):
+def test_value_of_another_type_costs_its_row(tmp_path):
     """The error names column, type and value; neighbours are read."""
     values = [1.0, 2.5, None, 3.0, 1e30]
     pq.write_table(pa.table({"n": values, "l": [[each] for each in values]}), tmp_path / "a.parquet")
@@ -88,7 +88,7 @@ def test_a_value_of_another_type_costs_its_row(tmp_path):
     assert errors == {1: 'column "n": expected int64, got 2.5', 4: 'column "n": expected int64, got 1e+30'}
 
 
-def test_a_text_that_is_not_utf8_costs_its_row(tmp_path):
+def test_text_that_is_not_utf8_costs_its_row(tmp_path):
     """It is found where it is read, not where it is written."""
     broken = pa.StringArray.from_buffers(3, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xffb"))
     pq.write_table(pa.table({"s": broken}), tmp_path / "a.parquet")
@@ -98,7 +98,7 @@ def test_a_text_that_is_not_utf8_costs_its_row(tmp_path):
     assert 'column "s": expected string' in errors[1]
 
 
-def test_a_damaged_row_group_costs_its_rows(tmp_path):
+def test_damaged_row_group_costs_its_rows(tmp_path):
     """The rows of others are read; which are lost does not depend on where a part begins."""
     path = _written(tmp_path / "a.parquet")
     place = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset + 40
@@ -114,7 +114,7 @@ def test_a_damaged_row_group_costs_its_rows(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no such format at all, but long enough", None])
-def test_a_file_that_is_none(tmp_path, content):
+def test_rejects_other_files(tmp_path, content):
     """What cannot be opened is unreadable, truncated files too."""
     path = tmp_path / "a.parquet"
     path.write_bytes(_written(path).read_bytes()[:-40] if content is None else content)
@@ -124,7 +124,7 @@ def test_a_file_that_is_none(tmp_path, content):
             call(file)
 
 
-def test_a_column_that_is_missing(tmp_path):
+def test_missing_column_is_named(tmp_path):
     """The error names it and those that are there."""
     file = source(_written(tmp_path / "a.parquet"), "parquet")
     with pytest.raises(UnreadableFileError, match=r'expected one column "y", got none, only x, s'):

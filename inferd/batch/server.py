@@ -35,6 +35,8 @@ _MOST_BYTES = 4 * 2**20
 #: Errors after which the same request may be answered, and their reasons after which it is not: its rows are to blame.
 _PASSING = (Overloaded, Unavailable, DeadlineExceeded, Cancelled)
 _OF_ROWS = {"MESSAGE_TOO_LARGE", "OUT_OF_MEMORY", "RUN_TOO_LONG", "INFERENCE_FAILED"}
+#: What gRPC itself says of requests or answers above a limit, without a reason.
+_TOO_LARGE = "essage larger than max"
 
 
 class ServerRunner:
@@ -152,7 +154,7 @@ class ServerRunner:
 
     def _failure(self, error: InferdError, sent_at: float, began_at: float) -> Exception | None:
         """Return what a call that failed comes to; None if it is to be made again."""
-        if error.reason not in _OF_ROWS and _is_passing(error) and not self._is_closed:
+        if _is_passing(error) and not self._is_closed:
             now = self._clock()
             with self._changed:
                 self._busy_s += now - sent_at
@@ -163,9 +165,9 @@ class ServerRunner:
                 return None
             return BatchError(f"no request was answered for {waited_s:.0f} s: {error}; run it again: it continues")
         self._leave(sent_at)
-        if isinstance(error, InvalidInput) or error.reason == "MESSAGE_TOO_LARGE":
+        if isinstance(error, InvalidInput):
             return RowsFailedError(INVALID_INPUT, error.message)
-        if error.reason in _OF_ROWS:
+        if _is_of_rows(error):
             return RowsFailedError(RUN_FAILED, error.message)
         return BatchError(f"the server refuses the job: {error}")
 
@@ -177,9 +179,14 @@ class ServerRunner:
             self._changed.notify_all()
 
 
+def _is_of_rows(error: InferdError) -> bool:
+    return error.reason in _OF_ROWS or _TOO_LARGE in error.message
+
+
 def _is_passing(error: InferdError) -> bool:
     # A server names its reason; without one, a connection was lost in the middle of an answer.
-    return isinstance(error, _PASSING) or (isinstance(error, Internal) and not error.reason)
+    is_lost = isinstance(error, Internal) and not error.reason
+    return not _is_of_rows(error) and (is_lost or isinstance(error, _PASSING))
 
 
 def open_server(endpoint: Endpoint, model: str, version: str = "", *, in_flight: int | None = None) -> ServerRunner:

@@ -5,7 +5,7 @@ As TCP does it: each answer widens it a little, a refusal halves it, and nothing
 
 _LEAST = 1.0
 #: Without a hint of the server: the first wait, and the longest.
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 10.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 3.0
 
 
 class Window:

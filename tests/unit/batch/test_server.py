@@ -119,7 +119,8 @@ def test_is_asked_again(open_runner, error):
     ("error", "code"),
     [
         (InvalidInput("too long", reason="INVALID_INPUT"), "INVALID_INPUT"),
-        (Overloaded("too large", reason="MESSAGE_TOO_LARGE"), "INVALID_INPUT"),
+        (Overloaded("too large", reason="MESSAGE_TOO_LARGE"), "RUN_FAILED"),
+        (Overloaded("SERVER: Received message larger than max (9 vs. 8)"), "RUN_FAILED"),
         (Overloaded("no memory", reason="OUT_OF_MEMORY"), "RUN_FAILED"),
         (DeadlineExceeded("endless", reason="RUN_TOO_LONG"), "RUN_FAILED"),
         (Internal("failed", reason="INFERENCE_FAILED"), "RUN_FAILED"),

@@ -28,6 +28,7 @@ COMMANDS = {
     "generate": "Let a language model answer or continue a text.",
     "health": "Check the health of a server.",
     "models": "List the models of a server, load and unload them.",
+    "batch": "Run a model on all rows of files, each once.",
     "bench": "Put a server under load, and report its throughput and latencies.",
     "inspect": "Show the contents of an ONNX file and how it would be served.",
     "import-triton": "Judge the models of a Triton repository, and write their settings.",

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from inferd.batch.blocks import BatchLimits
 from inferd.batch.errors import InUseError, RowError, UsageError
+from inferd.batch.joining import join
 from inferd.batch.manifest import Manifest, PartNote, manifest_of
 from inferd.batch.metrics_file import MetricsFile
 from inferd.batch.options import JobOptions, RunOptions
@@ -18,7 +19,6 @@ from inferd.batch.part_files import ErrorLimit, PartFiles
 from inferd.batch.pipeline import Pipeline
 from inferd.batch.plan import Part, Plan
 from inferd.batch.planning import Planner
-from inferd.batch.preparing import BlockPreparation
 from inferd.batch.progress import Phase, Progress, ProgressSnapshot, Summary
 from inferd.batch.running import BlockRunner
 from inferd.batch.setup import JobSetup, described_inputs, open_setup
@@ -108,7 +108,7 @@ class Job:
             sources=setup.sources,
             runner=setup.runner,
             binding=setup.binding,
-            preparation=BlockPreparation(setup.binding, setup.runner.signature, setup.sources.names, setup.pool),
+            preparation=setup.block_preparation(),
             enter=enter,
         )
 
@@ -222,12 +222,11 @@ class _Run:
         )
         runner = BlockRunner(setup.runner, setup.binding, plan.limits, names)
         with ExitStack() as stack:
-            preparation = BlockPreparation(setup.binding, setup.runner.signature, names, setup.pool)
             pipeline = stack.enter_context(Pipeline())
             # Before the threads are waited for: nothing else ends a run that takes long.
             stack.callback(setup.runner.close)
             blocks = setup.sources.blocks(parts, setup.binding.read_schema, plan.block_rows)
-            prepared = preparation.prepared(
+            prepared = setup.block_preparation().prepared(
                 pipeline.stage("read", blocks), ahead=setup.pool.workers if setup.pool else 0
             )
             finished = runner.finished(pipeline.stage("prepare", prepared))
@@ -253,6 +252,4 @@ def _totals(notes: Mapping[int, PartNote]) -> tuple[int, int]:
 
 
 def _joined(setup: JobSetup, parts: Iterable[Callable[[], BinaryIO]], file: BinaryIO) -> None:
-    from inferd.batch.joining import join  # noqa: PLC0415  (not there yet)
-
     join(setup.output_format, parts, file, setup.binding.output_schema)

@@ -18,16 +18,22 @@ from inferd.batch.options import JobOptions, OutputFormat, RunOptions
 from inferd.batch.ports import ModelRunner, Preparation, Reader, SourceFile
 from inferd.batch.preparation.choice import preparation_for
 from inferd.batch.preparation.pool import PreparationPool
+from inferd.batch.preparing import BlockPreparation
 from inferd.batch.reading import Sources
 from inferd.batch.selection import RowFilter
 from inferd.batch.sources.finding import find_sources
 from inferd.batch.sources.formats import reader_for
+from inferd.batch.sources.pictures import PATH
 from inferd.batch.storage import is_remote, shown
+from inferd.batch.writing import checked_schema
 from inferd.config import Settings
 from inferd.endpoint import Endpoint
 
 #: Suffixes of files of data that are not written. A directory may have a dot in its name.
 _OTHER_SUFFIXES = ("feather", "gz", "ipc", "json", "ndjson", "orc", "pq", "tar", "tsv", "txt", "xlsx", "zip", "zst")
+
+#: Formats whose rows are files, which errors name.
+_PICTURE_FORMATS = ("images", "tar")
 
 #: Formats whose columns have no types of their own.
 _TEXT_FORMATS = ("csv", "jsonl")
@@ -49,6 +55,11 @@ class JobSetup:
     pool: PreparationPool | None
     output_format: OutputFormat
     is_file: bool
+
+    def block_preparation(self) -> BlockPreparation:
+        """Return what makes the tensors of blocks."""
+        path = PATH if self.sources.files[0].format in _PICTURE_FORMATS else None
+        return BlockPreparation(self.binding, self.runner.signature, self.sources.names, self.pool, path_column=path)
 
     def identity(self) -> Identity:
         """Return what the answers depend on."""
@@ -94,8 +105,12 @@ def open_setup(
         options,
         preparation,
         is_text=is_text,
-        extra=() if condition is None else condition.columns,
+        extra=[
+            *(() if condition is None else condition.columns),
+            *([PATH] if files[0].format in _PICTURE_FORMATS else []),
+        ],
     )
+    checked_schema(output_format, binding.output_schema)
     row_filter = RowFilter(condition=condition, sample=options.sample, seed=options.seed)
     return JobSetup(
         options=options,

@@ -1,6 +1,6 @@
 """Whole jobs in this process: each row once, errors as rows, and a clean end whatever happens."""
 
-import json
+import json as plain_json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,9 +8,11 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv, json
 
 from inferd.batch import job as job_module
 from inferd.batch.errors import BatchError, InUseError, UsageError
@@ -68,7 +70,7 @@ def _answers(options: JobOptions) -> dict[int, float]:
 
 
 def _errors(options: JobOptions) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (Path(options.output) / "_inferd/errors.jsonl").read_text().splitlines()]
+    return [plain_json.loads(line) for line in (Path(options.output) / "_inferd/errors.jsonl").read_text().splitlines()]
 
 
 def _files(options: JobOptions) -> list[str]:
@@ -87,6 +89,55 @@ def test_each_row_has_its_answer_once(options: JobOptions) -> None:
         "_inferd/summary.json",
         *(f"part-{part:05d}.parquet" for part in range(PARTS)),
     ]
+
+
+def _read(path: Path) -> dict[str, list[float]]:
+    """Return the columns of a file of any format."""
+    match path.suffix:
+        case ".parquet":
+            columns = pq.read_table(path).to_pydict()
+        case ".arrow":
+            columns = pa.ipc.open_file(path).read_all().to_pydict()
+        case ".csv":
+            columns = csv.read_csv(path).to_pydict()
+        case ".jsonl":
+            columns = json.read_json(path).to_pydict()
+        case ".npz":
+            with np.load(path) as arrays:
+                columns = {name: array.tolist() for name, array in arrays.items()}
+        case _:
+            columns = {"y": np.load(path).tolist()}
+    return columns
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv", "jsonl", "npz", "npy"])
+def test_parts_become_one_file(options: JobOptions, tmp_path: Path, suffix: str) -> None:
+    """An output with a suffix is one file with all rows, and its parts are deleted once it is there."""
+    path = tmp_path / f"answers.{suffix}"
+    options = replace(options, output=str(path), join=None)
+    assert _run(options).is_complete
+    assert _read(path) == {"y": [10.0 * (row % 4) for row in range(ROWS)]}
+    work = tmp_path / f"answers.{suffix}.inferd"
+    assert sorted(each.name for each in work.rglob("*")) == ["manifest.json", "summary.json"]
+    assert _run(options).batches == {}
+    path.unlink()
+    with pytest.raises(BatchError, match="is not as the complete job left it"):
+        _run(options)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_rows_of_text_files_that_do_not_fit_are_errors(options: JobOptions, tmp_path: Path, suffix: str) -> None:
+    """A value that is no number is an error row with its place; the types of others are those of the model."""
+    source = tmp_path / f"rows.{suffix}"
+    if suffix == "csv":
+        source.write_text("index,id\n0,0\n1,1\nnothing,2\n3,3\n")
+    else:
+        source.write_text('{"index":0,"id":0}\n{"index":1,"id":1}\n{"index":"nothing","id":2}\n{"index":3,"id":3}\n')
+    options = replace(options, inputs=(str(source),))
+    summary = _run(options)
+    assert _answers(options) == {0: 0.0, 1: 10.0, 3: 30.0}
+    assert summary.errors == 1
+    assert [error["row"] for error in _errors(options)] == [2]
 
 
 def test_complete_job_runs_nothing(options: JobOptions) -> None:
@@ -170,7 +221,7 @@ def test_error_rows_go_to_the_file_that_is_named(options: JobOptions, tmp_path: 
     _write(Path(options.inputs[0]), [99, *[1] * (ROWS - 1)])
     errors = tmp_path / "errors.jsonl"
     _run(options, errors=str(errors))
-    assert [json.loads(line)["row"] for line in errors.read_text().splitlines()] == [0]
+    assert [plain_json.loads(line)["row"] for line in errors.read_text().splitlines()] == [0]
     assert "_inferd/errors.jsonl" not in _files(options)
 
 

@@ -217,6 +217,10 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         {"batch": {**BATCH, **DATA, "extraArgs": ["--index=1"]}},
         "batch.extraArgs: the chart itself sets --index=1, use the value batch.indexes instead",
     ),
+    "tries that begin anew": (
+        {"batch": {**BATCH, **DATA, "extraArgs": ["--overwrite"]}},
+        "batch.extraArgs: --overwrite would make each try begin anew",
+    ),
     "a mount twice": (
         {"batch": {**BATCH, **DATA, "extraVolumeMounts": [{"name": "x", "mountPath": "/data"}]}},
         "extraVolumeMounts and batch.extraVolumeMounts: the chart itself sets /data",

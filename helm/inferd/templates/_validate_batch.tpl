@@ -47,6 +47,9 @@
 {{- fail "batch.persistentVolumeClaim.claimName: expected the claim that subPath is a directory of, got none" -}}
 {{- end -}}
 {{- $ours := dict "--config" "config" "--index" "batch.indexes" "--indexes" "batch.indexes" "--server" "batch.server" "--accept-errors" "batch.failOnRowErrors" -}}
+{{- if has "--overwrite" $batch.extraArgs -}}
+{{- fail "batch.extraArgs: --overwrite would make each try begin anew; set another batch.output, or delete what is there" -}}
+{{- end -}}
 {{- range $flag, $value := $ours -}}
 {{- range $batch.extraArgs -}}
 {{- if regexMatch (printf "^%s(=|$)" $flag) . -}}

@@ -12,6 +12,7 @@ from inferd.batch.binding import Binding
 from inferd.batch.blocks import BadRows, Block, ColumnTensor, PreparedBlock
 from inferd.batch.errors import INVALID_INPUT, NOT_PREPARED, RowError
 from inferd.batch.tensors import column_tensor, stacked
+from inferd.plain_text import escaped
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
 #: What a preparation gives for a column.
@@ -27,15 +28,25 @@ class Workers(Protocol):
 
 
 class BlockPreparation:
-    """Makes the tensors of blocks; ``sources`` are the names of the files in error rows. One thread."""
+    """Makes the tensors of blocks. One thread.
+
+    ``sources`` are the names of the files in error rows; ``path_column`` says where rows come from that are files too.
+    """
 
     def __init__(
-        self, binding: Binding, signature: ModelSignature, sources: Sequence[str], workers: Workers | None
+        self,
+        binding: Binding,
+        signature: ModelSignature,
+        sources: Sequence[str],
+        workers: Workers | None,
+        *,
+        path_column: str | None = None,
     ) -> None:
         self._binding = binding
         self._signature = signature
         self._sources = sources
         self._workers = workers
+        self._path_column = path_column
 
     def prepared(self, blocks: Iterator[Block], ahead: int) -> Iterator[PreparedBlock]:
         """Yield the ``blocks`` in order, while up to ``ahead`` more are with the workers."""
@@ -89,8 +100,14 @@ class BlockPreparation:
 
     def _errors(self, block: Block, problems: Mapping[int, tuple[str, str]]) -> list[RowError]:
         files, rows = block.origin.files, block.origin.rows
+        paths = None if self._path_column is None else block.table[self._path_column]
         return [
-            RowError(self._sources[int(files[index])], int(rows[index]), code, text)
+            RowError(
+                self._sources[int(files[index])],
+                int(rows[index]),
+                code,
+                text if paths is None else f"{escaped(paths[index].as_py())}: {text}",
+            )
             for index, (code, text) in problems.items()
         ]
 

@@ -1,10 +1,18 @@
 """The Job of an offline job, beside the server and without it."""
 
+import json
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from inferd.cli.entry import COMMANDS
-from tests.chart.rendering import VERSIONS, Object, Values, of_scenario, rendered
+from tests.chart.rendering import PATIENCE_S, VERSIONS, Object, Values, of_scenario, rendered
+from tests.server import BIN
 
 #: A job without further values.
 BATCH: dict[str, Any] = {
@@ -134,3 +142,48 @@ def test_host_names_of_pods_are_short_enough() -> None:
     """Kubernetes refuses a Job if the name of its last pod were longer than 63 letters."""
     name = _of({"indexes": 100_000}, fullnameOverride="a" * 63)["metadata"]["name"]
     assert len(f"{name}-99999") <= 63
+
+
+def test_three_indices_write_what_one_does(tmp_path: Path) -> None:
+    """The command of the Job, as three processes at once and as one, with a row that has no answer."""
+    pictures = np.random.default_rng(1).integers(0, 17, (400, 64)).astype(np.float32).tolist()
+    pq.write_table(pa.table({"X": [*pictures, None], "id": range(401)}), tmp_path / "rows.parquet")
+
+    def answers(indexes: int) -> dict[str, bytes]:
+        folder = tmp_path / f"by-{indexes}"
+        objects = rendered(
+            {
+                "batch": {
+                    **BATCH,
+                    "inputs": [str(tmp_path / "rows.parquet")],
+                    "output": str(folder),
+                    "indexes": indexes,
+                    "extraArgs": ["--join", "id", "--batch-rows=16", "--look-ahead=32", "--part-rows=50"],
+                    "extraVolumeMounts": [{"name": "data", "mountPath": str(tmp_path)}],
+                    "extraVolumes": [{"name": "data", "emptyDir": {}}],
+                }
+            }
+        )
+        settings = tmp_path / "inferd.yaml"
+        settings.write_text(objects["ConfigMap", "rel-inferd"]["data"]["inferd.yaml"])
+        (container,) = _job(objects)["spec"]["template"]["spec"]["containers"]
+        arguments = [each.replace("/etc/inferd/config/inferd.yaml", str(settings)) for each in container["args"]]
+        processes = [
+            subprocess.Popen(
+                [BIN / "inferd", *(each.replace("$(JOB_COMPLETION_INDEX)", str(index)) for each in arguments)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+            for index in range(indexes)
+        ]
+        for process in processes:
+            _, errors = process.communicate(timeout=PATIENCE_S)
+            assert process.returncode == 0, errors
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    by_one, by_three = answers(1), answers(3)
+    assert by_three == by_one
+    assert len([name for name in by_one if name.endswith(".parquet")]) == 9
+    (line,) = by_one["_inferd/errors.jsonl"].splitlines()
+    assert json.loads(line)["row"] == 400

@@ -18,8 +18,8 @@ from inferd.batch.running import BlockRunner
 from inferd.batch.selection import first_unwanted
 from inferd.batch.sizing import choose_limits
 
-#: A part is what is run again after a failure: it has no more rows, bytes of inputs or of outputs, or time than these.
-_PART_ROWS, _PART_BYTES, _PART_S = 100_000, 64 << 20, 60.0
+#: A part is what is run again after a failure: it has no more rows, bytes of inputs, of outputs, or time than these.
+_PART_ROWS, _PART_INPUT_BYTES, _PART_OUTPUT_BYTES, _PART_S = 100_000, 256 << 20, 64 << 20, 60.0
 #: A block is what is in memory at a time, of which each stage has one or two.
 _BLOCK_ROWS, _BLOCK_BYTES, _BLOCK_S = 8192, 32 << 20, 10.0
 #: Rows that are looked at: first these, then as many as the largest batch takes, up to that number and that time.
@@ -30,11 +30,19 @@ _SEARCHED_ROWS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class RowCosts:
-    """What one row takes: bytes of its inputs and of its outputs, and time."""
+    """What one row takes: bytes of its inputs, as read or as the model takes them, and of its outputs; and time."""
 
     input_bytes: float
     output_bytes: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Rows of the job. ``row_bytes`` has each as it is read or as the model takes it, whatever is more."""
+
+    block: PreparedBlock
+    row_bytes: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +63,7 @@ class Planner:
         self.enter("measuring")
         parts = cut(spans, self.options.part_rows or _PART_ROWS)
         sample = self._sample(parts)
-        tensors = {} if sample is None else sample.tensors
+        tensors = {} if sample is None else sample.block.tensors
         limits = choose_limits(self.runner, tensors, tuple(self.binding.outputs), self.options)
         costs = None if sample is None else self._costs(sample, limits)
         block_rows = block_rows_of(limits, costs, self.options.look_ahead)
@@ -65,7 +73,7 @@ class Planner:
 
     def preview(self, rows: int) -> PreparedBlock:
         """Return the first wanted rows, with the errors of those that are not valid."""
-        return next(self._prepared(cut(self._wanted(self.sources.spans()), _PART_ROWS), rows))
+        return next(self._samples(cut(self._wanted(self.sources.spans()), _PART_ROWS), rows)).block
 
     def _wanted(self, spans: list[Sequence[int] | None]) -> list[Sequence[int] | None]:
         """Return the spans up to the last row that ``--limit`` leaves."""
@@ -87,45 +95,43 @@ class Planner:
             lambda file: self.sources.range(Range(file, 0, rows[file] or 0), schema, _BLOCK_ROWS),
         )
 
-    def _sample(self, parts: Sequence[Part]) -> PreparedBlock | None:
+    def _sample(self, parts: Sequence[Part]) -> _Sample | None:
         few = self._first(parts, _FEW_ROWS)
         if few is None:
             return None
         most = self.options.batch_rows or self.runner.max_rows
         costs = self._costs(few, BatchLimits(min(most, _FEW_ROWS), self.runner.max_bytes))
-        fitting = min(_BLOCK_BYTES / max(costs.input_bytes, 1), _SAMPLE_S / max(costs.seconds, 1e-9))
+        fitting = min(_BLOCK_BYTES / costs.input_bytes, _SAMPLE_S / max(costs.seconds, 1e-9))
         return self._first(parts, max(_FEW_ROWS, min(most, _SAMPLE_ROWS, int(fitting))))
 
-    def _first(self, parts: Sequence[Part], rows: int) -> PreparedBlock | None:
+    def _first(self, parts: Sequence[Part], rows: int) -> _Sample | None:
         """Return about the first ``rows`` rows that the model can take; None if there are none nearby."""
         searched = 0
-        for block in self._prepared(parts, rows):
-            if len(block.origin.rows):
-                return block
-            searched += block.read_rows
+        for sample in self._samples(parts, rows):
+            if len(sample.block.origin.rows):
+                return sample
+            searched += sample.block.read_rows
             if searched >= _SEARCHED_ROWS:
                 break
         return None
 
-    def _prepared(self, parts: Sequence[Part], rows: int) -> Iterator[PreparedBlock]:
-        return map(self.preparation.prepared_here, self.sources.blocks(parts, self.binding.read_schema, rows))
+    def _samples(self, parts: Sequence[Part], rows: int) -> Iterator[_Sample]:
+        for block in self.sources.blocks(parts, self.binding.read_schema, rows):
+            prepared = self.preparation.prepared_here(block)
+            as_taken = prepared.joined.nbytes + sum(tensor.nbytes for tensor in prepared.tensors.values())
+            as_read = block.table.nbytes / max(block.table.num_rows, 1)
+            yield _Sample(prepared, max(as_taken / max(len(prepared.origin.rows), 1), as_read, 1.0))
 
-    def _costs(self, sample: PreparedBlock, limits: BatchLimits) -> RowCosts:
+    def _costs(self, sample: _Sample, limits: BatchLimits) -> RowCosts:
         began = time.perf_counter()
-        blocks = BlockRunner(self.runner, self.binding, limits, self.sources.names).finished(iter([sample]))
+        blocks = BlockRunner(self.runner, self.binding, limits, self.sources.names).finished(iter([sample.block]))
         answers = [block.table for block in blocks]
-        rows = len(sample.origin.rows)
+        rows = len(sample.block.origin.rows)
         return RowCosts(
-            input_bytes=_input_bytes(sample),
+            input_bytes=sample.row_bytes,
             output_bytes=sum(table.nbytes for table in answers) / rows,
             seconds=(time.perf_counter() - began) / rows,
         )
-
-
-def _input_bytes(block: PreparedBlock) -> float:
-    """Return the bytes of one row."""
-    nbytes = block.joined.nbytes + sum(tensor.nbytes for tensor in block.tensors.values())
-    return float(nbytes / len(block.origin.rows))
 
 
 def block_rows_of(limits: BatchLimits, costs: RowCosts | None, look_ahead: int | None) -> int:
@@ -134,7 +140,7 @@ def block_rows_of(limits: BatchLimits, costs: RowCosts | None, look_ahead: int |
         return look_ahead
     most = float(_BLOCK_ROWS)
     if costs is not None:
-        nbytes = max(costs.input_bytes, costs.output_bytes, 1)
+        nbytes = max(costs.input_bytes, costs.output_bytes)
         most = min(most, _BLOCK_BYTES / nbytes, _rounded(_BLOCK_S / max(costs.seconds, 1e-9)))
     return limits.rows * max(1, int(most) // limits.rows)
 
@@ -143,8 +149,8 @@ def part_rows_of(block_rows: int, costs: RowCosts | None) -> int:
     """Return the rows of a part: whole blocks, if a block is not more than a part may be."""
     most = float(_PART_ROWS)
     if costs is not None:
-        nbytes = max(costs.input_bytes, costs.output_bytes, 1)
-        most = min(most, _PART_BYTES / nbytes, _rounded(_PART_S / max(costs.seconds, 1e-9)))
+        by_bytes = min(_PART_INPUT_BYTES / costs.input_bytes, _PART_OUTPUT_BYTES / max(costs.output_bytes, 1))
+        most = min(most, by_bytes, _rounded(_PART_S / max(costs.seconds, 1e-9)))
     return block_rows * max(1, int(most) // block_rows)
 
 

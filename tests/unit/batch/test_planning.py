@@ -28,16 +28,17 @@ def test_blocks_are_whole_batches_and_parts_whole_blocks(rows: int, costs: RowCo
 
 
 def test_large_rows_make_small_blocks_and_parts() -> None:
-    """Pictures of half a MiB: 64 in a block, 128 in a part."""
+    """Pictures of half a MiB: 64 in a block, 512 in a part."""
     costs = RowCosts(input_bytes=MIB / 2, output_bytes=4, seconds=1e-6)
     assert block_rows_of(BatchLimits(16, 2**62), costs, None) == 64
-    assert part_rows_of(64, costs) == 128
+    assert part_rows_of(64, costs) == 512
 
 
 def test_large_outputs_count_as_inputs_do() -> None:
     """A block is no larger if its rows become large only by running."""
     costs = RowCosts(input_bytes=4, output_bytes=MIB / 2, seconds=1e-6)
     assert block_rows_of(BatchLimits(16, 2**62), costs, None) == 64
+    assert part_rows_of(64, costs) == 128
 
 
 def test_slow_rows_make_small_blocks_and_parts() -> None:

@@ -33,6 +33,12 @@ _DEMO = "digits"
 #: The most rows of a batch, unless batching.max_batch_size is set.
 _OFFLINE_ROWS = 1024
 
+#: Settings that say how requests are served, not what is answered.
+_NOT_OF_ANSWERS: Mapping[str, bool | set[str]] = {
+    **dict.fromkeys(("queue", "generation", "routing", "versions", "on_demand", "pinned", "warmup"), True),
+    "runtime": {"verdict_cache", "shrink_after_s", "warmup"},
+}
+
 #: How often runs are looked at that take too long.
 _TIMEOUT_PERIOD_S = 1.0
 
@@ -226,6 +232,6 @@ def _identity(source: ModelSource, path: Path, settings: ModelSettings, session:
         "name": source.name,
         "version": source.version,
         "files": {name: cache_key([file], {}) for name, file in files.items()},
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude=_NOT_OF_ANSWERS),
         "providers": list(session.providers),
     }

@@ -217,9 +217,9 @@ CONTRARY: dict[str, tuple[Values, str]] = {
         {"batch": {**BATCH, **DATA, "extraArgs": ["--index=1"]}},
         "batch.extraArgs: the chart itself sets --index=1, use the value batch.indexes instead",
     ),
-    "tries that begin anew": (
+    "tries that begin from nothing": (
         {"batch": {**BATCH, **DATA, "extraArgs": ["--overwrite"]}},
-        "batch.extraArgs: --overwrite would make each try begin anew",
+        "batch.extraArgs: --overwrite would make each try begin from nothing",
     ),
     "a mount twice": (
         {"batch": {**BATCH, **DATA, "extraVolumeMounts": [{"name": "x", "mountPath": "/data"}]}},

@@ -48,7 +48,7 @@
 {{- end -}}
 {{- $ours := dict "--config" "config" "--index" "batch.indexes" "--indexes" "batch.indexes" "--server" "batch.server" "--accept-errors" "batch.failOnRowErrors" -}}
 {{- if has "--overwrite" $batch.extraArgs -}}
-{{- fail "batch.extraArgs: --overwrite would make each try begin anew; set another batch.output, or delete what is there" -}}
+{{- fail "batch.extraArgs: --overwrite would make each try begin from nothing; set another batch.output, or delete what is there" -}}
 {{- end -}}
 {{- range $flag, $value := $ours -}}
 {{- range $batch.extraArgs -}}

@@ -53,10 +53,13 @@ class Disk:
             for descriptor in self._opened:
                 os.close(descriptor)
 
-    def lose_power(self, *, names_too: bool) -> None:
-        """Leave what is on the disk: no content that was not brought there, and, with ``names_too``, no name."""
+    def lose_power(self, *, undone: str = "") -> None:
+        """Leave no content that was not brought to the disk, and in the folder ``undone`` below the root no names.
+
+        The other changes of names were brought there, by whatever means; with ``undone`` "*", none of them.
+        """
         kept: list[tuple[Path, bytes | None]] = []
-        self._collect(self.root, kept, names_too=names_too)
+        self._collect(self.root, kept, undone)
         for path in sorted(self.root.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         for path, content in kept:
@@ -65,13 +68,16 @@ class Disk:
             else:
                 path.write_bytes(content)
 
-    def _collect(self, folder: Path, kept: list[tuple[Path, bytes | None]], *, names_too: bool) -> None:
-        names = self._names.get(folder, {}) if names_too else _listing(folder)
+    def _collect(self, folder: Path, kept: list[tuple[Path, bytes | None]], undone: str) -> None:
+        names = _listing(folder) if folder.exists() else {}
+        if undone in ("*", str(folder.relative_to(self.root))):
+            folders = {name: inode for name, inode in names.items() if inode < 0 and undone != "*"}
+            names = self._names.get(folder, {}) | folders
         for name, inode in names.items():
             path = folder / name
             if inode < 0:
                 kept.append((path, None))
-                self._collect(path, kept, names_too=names_too)
+                self._collect(path, kept, undone)
             else:
                 kept.append((path, self._contents.get(inode, b"")))
 

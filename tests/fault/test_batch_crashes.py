@@ -16,6 +16,17 @@ from inferd.batch.plan import Plan, cut
 from tests.disk_faults import Disk, Killed, tree
 
 _PARTS = 3
+#: Outputs, each with the folder whose changes of names are lost with the power: none, all, or one.
+_LOSSES = [
+    ("out", ""),
+    ("out", "*"),
+    ("out", "out"),
+    ("out", "out/_inferd"),
+    ("out", "out/_inferd/parts"),
+    ("out.jsonl", "."),
+    ("out.jsonl", "out.jsonl.inferd/data"),
+    ("out.jsonl", "out.jsonl.inferd/errors"),
+]
 
 
 def _identity(job: str) -> Identity:
@@ -104,13 +115,12 @@ def test_killed_at_any_call(tmp_path: Path, name: str, monkeypatch: pytest.Monke
         assert len(written) <= _PARTS + 1, disk.failed
 
 
-@pytest.mark.parametrize("name", ["out", "out.jsonl"])
-@pytest.mark.parametrize("names_too", [False, True])
-def test_power_is_lost_at_any_call(tmp_path: Path, name: str, *, names_too: bool) -> None:
+@pytest.mark.parametrize(("name", "undone"), _LOSSES)
+def test_power_is_lost_at_any_call(tmp_path: Path, name: str, undone: str) -> None:
     """Neither a file without its content nor a note without its part is on the disk, so it goes on to the same."""
     expected = _undisturbed(tmp_path, name)
     for root, disk in _attempts(tmp_path, lambda root: _run(root / name)):
-        disk.lose_power(names_too=names_too)
+        disk.lose_power(undone=undone)
         with Disk(root).running():
             _run(root / name)
         assert tree(root) == expected, disk.failed
@@ -157,9 +167,16 @@ def test_error_at_any_call(tmp_path: Path, name: str, error: int) -> None:
     assert all(text in failure for failure in failures), failures
 
 
-@pytest.mark.parametrize(("name", "parts"), [("out", _PARTS), ("out", _PARTS - 1), ("out.jsonl", _PARTS)])
-@pytest.mark.parametrize("loss", ["process", "contents", "names"])
-def test_overwriting_ends_at_any_call(tmp_path: Path, name: str, parts: int, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "parts", "undone"),
+    [
+        ("out", _PARTS, None),
+        ("out", _PARTS, "out/_inferd"),
+        ("out", _PARTS - 1, "out/_inferd/parts"),
+        ("out.jsonl", _PARTS, "out.jsonl.inferd"),
+    ],
+)
+def test_overwriting_ends_at_any_call(tmp_path: Path, name: str, parts: int, undone: str | None) -> None:
     """Either job, run without --overwrite, then has its own answers or refuses; never those of the other."""
 
     def run(root: Path) -> None:
@@ -171,8 +188,8 @@ def test_overwriting_ends_at_any_call(tmp_path: Path, name: str, parts: int, los
     with before.running():
         _run(tmp_path / "before" / name, "a", parts=parts)
     for root, disk in _attempts(tmp_path, run, first=before.calls):
-        if loss != "process":
-            disk.lose_power(names_too=loss == "names")
+        if undone is not None:
+            disk.lose_power(undone=undone)
         for job, overwrite in (("a", False), ("b", False), ("b", True)):
             copy = tmp_path / f"{root.name}-{job}-{overwrite}"
             shutil.copytree(root, copy)

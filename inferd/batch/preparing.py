@@ -81,9 +81,9 @@ class BlockPreparation:
         table, tensors = block.table, dict(tensors)
         problems = {row: (NOT_PREPARED, text) for row, text in not_prepared.items()}
         for name, columns in self._binding.inputs.items():
-            tensors[name], bad = _tensor(self._signature.input(name), [table[column] for column in columns])
+            tensors[name], bad = _tensor(self._signature.input(name), {column: table[column] for column in columns})
             for row, text in bad.items():
-                problems.setdefault(row, (INVALID_INPUT, f"{_described(name, columns)}: {text}"))
+                problems.setdefault(row, (INVALID_INPUT, text))
         joined = table.select(list(self._binding.joined))
         kept = np.ones(len(block.origin.rows), np.bool_)
         kept[list(problems)] = False
@@ -112,15 +112,22 @@ class BlockPreparation:
         ]
 
 
-def _tensor(spec: TensorSpec, columns: Sequence[pa.Array]) -> tuple[ColumnTensor, BadRows]:
+def _tensor(spec: TensorSpec, columns: Mapping[str, pa.Array]) -> tuple[ColumnTensor, BadRows]:
     if len(columns) == 1:
-        return column_tensor(spec, columns[0])
+        [(name, column)] = columns.items()
+        tensor, bad = column_tensor(spec, column)
+        return tensor, _of_column(name, spec, bad)
     # Each column has one element of the only dimension.
     element = TensorSpec(name=spec.name, datatype=spec.datatype, shape=(), batch_axis=None)
-    return stacked([column_tensor(element, column) for column in columns])
+    parts = [(name, *column_tensor(element, column)) for name, column in columns.items()]
+    # Of several problems in a row, the first is told.
+    problems: BadRows = {}
+    for name, _, bad in reversed(parts):
+        problems |= _of_column(name, spec, bad)
+    return stacked([tensor for _, tensor, _ in parts]), problems
 
 
-def _described(name: str, columns: Sequence[str]) -> str:
-    if columns == (name,):
-        return f'column "{name}"'
-    return f'column "{columns[0]}" for input "{name}"' if len(columns) == 1 else f'columns for input "{name}"'
+def _of_column(name: str, spec: TensorSpec, bad: BadRows) -> BadRows:
+    column = f'column "{escaped(name)}"'
+    where = column if name == spec.name else f'{column} for input "{spec.name}"'
+    return {row: f"{where}: {text}" for row, text in bad.items()}

@@ -163,9 +163,6 @@ def _tensor(values: Array, sizes: NDArray[np.int64], shapes: NDArray[np.int64], 
     return Dense(array)
 
 
-def stacked(tensors: Sequence[tuple[ColumnTensor, BadRows]]) -> tuple[ColumnTensor, BadRows]:
-    """Return the numbers of several columns as one dimension."""
-    bad: BadRows = {}
-    for _, own in tensors:
-        bad.update(own)
-    return Dense(np.stack([tensor.rows(slice(None)) for tensor, _ in tensors], axis=1)), bad
+def stacked(tensors: Sequence[ColumnTensor]) -> ColumnTensor:
+    """Return the elements of several columns, one in each row, as one dimension."""
+    return Dense(np.stack([tensor.rows(slice(None)) for tensor in tensors], axis=1))

@@ -161,7 +161,7 @@ def test_columns_of_csv_are_one_input(run, tmp_path):
     assert answers["id"].to_pylist() == [f"row {row}" for row in good]
     assert answers["y"].to_pylist() == [[2 * row + 1, 2 * row + 2, 7] for row in good]
     assert [row for row, _, _ in errors] == [7, 9]
-    assert errors[0][2] == 'columns for input "x": expected FP32 [], got null'
+    assert errors[0][2] == 'column "p1" for input "x": expected FP32 [], got null'
 
 
 def test_json_lines_with_whole_numbers_and_texts(run, tmp_path):

@@ -87,13 +87,13 @@ def test_bad_rows_become_errors_of_their_own() -> None:
 
 
 def test_several_columns_become_one_dimension() -> None:
-    """Columns that are mapped to one input are its dimension; an error names that there are several."""
+    """Columns that are mapped to one input are its dimension; an error names the one it is in."""
     columns = {"p0": pa.array([1.0, 2.0]), "p1": pa.array([3.0, None]), "b": pa.array([0.0, 0.0])}
     block = _block(columns)
     binding = _binding(block.table.schema, mapping={"a": "p*"})
     prepared = BlockPreparation(binding, SIGNATURE, ["file"], None).prepared_here(block)
     np.testing.assert_array_equal(prepared.tensors["a"].rows(slice(None)), [[1, 3]])
-    assert prepared.errors[1].message.startswith('columns for input "a": expected FP32')
+    assert prepared.errors[1].message == 'column "p1" for input "a": expected FP32 [], got null'
 
 
 def test_prepared_columns_and_others_are_one_block() -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from inferd.batch.array_files import join_npy, join_npz
 from inferd.batch.options import OutputFormat
-from inferd.batch.writing import open_writer
+from inferd.batch.writing import ended, open_writer
 
 #: Opens one part.
 OpenPart = Callable[[], BinaryIO]
@@ -34,12 +34,11 @@ def join(output_format: OutputFormat, parts: Iterable[OpenPart], file: BinaryIO,
 
 def _join_tables(output_format: OutputFormat, parts: Iterable[OpenPart], file: BinaryIO, schema: pa.Schema) -> None:
     read = _parquet_batches if output_format == "parquet" else _arrow_batches
-    writer = open_writer(output_format)(file, schema)
-    for open_part in parts:
-        with open_part() as part:
-            for batch in read(part):
-                writer.write(batch.cast(schema))
-    writer.close()
+    with ended(open_writer(output_format)(file, schema)) as writer:
+        for open_part in parts:
+            with open_part() as part:
+                for batch in read(part):
+                    writer.write(batch.cast(schema))
 
 
 def _parquet_batches(part: BinaryIO) -> Iterable[pa.RecordBatch]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from itertools import chain
 from threading import Event
 
@@ -12,8 +11,9 @@ from inferd.batch.blocks import FinishedBlock
 from inferd.batch.errors import BatchError, RowError
 from inferd.batch.manifest import Manifest, PartNote
 from inferd.batch.options import OnError
-from inferd.batch.ports import OpenWriter, TableWriter
+from inferd.batch.ports import OpenWriter
 from inferd.batch.progress import Progress
+from inferd.batch.writing import ended
 
 
 class ErrorLimit:
@@ -71,7 +71,7 @@ class PartFiles:
     def _write_part(self, first: FinishedBlock, others: Iterator[FinishedBlock]) -> None:
         rows, batches, errors = 0, Counter[str](), list[RowError]()
         with self._manifest.part(first.part) as file:
-            with _ended(self._open_writer(file, self._schema)) as writer:
+            with ended(self._open_writer(file, self._schema)) as writer:
                 for block in _until_last(first, others):
                     self._limit.add(block.errors)
                     if block.table.num_rows:
@@ -84,19 +84,6 @@ class PartFiles:
         errors.sort(key=lambda error: (self._order[error.source], -1 if error.row is None else error.row))
         note = PartNote(part=first.part, rows=rows, errors=len(errors), nbytes=nbytes, batches=dict(batches))
         self._manifest.note(note, errors)
-
-
-@contextmanager
-def _ended(writer: TableWriter) -> Iterator[TableWriter]:
-    """Context with ``writer``, which has written what stands at the end of its format afterwards."""
-    try:
-        yield writer
-    except BaseException:
-        # Or else it would end by itself, when there is no file any more.
-        with suppress(Exception):
-            writer.close()
-        raise
-    writer.close()
 
 
 def _until_last(first: FinishedBlock, others: Iterator[FinishedBlock]) -> Iterator[FinishedBlock]:

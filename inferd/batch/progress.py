@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What a job is at, in this order; a job that goes on with a plan neither counts nor measures.
+#: What a job is at, in this order; a job that has a plan neither counts nor measures.
 Phase = Literal["loading", "counting", "measuring", "running", "finishing"]
 
 #: The rate is that of the last half minute, looked at twice a second.

@@ -1,6 +1,7 @@
 """Writers of each format of output. Equal blocks are equal bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ from inferd.batch.column_types import is_binary
 from inferd.batch.errors import UsageError
 from inferd.batch.json_lines import lines_of
 from inferd.batch.options import OutputFormat
-from inferd.batch.ports import OpenWriter
+from inferd.batch.ports import OpenWriter, TableWriter
 from inferd.plain_text import clipped, escaped, listed
 
 #: A row group of Parquet ends at the first of these.
@@ -107,6 +108,19 @@ _WRITERS: Mapping[OutputFormat, OpenWriter] = {
 def open_writer(output_format: OutputFormat) -> OpenWriter:
     """Return what begins a file of ``output_format``."""
     return _WRITERS[output_format]
+
+
+@contextmanager
+def ended(writer: TableWriter) -> Iterator[TableWriter]:
+    """Context with ``writer``, which has written what stands at the end of its format afterwards."""
+    try:
+        yield writer
+    except BaseException:
+        # Or else it would end by itself, when there is no file any more.
+        with suppress(Exception):
+            writer.close()
+        raise
+    writer.close()
 
 
 def suffix_of(output_format: OutputFormat) -> str:

@@ -45,7 +45,7 @@ def test_stages_run_at_the_same_time() -> None:
         assert list(pipeline.stage("run", run(pipeline.stage("read", read())))) == [1, 2]
 
 
-def test_a_stage_is_no_more_than_its_bound_ahead() -> None:
+def test_stage_is_no_more_than_its_bound_ahead() -> None:
     """One item waits in the stage and one is with its reader: no third is made."""
     made: list[int] = []
     second = threading.Event()
@@ -64,7 +64,7 @@ def test_a_stage_is_no_more_than_its_bound_ahead() -> None:
         assert made == [0, 1, 2]
 
 
-def test_an_error_arrives_in_its_turn() -> None:
+def test_error_arrives_in_its_turn() -> None:
     """What came before the error of the first stage is still handed out by the last."""
 
     def read() -> Iterator[int]:

@@ -178,7 +178,7 @@ def test_lost_device_ends_the_job():
 
 
 def test_fewer_rows_where_memory_was_short(tmp_path, monkeypatch):
-    """What warm-up has found out holds here too."""
+    """What warm-up has determined holds here too."""
     path = onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")
 
     def short_of_memory(*arguments, **options):

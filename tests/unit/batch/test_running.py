@@ -128,7 +128,7 @@ class Broken(FakeRunner):
         return answer
 
 
-def test_what_runs_nothing_ends_the_job():
+def test_lost_model_ends_the_job():
     """Its rows are no error rows."""
     with pytest.raises(BatchError, match="lost"):
         run(Broken(), block(1, 2))

@@ -67,6 +67,9 @@ def bind(
         _check_types(signature.input(name), given, types)
     prepared = () if preparation is None else (preparation.column,)
     used = dict.fromkeys([*(name for each in inputs.values() for name in each), *prepared, *joined, *extra])
+    for name in used:
+        if schema.names.count(name) > 1:
+            raise UsageError(f'column "{name}": expected one of that name, got {schema.names.count(name)}')
     return Binding(
         read_schema=pa.schema([pa.field(name, types[name]) for name in used]),
         inputs=inputs,

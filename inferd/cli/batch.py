@@ -23,6 +23,7 @@ from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.output import print_json
 from inferd.cli.signals import install_signal_handlers
 from inferd.endpoint import Endpoint
+from inferd.plain_text import escaped
 from inferd.runtime.mapped_memory import share_one_heap
 
 EXAMPLES = (
@@ -302,6 +303,7 @@ def _job_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from None
+        # Names of columns are in it, which files give.
+        raise CommandError(escaped(str(error)), ExitCode.USAGE) from None
     except BatchError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(escaped(str(error))) from None

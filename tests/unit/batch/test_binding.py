@@ -234,6 +234,7 @@ def test_one_row_of_a_model_that_does_not_batch():
             {"outputs": {"Y": "score"}},
             '--output: there is no output "Y", only y',
         ),
+        (pa.schema([("x", FLOATS), ("x", FLOATS)]), {}, 'column "x": expected one of that name, got 2'),
         (_schema(x=FLOATS), {"join": ("z",)}, '--join: there is no column "z", only x'),
         (_schema(x=FLOATS), {"columns": ("z",)}, '--columns: there is no column "z", only x'),
         (_schema(x=FLOATS), {"extra": ("z",)}, '--where: there is no column "z", only x'),

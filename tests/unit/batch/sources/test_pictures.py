@@ -5,7 +5,9 @@ import io
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
+import fsspec
 import pyarrow as pa
 import pytest
 
@@ -82,7 +84,13 @@ def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def archive(path: Path, contents: Mapping[str, bytes], *, compressed: bool = False) -> bytes:
     """Write an archive, and return its bytes."""
-    with tarfile.open(path, "w:gz" if compressed else "w") as made:
+    with path.open("wb") as file:
+        _write_archive(file, contents, compressed=compressed)
+    return path.read_bytes()
+
+
+def _write_archive(file: BinaryIO, contents: Mapping[str, bytes], *, compressed: bool) -> None:
+    with tarfile.open(fileobj=file, mode="w:gz" if compressed else "w") as made:
         for name, content in contents.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -92,7 +100,6 @@ def archive(path: Path, contents: Mapping[str, bytes], *, compressed: bool = Fal
         link.type = tarfile.SYMTYPE
         link.linkname = "00.jpg"
         made.addfile(link)
-    return path.read_bytes()
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -158,3 +165,21 @@ def test_archive_with_wrong_content_is_not_read(tmp_path: Path, place: str) -> N
     path.write_bytes(content)
     with pytest.raises(UnreadableFileError, match="CRC"):
         TarReader().spans(source(path, "tar"))
+
+
+def test_pictures_in_remote_storage_keep_their_order() -> None:
+    """Pictures that are fetched several at a time, and archives, have the same rows as here."""
+    storage = fsspec.filesystem("memory")
+    for name, content in CONTENTS.items():
+        storage.pipe(f"/remote_pictures/{name}", content)
+    [file] = find_sources(["memory://remote_pictures"], None)
+    values, errors = rows_of(ImagesReader(), file, start=1)
+    assert [content for _, content in values.values()] == list(CONTENTS.values())[1:]
+    assert not errors
+    buffer = io.BytesIO()
+    _write_archive(buffer, CONTENTS, compressed=True)
+    storage.pipe("/remote_archive/a.tar.gz", buffer.getvalue())
+    [file] = find_sources(["memory://remote_archive/a.tar.gz"], None)
+    values, errors = rows_of(TarReader(), file, start=3)
+    assert list(values.values()) == list(CONTENTS.items())[3:]
+    assert not errors

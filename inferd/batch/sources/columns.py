@@ -130,20 +130,26 @@ def convert(column: pa.Array, field: pa.Field, bad: BadRows, cast: Cast = pc.cas
         # Bytes of texts that are none, and offsets out of bounds, are found here and not where they do harm.
         part.validate(full=True)
         part = without_list_views(part)
-        if part.type == field.type:
-            return part
-        try:
-            return cast(part, field.type)
-        except DAMAGE:
-            if not pa.types.is_nested(part.type):
-                raise
-        # Casts of lists look at elements of rows that are not in a slice, too: a copy has none of those.
-        return cast(part.take(pa.array(range(len(part)))), field.type)
+        return part if part.type == field.type else _cast(part, field.type, cast)
 
     def text_of(row: pa.Array) -> str:
         return f'column "{escaped(field.name)}": expected {field.type}, {_got(row)}'
 
     return bisected(column, converted, field.type, text_of, bad)
+
+
+def _cast(part: pa.Array, kind: pa.DataType, cast: Cast) -> pa.Array:
+    try:
+        values = cast(part, kind)
+    except DAMAGE:
+        if not pa.types.is_nested(part.type):
+            raise
+        # Casts of lists look at elements of rows that are not in a slice, too: a copy has none of those.
+        values = cast(part.take(pa.array(range(len(part)))), kind)
+    if pa.types.is_dictionary(part.type):
+        # The texts of a dictionary are not looked at with its indices.
+        values.validate(full=True)
+    return values
 
 
 def bisected(
@@ -176,6 +182,7 @@ def got(value: object) -> str:
 
 def _got(row: pa.Array) -> str:
     try:
+        row.validate(full=True)
         value = row[0].as_py()
         return got(value.decode() if isinstance(value, bytes) else value)
     except (ValueError, OverflowError):

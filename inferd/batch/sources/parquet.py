@@ -128,7 +128,8 @@ def _columns(file: SourceFile) -> pa.Schema:
 def _batch_rows(metadata: pq.FileMetaData, index: int, columns: tuple[str, ...], rows: int) -> int:
     """Return how many of a row group's rows to read at a time: ``rows``, or fewer if they are large."""
     group = metadata.row_group(index)
-    stored = (group.column(number) for number in range(group.num_columns))
-    wanted = [each.total_uncompressed_size for each in stored if each.path_in_schema.split(".")[0] in columns]
-    row_bytes: int = max(1, sum(wanted) // max(1, group.num_rows))
+    paths = (metadata.schema.column(number).path for number in range(group.num_columns))
+    wanted = [number for number, path in enumerate(paths) if path.split(".")[0] in columns]
+    nbytes = sum(group.column(number).total_uncompressed_size for number in wanted)
+    row_bytes: int = max(1, nbytes // max(1, group.num_rows))
     return max(1, min(rows, _CHUNK_BYTES // row_bytes))

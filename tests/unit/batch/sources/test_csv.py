@@ -120,11 +120,11 @@ def test_columns_that_are_missing_or_there_twice(tmp_path):
 
 def test_quote_that_never_closes_costs_its_line(tmp_path, monkeypatch):
     """Even if so much comes after it that it cannot be in memory."""
-    monkeypatch.setattr(text_rows, "LONGEST_ROW_BYTES", 1 << 20)
-    good = b"1,x\n" * 1_000_000
+    monkeypatch.setattr(text_rows, "LONGEST_ROW_BYTES", 1 << 18)
+    good = b"1,x\n" * 300_000
     values, errors = rows_of(CsvReader(), _file(tmp_path, b'a,b\n"1,x\n' + good), TEXTS, rows=100_000)
     assert list(errors) == [0]
-    assert len(values) == 1_000_000
+    assert len(values) == 300_000
 
 
 def test_ranges_in_long_files(tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ A job reads its inputs in *blocks* of rows, prepares their tensors, runs them in
     sources/      what there is to read, how many rows, and the rows themselves
     selection     which rows are wanted: --where, --sample, --limit
     binding       which column is which input, and the schema of the output
-    tensors       columns of Arrow as tensors, and outputs as columns
+    column_types  which types of columns an input takes, and which an output has
+    tensors       columns of Arrow as tensors: layouts, then lists, then elements
+    outputs       outputs as columns
     preparation/  texts to tokens and pictures to tensors, in worker processes
     grouping      which rows of a block run together
     sizing        how many rows that are, from the cost model

@@ -2,20 +2,18 @@
 
 import errno
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import pytest
 
-from inferd.batch.blocks import BatchLimits
-from inferd.batch.errors import BatchError, InUseError, RowError
-from inferd.batch.manifest import Identity, Manifest, PartNote, manifest_of
-from inferd.batch.plan import Plan, cut
+from inferd.batch.errors import BatchError
+from inferd.batch.manifest import Manifest, manifest_of
 from tests.disk_faults import Disk, Killed, tree
+from tests.parts_job import PARTS, run_parts
 
-_PARTS = 3
 #: Outputs, each with the folder whose changes of names are lost with the power: none, all, or one.
 _LOSSES = [
     ("out", ""),
@@ -29,51 +27,8 @@ _LOSSES = [
 ]
 
 
-def _identity(job: str) -> Identity:
-    return Identity(model={"sha256": job}, options={}, inputs={"a.parquet": "1"}, versions={})
-
-
-def _plan() -> Plan:
-    return Plan(limits=BatchLimits(8, 1 << 20), block_rows=64, parts=cut([[100] * _PARTS], 100))
-
-
-def _content(job: str, part: int) -> bytes:
-    return f"{job} {part}\n".encode() * 1000
-
-
-def _join(parts: Iterable[Callable[[], BinaryIO]], file: BinaryIO) -> None:
-    for each in parts:
-        with each() as part:
-            file.write(part.read())
-
-
-def _run(
-    output: Path, job: str = "a", *, parts: int = _PARTS, overwrite: bool = False, index: int = 0, indexes: int = 1
-) -> None:
-    """Run a job as `inferd.batch.job` does, up to so many parts."""
-    manifest = manifest_of(str(output), ".jsonl", is_file=output.suffix == ".jsonl")
-    with manifest.lock(index, indexes):
-        if overwrite:
-            manifest.forget()
-        plan = manifest.find_or_create(_identity(job), _plan)
-        done = manifest.done()
-        left = [part.index for part in plan.share(index, indexes) if part.index not in done and part.index < parts]
-        manifest.clean(left)
-        for part in left:
-            _write(manifest, job, part)
-        done = manifest.done()
-        if len(done) == len(plan.parts):
-            with suppress(InUseError):
-                manifest.finish(done, {"rows": 1000}, _join)
-
-
-def _write(manifest: Manifest, job: str, part: int) -> None:
-    with manifest.part(part) as file:
-        file.write(_content(job, part))
-        nbytes = file.tell()
-    # The last one has no error rows.
-    errors = [RowError("a.parquet", part, "RUN_FAILED", job)] * (part < _PARTS - 1)
-    manifest.note(PartNote(part=part, rows=99, errors=len(errors), nbytes=nbytes, batches={"8": 13}), errors)
+def _run(output: Path, job: str = "a", **options: Any) -> None:
+    run_parts(manifest_of(str(output), ".jsonl", is_file=output.suffix == ".jsonl"), job, **options)
 
 
 def _undisturbed(folder: Path, name: str, job: str = "a") -> dict[str, bytes | None]:
@@ -111,8 +66,8 @@ def test_killed_at_any_call(tmp_path: Path, name: str, monkeypatch: pytest.Monke
         with Disk(root).running():
             _run(root / name)
         assert tree(root) == expected, disk.failed
-        assert set(written) == set(range(_PARTS)), disk.failed
-        assert len(written) <= _PARTS + 1, disk.failed
+        assert set(written) == set(range(PARTS)), disk.failed
+        assert len(written) <= PARTS + 1, disk.failed
 
 
 @pytest.mark.parametrize(("name", "undone"), _LOSSES)
@@ -170,10 +125,10 @@ def test_error_at_any_call(tmp_path: Path, name: str, error: int) -> None:
 @pytest.mark.parametrize(
     ("name", "parts", "undone"),
     [
-        ("out", _PARTS, None),
-        ("out", _PARTS, "out/_inferd"),
-        ("out", _PARTS - 1, "out/_inferd/parts"),
-        ("out.jsonl", _PARTS, "out.jsonl.inferd"),
+        ("out", PARTS, None),
+        ("out", PARTS, "out/_inferd"),
+        ("out", PARTS - 1, "out/_inferd/parts"),
+        ("out.jsonl", PARTS, "out.jsonl.inferd"),
     ],
 )
 def test_overwriting_ends_at_any_call(tmp_path: Path, name: str, parts: int, undone: str | None) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -73,13 +74,15 @@ def _source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def _start(model: Path, source: Path, output: Path) -> subprocess.Popen[bytes]:
+def _start(
+    model: Path, source: Path, output: Path, errors: int | BinaryIO = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start a job whose plan does not depend on what is measured."""
     options = ["--join", "id", "--batch-rows", "8", "--part-rows", str(_PART_ROWS), "--look-ahead", "32"]
     return subprocess.Popen(
         [BIN / "inferd", "batch", model, source, output, *options],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
     )
 
 
@@ -92,8 +95,11 @@ def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes])
 
 
 def _run(model: Path, source: Path, output: Path) -> None:
-    """Run to the end."""
-    assert _start(model, source, output).wait(timeout=PATIENCE_S) == 3, "a row has no answer"
+    """Run to the end; one row has no answer."""
+    printed = source.with_name("printed")
+    with printed.open("wb") as errors:
+        code = _start(model, source, output, errors).wait(timeout=PATIENCE_S)
+    assert code == 3, printed.read_text()
 
 
 def test_killed_at_random_moments(tmp_path: Path, source: Path) -> None:

@@ -20,6 +20,7 @@ from inferd.batch.pipeline import Pipeline
 from inferd.batch.plan import Part, Plan
 from inferd.batch.planning import Planner
 from inferd.batch.progress import Phase, Progress, ProgressSnapshot, Summary
+from inferd.batch.remembered_sizes import RememberedSizes
 from inferd.batch.running import BlockRunner
 from inferd.batch.setup import JobSetup, described_inputs, open_setup
 from inferd.batch.writing import open_writer, suffix_of
@@ -110,6 +111,7 @@ class Job:
             binding=setup.binding,
             preparation=setup.block_preparation(),
             enter=enter,
+            remembered=RememberedSizes(self._settings.runtime.verdict_cache, setup.identity().without_files),
         )
 
     @contextmanager

@@ -61,6 +61,11 @@ class Identity:
         """The hash of all of it."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def without_files(self) -> Mapping[str, Any]:
+        """Everything but the files, which have other names and times in a copy."""
+        return {"model": self.model, "options": self.options, "versions": self.versions}
+
     def differences(self, before: Mapping[str, Any]) -> list[str]:
         """Return what has changed since the identity in a manifest, in words."""
         own = json.loads(json.dumps(asdict(self)))

@@ -14,6 +14,7 @@ from inferd.batch.ports import ModelRunner
 from inferd.batch.preparing import BlockPreparation
 from inferd.batch.progress import Phase
 from inferd.batch.reading import Sources, counts
+from inferd.batch.remembered_sizes import RememberedSizes, Sizes
 from inferd.batch.running import BlockRunner
 from inferd.batch.selection import first_unwanted
 from inferd.batch.sizing import choose_limits
@@ -55,21 +56,27 @@ class Planner:
     binding: Binding
     preparation: BlockPreparation
     enter: Callable[[Phase], None]
+    remembered: RememberedSizes
 
     def plan(self) -> Plan:
         """Return the plan. Reads all that counting takes, and runs rows of the job."""
         self.enter("counting")
         spans = self._wanted(self.sources.spans())
-        self.enter("measuring")
-        parts = cut(spans, self.options.part_rows or _PART_ROWS)
+        key = self.remembered.key(counts(spans), [self.runner.max_rows, self.runner.max_bytes])
+        sizes = self.remembered.load(key)
+        if sizes is None:
+            self.enter("measuring")
+            sizes = self._sizes(cut(spans, self.options.part_rows or _PART_ROWS))
+            self.remembered.store(key, sizes)
+        return Plan(limits=sizes.limits, block_rows=sizes.block_rows, parts=cut(spans, sizes.part_rows))
+
+    def _sizes(self, parts: Sequence[Part]) -> Sizes:
         sample = self._sample(parts)
         tensors = {} if sample is None else sample.block.tensors
         limits = choose_limits(self.runner, tensors, tuple(self.binding.outputs), self.options)
         costs = None if sample is None else self._costs(sample, limits)
         block_rows = block_rows_of(limits, costs, self.options.look_ahead)
-        if self.options.part_rows is None:
-            parts = cut(spans, part_rows_of(block_rows, costs))
-        return Plan(limits=limits, block_rows=block_rows, parts=parts)
+        return Sizes(limits, block_rows, self.options.part_rows or part_rows_of(block_rows, costs))
 
     def preview(self, rows: int) -> PreparedBlock:
         """Return the first wanted rows, with the errors of those that are not valid."""

@@ -61,8 +61,9 @@ def bind(
     outputs = _outputs(signature, options)
     for name in extra:
         check_known("--where", name, schema.names)
-    if is_text:
-        types |= _read_types(signature, inputs, types, options, preparation)
+    read = _read_types(signature, inputs, types, options, preparation if is_text else None)
+    # Columns of nulls only, as some writers make them, may have values in the next file.
+    types |= {name: kind for name, kind in read.items() if is_text or pa.types.is_null(types[name])}
     for name, given in inputs.items():
         _check_types(signature.input(name), given, types)
     prepared = () if preparation is None else (preparation.column,)

@@ -126,6 +126,12 @@ def test_text_is_read_in_wide_types():
     assert given.read_schema.field("f").type == pa.float32()
 
 
+def test_columns_of_nulls_have_the_type_of_the_model():
+    """A column that has no value in the first file may have some in the next one."""
+    binding = _bind(PAIR, _schema(a=pa.null(), b=pa.null(), kept=pa.null()), join=("kept",))
+    assert binding.read_schema == _schema(a=pa.float64(), b=pa.list_(pa.int64()), kept=pa.null())
+
+
 def test_text_of_a_preparation_stays_text():
     """A text that looks like a number is a text for its tokenizer."""
     signature = _signature(_spec("ids", "INT64", "n"))

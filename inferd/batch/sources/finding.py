@@ -22,6 +22,7 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
 }
 
 _WILDCARD = re.compile(r"[*?\[]")
+_SLASHES = re.compile("/+")
 _HIVE_FOLDER = re.compile(r"([^=]+)=(.*)")
 #: What Hive and Spark write for null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -62,8 +63,9 @@ def _found(address: str, given_format: str | None) -> list[SourceFile]:
         # What lies beside pictures is no matter, unless it is something to read too.
         tables = [each for each in listing if given_format is None and _format_of(each.address) not in (None, "images")]
         return [_folder_of(address, pictures), *(_file(each, None, {}) for each in tables)]
-    base = _base(address, listing)
-    return [_file(each, given_format, _partition(each.address, base)) for each in listing]
+    paths = [_path(each.address) for each in listing]
+    base = _base(_path(address), paths)
+    return [_file(each, given_format, _partition(path, base)) for each, path in zip(listing, paths, strict=True)]
 
 
 def _file(info: FileInfo, given_format: str | None, partition: Mapping[str, str | None]) -> SourceFile:
@@ -97,18 +99,23 @@ def folder_version(pictures: Sequence[FileInfo]) -> str:
     return digest.hexdigest()
 
 
-def _base(address: str, listing: Sequence[FileInfo]) -> str:
-    """Return what the user says of the path himself: what comes after it may give columns."""
-    wildcard = _WILDCARD.search(address)
+def _path(address: str) -> str:
+    """Return ``address`` as it compares with others: storage gives some back with more slashes."""
+    return _SLASHES.sub("/", address)
+
+
+def _base(pattern: str, paths: Sequence[str]) -> str:
+    """Return what the user says of the paths himself: what comes after it may give columns."""
+    wildcard = _WILDCARD.search(pattern)
     # A file or folder may have wildcards in its name.
-    if wildcard is None or all(each.address.startswith(address) for each in listing):
-        return address
-    return address[: address.rfind("/", 0, wildcard.start()) + 1]
+    if wildcard is None or all(path.startswith(pattern) for path in paths):
+        return pattern
+    return pattern[: pattern.rfind("/", 0, wildcard.start()) + 1]
 
 
-def _partition(address: str, base: str) -> dict[str, str | None]:
-    """Return the columns in folders of ``address`` below ``base``, such as ``year=2026/month=05/``, as texts."""
-    folders = address.removeprefix(base).split("/")[:-1] if address.startswith(base) else []
+def _partition(path: str, base: str) -> dict[str, str | None]:
+    """Return the columns in folders of ``path`` below ``base``, such as ``year=2026/month=05/``, as texts."""
+    folders = path.removeprefix(base).split("/")[:-1] if path.startswith(base) else []
     found = (_HIVE_FOLDER.fullmatch(folder) for folder in folders)
     pairs = ((unquote(match[1]), unquote(match[2])) for match in found if match)
     return {name: None if value == _HIVE_NULL else value for name, value in pairs}

@@ -69,7 +69,7 @@ test-smollm2: setup ## Build a real language model, ask it by every protocol, an
 	$(BIN)/python -m pytest tests/smollm2 $(PYTEST_ARGS)
 
 test-batch-kills: setup ## Kill an offline job at 100 random moments, and run it again each time
-	INFERD_BATCH_KILLS=100 $(BIN)/python -m pytest tests/fault/test_batch_kills.py --timeout 1800 $(PYTEST_ARGS)
+	TEST_BATCH_KILLS=100 $(BIN)/python -m pytest tests/fault/test_batch_kills.py --timeout 1800 $(PYTEST_ARGS)
 
 image: ## Build the image with docker or buildah; IMAGE names it, VARIANT=gpu is for GPUs, IMAGE_ARGS go to the builder
 	scripts/image.sh $(IMAGE_ARGS)

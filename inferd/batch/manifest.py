@@ -282,9 +282,7 @@ class Manifest:
         if not self._joined:
             others = [name for name in self._folder.sizes() if not name.startswith((".", "_"))]
             if others:
-                raise BatchError(
-                    f"{where} has files of something else, such as {escaped(others[0])}: name another folder"
-                )
+                raise BatchError(f"{where} has other files, such as {escaped(others[0])}; name another directory")
 
     def _refusal(self, differences: list[str]) -> str:
         more = len(differences) - _SHOWN

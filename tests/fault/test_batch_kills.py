@@ -1,6 +1,6 @@
 """``inferd batch`` is killed at random moments and run again: the output is that of a run that nothing happened to.
 
-`INFERD_BATCH_KILLS` is how often; ``make test-batch-kills`` does it a hundred times. What `test_batch_crashes` shows at
+`TEST_BATCH_KILLS` is how often; ``make test-batch-kills`` does it a hundred times. What `test_batch_crashes` shows at
 each call to the system, this shows of the whole program.
 """
 
@@ -23,7 +23,7 @@ from tests.disk_faults import tree
 from tests.patience import PATIENCE_S
 from tests.server import BIN
 
-_KILLS = int(os.environ.get("INFERD_BATCH_KILLS", "6"))
+_KILLS = int(os.environ.get("TEST_BATCH_KILLS", "6"))
 _ROWS, _WIDTH, _PART_ROWS = 600, 64, 50
 _PARTS = _ROWS // _PART_ROWS
 #: Of rows without an answer, so that there are error rows to write.

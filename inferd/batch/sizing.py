@@ -86,7 +86,7 @@ def _measured(
     cost, best, growth = CostModel(), (1, 0.0), MemoryGrowth()
     for rows in _sizes(most):
         inputs = _repeated(runner, good, rows)
-        if not growth.fits(rows) or not _runs(runner, inputs, outputs):
+        if not growth.fits(rows * runner.places) or not _runs(runner, inputs, outputs):
             return
         growth.ran(rows)
         began, runs = clock(), 0

@@ -74,7 +74,7 @@ def _read(output_format, content, schema):
 
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.parametrize("sizes", [(3, 0, 4, 1), (), (2,)])
-def test_what_is_written_is_read_back(output_format, sizes):
+def test_reads_back_values_and_types(output_format, sizes):
     """Values and types, whatever the blocks are; the same rows have the same bytes."""
     schema = checked_schema(output_format, _schema(output_format))
     content = _written(output_format, schema, _blocks(schema, sizes))
@@ -122,7 +122,7 @@ def test_row_groups_are_neither_small_nor_large(monkeypatch):
         ("parquet", pa.struct([])),
     ],
 )
-def test_what_a_format_cannot_hold_is_refused(output_format, kind):
+def test_rejects_types_without_a_form(output_format, kind):
     """Before the first row, with the column, the format and the type."""
     with pytest.raises(UsageError, match=rf'output column "x": a file of \.{output_format} cannot hold '):
         checked_schema(output_format, pa.schema([("x", kind)]))

@@ -59,7 +59,9 @@ class Identity:
     @property
     def digest(self) -> str:
         """The hash of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        # The plan knows the files by their order.
+        content = json.dumps([asdict(self), list(self.inputs)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def without_files(self) -> Mapping[str, Any]:
@@ -75,7 +77,7 @@ class Identity:
             found += [
                 _difference(kind, name, was, now) for name in sorted({*was, *now}) if was.get(name) != now.get(name)
             ]
-        return found
+        return found or ["the files are in another order"]
 
 
 def _difference(kind: str, name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:

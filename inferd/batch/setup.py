@@ -74,7 +74,7 @@ class JobSetup:
         return Identity(
             model=self.runner.identity,
             options=options | {"output_format": self.output_format},
-            inputs={file.address: file.version for file in self.sources.files},
+            inputs={shown(file.address): f"{file.size} {file.version}" for file in self.sources.files},
             versions={"inferd": version("inferd"), "pyarrow": pa.__version__, **prepared},
         )
 

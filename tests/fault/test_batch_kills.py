@@ -24,7 +24,7 @@ from tests.patience import PATIENCE_S
 from tests.server import BIN
 
 _KILLS = int(os.environ.get("TEST_BATCH_KILLS", "6"))
-_ROWS, _WIDTH, _PART_ROWS = 600, 64, 50
+_ROWS, _WIDTH, _PART_ROWS = 960, 64, 40
 _PARTS = _ROWS // _PART_ROWS
 #: Of rows without an answer, so that there are error rows to write.
 _BAD_ROW = 123
@@ -43,6 +43,11 @@ class _Output:
     def noted(self) -> list[str]:
         """The parts that are done, as long as the job is not complete."""
         return sorted(path.stem for path in self._work.glob("parts/*.json"))
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether what follows all parts has begun."""
+        return (self._work / "lock-finish").exists() or self.is_complete
 
     @property
     def is_complete(self) -> bool:
@@ -104,7 +109,7 @@ def _run(model: Path, source: Path, output: Path) -> None:
 
 def test_killed_at_random_moments(tmp_path: Path, source: Path) -> None:
     """The same bytes, nothing else is left, what was noted is never written again, and one part at most is."""
-    model = onnx_models.save(onnx_models.slow(steps=20, width=_WIDTH), tmp_path / "slow.onnx")
+    model = onnx_models.save(onnx_models.slow(steps=60, width=_WIDTH), tmp_path / "slow.onnx")
     # Parts for the one format, and one file for the other.
     name = "out" if source.suffix == ".parquet" else "out.jsonl"
     _run(model, source, tmp_path / "undisturbed" / name)
@@ -124,11 +129,14 @@ def test_killed_at_random_moments(tmp_path: Path, source: Path) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes], output: _Output, chance: random.Random) -> bool:
-    """Kill a job when a few more parts are done, or in the end, and a moment later; return whether it still ran."""
+    """Kill a job at a random moment; return whether it still ran: before or between parts, in one, or in the end."""
     before = output.files()
-    wanted = len(before) + chance.randint(0, 5)
-    _wait_until(lambda: len(output.noted) >= min(wanted, _PARTS) or output.is_complete, process)
-    time.sleep(chance.random() * 0.03)
+    wanted = len(before) + chance.randint(-1, 4)
+    if wanted >= len(before):
+        _wait_until(lambda: output.is_finishing if wanted >= _PARTS else len(output.noted) > wanted, process)
+        time.sleep(chance.random() * 0.02)
+    else:
+        time.sleep(chance.random())
     is_running = process.poll() is None
     process.kill()
     process.wait()

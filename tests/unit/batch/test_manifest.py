@@ -38,6 +38,7 @@ def _identity(**changes: object) -> Identity:
         ({"inputs": {"a.csv": "2", "b.csv": "1"}}, "a.csv has changed"),
         ({"inputs": {"a.csv": "1"}}, "b.csv is not there any more"),
         ({"inputs": {"a.csv": "1", "b.csv": "1", "c.csv": "1"}}, "c.csv is new"),
+        ({"inputs": {"b.csv": "1", "a.csv": "1"}}, "the files are in another order"),
         ({"versions": {"inferd": "1.1"}}, 'versions inferd: "1.0" before, "1.1" now'),
     ],
 )

@@ -8,7 +8,7 @@ class BatchError(Exception):
 
 
 class UsageError(BatchError):
-    """The options of the job contradict each other, the model or its inputs."""
+    """The options of the job contradict each other, the model or its inputs, or name what is not there."""
 
 
 class InUseError(BatchError):

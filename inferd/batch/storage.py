@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from inferd.batch.errors import BatchError
+from inferd.batch.errors import BatchError, UsageError
 from inferd.config.remote import EXTRAS, PACKAGES
 from inferd.plain_text import escaped
 from inferd.remote import storage
@@ -40,7 +40,7 @@ def is_remote(address: str) -> bool:
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a remote ``address``, and its path there. Raises `BatchError`."""
+    """Return fsspec's file system for a remote ``address``, and its path there. Raises `UsageError`."""
     from fsspec.core import url_to_fs  # noqa: PLC0415  (only jobs with remote files need it)
 
     protocol = urlsplit(address).scheme
@@ -49,9 +49,9 @@ def file_system(address: str) -> tuple[Any, str]:
     except ImportError as error:
         package = PACKAGES.get(protocol, protocol)
         extra = EXTRAS.get(package, "remote")
-        raise BatchError(f"{protocol}:// needs the package {package}: pip install 'inferd[{extra}]'") from error
+        raise UsageError(f"{protocol}:// needs the package {package}: pip install 'inferd[{extra}]'") from error
     except ValueError as error:
-        raise BatchError(f"{shown(address)}: {cause_text(error, address)}") from None
+        raise UsageError(f"{shown(address)}: {cause_text(error, address)}") from None
     return system, str(path)
 
 
@@ -62,13 +62,16 @@ def shown(address: str) -> str:
 
 @contextmanager
 def errors_of(address: str, advice: str = "") -> Iterator[None]:
-    """Context in which errors of storage become `BatchError`, with ``advice`` on what to do."""
+    """Context in which errors of storage become `BatchError`, with ``advice`` on what to do.
+
+    A file or bucket that is not there is a `UsageError`: another try would not find it either.
+    """
     try:
         yield
     except BatchError:
         raise
     except FileNotFoundError as error:
-        raise BatchError(_text(address, "there is no such file or directory", advice)) from error
+        raise UsageError(_text(address, "there is no such file or directory", advice)) from error
     # Libraries of remote storage have errors of their own.
     except Exception as error:
         if not isinstance(error, OSError) and not is_remote(address):

@@ -17,7 +17,7 @@ from pyarrow import csv, json
 from inferd.batch import job as job_module
 from inferd.batch.errors import BatchError, InUseError, UsageError
 from inferd.batch.job import Job
-from inferd.batch.options import JobOptions, OutputFormat, RunOptions
+from inferd.batch.options import JobOptions, OutputFormat, RunOptions, TokenizeOptions
 from inferd.batch.ports import OpenWriter, TableWriter
 from inferd.batch.progress import Summary
 from inferd.config import Settings
@@ -335,7 +335,8 @@ def test_metrics_file_has_the_end_of_the_job(options: JobOptions, tmp_path: Path
         ({}, {"overwrite": True, "indexes": 2}, "--overwrite"),
         ({"types": {"id": "string"}}, {}, "--type: expected files of CSV or JSON lines"),
         ({"where": "nothing > 1"}, {}, '--where: there is no column "nothing"'),
-        ({"inputs": ("nowhere.parquet",)}, {}, "nowhere.parquet"),
+        ({"inputs": ("nowhere.parquet",)}, {}, "nowhere.parquet: there is no such file or directory"),
+        ({"tokenize": TokenizeOptions(file="nowhere.json")}, {}, "nowhere.json: there is no such file or directory"),
         ({"model": "nowhere"}, {}, "MODEL nowhere"),
         ({"mapping": {"index": "nothing"}}, {}, "nothing"),
         ({"output": "out.csv", "output_format": "jsonl"}, {}, "--output-format jsonl: out.csv is a file of csv"),
@@ -347,5 +348,5 @@ def test_wrong_options_are_named(
     """What cannot be done is refused with the option and what was expected, and writes nothing."""
     with pytest.raises(BatchError, match=text) as caught:
         _run(replace(options, **changes), **run_options)
-    assert isinstance(caught.value, UsageError) or "metrics_file" in run_options or "inputs" in changes
+    assert isinstance(caught.value, UsageError) or "metrics_file" in run_options
     assert not Path(options.output).exists()

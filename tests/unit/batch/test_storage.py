@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.batch.errors import BatchError
+from inferd.batch.errors import BatchError, UsageError
 from inferd.batch.storage import is_remote, list_files, open_input
 
 
@@ -77,7 +77,7 @@ def test_pipes_in_folders_are_no_data(tmp_path: Path) -> None:
 
 def test_missing_and_forbidden_files(tmp_path: Path) -> None:
     """The error names the file, without characters that could change a terminal."""
-    with pytest.raises(BatchError, match=r"missing\.csv: there is no such file or directory"):
+    with pytest.raises(UsageError, match=r"missing\.csv: there is no such file or directory"):
         list_files(str(tmp_path / "missing.csv"))
     with pytest.raises(BatchError, match=r"x\\x1b: there is no such file"):
         open_input(str(tmp_path / "x\x1b"))
@@ -92,7 +92,7 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsspec.core.url_to_fs", url_to_fs)
-    with pytest.raises(BatchError, match=r"s3:// needs the package s3fs: pip install 'inferd\[remote\]'"):
+    with pytest.raises(UsageError, match=r"s3:// needs the package s3fs: pip install 'inferd\[remote\]'"):
         list_files("s3://bucket/a.csv")
 
 

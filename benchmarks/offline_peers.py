@@ -27,7 +27,7 @@ Columns = dict[str, NDArray[Any]]
 
 
 def session(path: str, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session with so many threads for a run, which do not spin."""
+    """Return a session whose runs have ``threads`` threads, which do not spin."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -44,7 +44,9 @@ class Model:
 
     def __call__(self, batch: Columns) -> Columns:
         """Return the outputs of a batch."""
-        return dict(zip(self._outputs, self._session.run(None, {self._input: batch[self._input]}), strict=True))
+        # Ray gives lists as an array of arrays.
+        rows = np.stack(list(batch[self._input]))
+        return dict(zip(self._outputs, self._session.run(None, {self._input: rows}), strict=True))
 
 
 def ray_pipeline(path: str, source: str, output: str, threads: int, actors: int, batch: int) -> float:

@@ -150,7 +150,7 @@ def print_preview(preview: Preview, *, as_json: bool) -> None:
         print(escaped("{source}, row {row}: {code}: {message}".format(**error)))
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  (any value of a table, as JSON has it)
+def _plain(value: Any) -> Any:  # noqa: ANN401  (any value of a table)
     """Return ``value`` as JSON, in the form of `inferd infer --json`."""
     match value:
         case dict():

@@ -99,6 +99,10 @@ class PartNote:
     batches: Mapping[str, int] = field(default_factory=dict)
 
 
+class AnotherJobError(BatchError):
+    """The output has the plan of another job. The text says what differs."""
+
+
 class Manifest:
     """The files of one job in ``folder``: parts with ``suffix`` in ``parts_in``, everything else in ``work``.
 
@@ -131,7 +135,7 @@ class Manifest:
             yield
 
     def find(self, identity: Identity) -> Plan | None:
-        """Return the plan of this job if there is one. Raises `BatchError` if another job's is there."""
+        """Return the plan of this job if there is one. Raises `AnotherJobError` if another job's is there."""
         content = self._folder.read(f"{self._work}{_MANIFEST}")
         if content is None:
             return None
@@ -140,14 +144,23 @@ class Manifest:
             if manifest["schema"] == _SCHEMA:
                 if manifest["hash"] == identity.digest:
                     return from_json(manifest["plan"])
-                raise BatchError(self._refusal(identity.differences(manifest["identity"])))
+                raise AnotherJobError(self._refusal(identity.differences(manifest["identity"])))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BatchError(f"{self._where(_MANIFEST)} is damaged; --overwrite starts over") from error
         raise BatchError(f"{self._where(_MANIFEST)} is of another version of inferd batch; --overwrite starts over")
 
     def find_or_create(self, identity: Identity, make_plan: Callable[[], Plan]) -> Plan:
-        """Return the plan of this job, made by ``make_plan`` unless there is one. Raises `BatchError`."""
-        plan = self.find(identity)
+        """Return the plan of this job, made by ``make_plan`` unless there is one. Raises `BatchError`.
+
+        It replaces the plan of another job that ended, such as by an error in the command, before a part was done.
+        """
+        try:
+            plan = self.find(identity)
+        except AnotherJobError:
+            if self._has_answers():
+                raise
+            self.forget()
+            plan = None
         if plan is None:
             self._require_new()
             plan = make_plan()
@@ -279,12 +292,17 @@ class Manifest:
         where = self._output
         if self._joined and self._folder.size(self._joined) is not None:
             raise BatchError(f"{where} is there, and not of this job; --overwrite replaces it")
-        if self._parts() or self._notes() or self._summary() is not None:
+        if self._parts() or self._has_answers():
             raise BatchError(f"{where} has parts of an unknown job; --overwrite replaces them")
         if not self._joined:
             others = [name for name in self._folder.sizes() if not name.startswith((".", "_"))]
             if others:
                 raise BatchError(f"{where} has other files, such as {escaped(others[0])}; name another directory")
+
+    def _has_answers(self) -> bool:
+        """Whether a part is done, or there is what comes after all parts."""
+        has_joined = bool(self._joined) and self._folder.size(self._joined) is not None
+        return bool(self._notes()) or self._summary() is not None or has_joined
 
     def _refusal(self, differences: list[str]) -> str:
         more = len(differences) - _SHOWN

@@ -1,6 +1,7 @@
 """What a manifest refuses, and what it says about it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from inferd.batch.errors import BatchError, InUseError
 from inferd.batch.manifest import Identity, Manifest, PartNote, manifest_of
 from tests.disk_faults import tree
-from tests.parts_job import PARTS, identity, plan, run_parts, write_part
+from tests.parts_job import PARTS, content, identity, plan, run_parts, write_part
 
 
 def _folder(path: Path) -> Manifest:
@@ -50,6 +51,33 @@ def test_another_job_is_refused(tmp_path: Path, changes: dict[str, object], expe
         _folder(tmp_path).find(_identity(**changes))
     text = f"{tmp_path}/out has the answers of another job: {expected}; --overwrite starts over"
     assert str(raised.value) == text
+
+
+@pytest.mark.parametrize("make", [_folder, _file])
+def test_plan_without_answers_is_replaced(tmp_path: Path, make: Callable[[Path], Manifest]) -> None:
+    """A corrected command replaces a plan without a part that is done; after the first one, it is another job."""
+    manifest = make(tmp_path)
+    manifest.find_or_create(identity("wrong"), plan)
+    with manifest.part(2) as file:
+        file.write(b"killed before its note")
+    run_parts(manifest, "right", parts=1)
+    assert [path.read_bytes() for path in tmp_path.rglob("part-*")] == [content("right", 0)]
+    with pytest.raises(BatchError, match=r'has the answers of another job: model sha256: "right" before, "other" now'):
+        run_parts(manifest, "other")
+    run_parts(manifest, "right")
+    with pytest.raises(BatchError, match="has the answers of another job"):
+        run_parts(manifest, "other")
+
+
+def test_plan_that_is_run_is_not_replaced(tmp_path: Path) -> None:
+    """Another process may be at its first part."""
+    other = _folder(tmp_path)
+    with other.lock(1, 2):
+        other.find_or_create(identity("wrong"), plan)
+        with pytest.raises(InUseError, match="out is in use"):
+            run_parts(_folder(tmp_path), "right", indexes=2)
+        assert other.find(identity("wrong")) == plan()
+    run_parts(_folder(tmp_path), "right", indexes=2)
 
 
 def test_few_of_many_differences_are_named(tmp_path: Path) -> None:

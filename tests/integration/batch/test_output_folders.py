@@ -82,7 +82,7 @@ def test_first_one_writes(folder: OutputFolder) -> None:
     assert folder.sizes() == {"manifest": 5}
 
 
-def test_what_is_not_there(folder: OutputFolder) -> None:
+def test_missing_files(folder: OutputFolder) -> None:
     """Has no content and no size, and can be deleted; only reading it is an error."""
     assert folder.read("a") is None
     assert folder.size("a") is None

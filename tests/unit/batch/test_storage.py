@@ -70,7 +70,7 @@ def test_version_differs_once_the_file_does(tmp_path: Path) -> None:
 
 
 def test_pipes_in_folders_are_no_data(tmp_path: Path) -> None:
-    """Opening one would wait for ever."""
+    """Opening one would never end."""
     os.mkfifo(tmp_path / "pipe.csv")
     assert list_files(str(tmp_path)) == []
 

@@ -102,7 +102,7 @@ class _Pass:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header is damaged is an error, where `tarfile` would take it for the end."""
+    """A member whose header is damaged or missing is an error, where `tarfile` would take it for the end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
@@ -110,10 +110,10 @@ class _Member(tarfile.TarInfo):
         try:
             return super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]  # its stub is too narrow
         except tarfile.HeaderError as error:
-            # Nothing, or zeros, are the end.
-            if any(buf):
-                raise tarfile.ReadError(str(error)) from None
-            raise
+            # A block of zeros is the end. A file that ends without one may have been cut between two members.
+            if buf and not any(buf):
+                raise
+            raise tarfile.ReadError(str(error) if buf else "the archive has no end") from None
 
 
 def _opened(stream: BinaryIO) -> tarfile.TarFile:

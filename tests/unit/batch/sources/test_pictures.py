@@ -130,7 +130,7 @@ def test_archive_without_pictures_has_no_rows(tmp_path: Path) -> None:
             TarReader().spans(source(path, "tar"))
 
 
-@pytest.mark.parametrize("damage", ["cut in content", "cut in header", "header", "cut compressed"])
+@pytest.mark.parametrize("damage", ["cut in content", "cut in header", "cut between", "header", "cut compressed"])
 def test_damaged_archive_loses_what_comes_after(tmp_path: Path, damage: str) -> None:
     """The pictures before the damage are read, and what is lost is an error."""
     path = tmp_path / "a.tar"
@@ -141,6 +141,8 @@ def test_damaged_archive_loses_what_comes_after(tmp_path: Path, damage: str) -> 
             del content[tenth + 600 :]
         case "cut in header":
             del content[tenth + 100 :]
+        case "cut between":
+            del content[tenth:]
         case "header":
             content[tenth + 100] ^= 0xFF
         case "cut compressed":

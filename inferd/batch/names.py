@@ -13,4 +13,5 @@ def check_known(option: str, name: str, known: Iterable[str], kind: str = "colum
     if name not in known:
         close = get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f'{option}: there is no {kind} "{escaped(name)}", only {listed(known)}{hint}')
+        shown = listed(map(escaped, known)) or "none"
+        raise UsageError(f'{option}: there is no {kind} "{escaped(name)}", only {shown}{hint}')

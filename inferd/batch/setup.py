@@ -10,12 +10,12 @@ from typing import Any, get_args
 import pyarrow as pa
 
 from inferd.batch.binding import Binding, bind
-from inferd.batch.errors import BatchError, UnreadableFileError, UsageError
+from inferd.batch.errors import UsageError
 from inferd.batch.expressions import parse
 from inferd.batch.manifest import Identity
 from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions, OutputFormat, RunOptions
-from inferd.batch.ports import ModelRunner, Preparation, Reader, SourceFile
+from inferd.batch.ports import ModelRunner, Preparation, SourceFile
 from inferd.batch.preparation.choice import preparation_for
 from inferd.batch.preparation.pool import PreparationPool
 from inferd.batch.preparing import BlockPreparation
@@ -24,6 +24,7 @@ from inferd.batch.selection import RowFilter
 from inferd.batch.sources.finding import find_sources
 from inferd.batch.sources.formats import reader_for
 from inferd.batch.sources.pictures import PATH
+from inferd.batch.sources.schemas import schema_of
 from inferd.batch.storage import is_remote, shown
 from inferd.batch.writing import checked_schema
 from inferd.config import Settings
@@ -92,7 +93,7 @@ def open_setup(
     _check_apart(options, files)
     reader = reader_for(files[0].format)
     is_text = files[0].format in _TEXT_FORMATS
-    schema = _typed(_schema(reader, files), options, is_text=is_text)
+    schema = _typed(schema_of(reader, files), options, is_text=is_text)
     condition = None if options.where is None else parse(options.where)
     if condition is not None:
         condition.check(schema)
@@ -160,17 +161,6 @@ def _check_errors_file(errors: str | None) -> None:
         raise UsageError(f"--errors {shown(errors)}: expected a name that ends in .jsonl, which is its format")
 
 
-def _schema(reader: Reader, files: Sequence[SourceFile]) -> pa.Schema:
-    """Return the columns of the first file that is not damaged."""
-    problem = ""
-    for file in files:
-        try:
-            return reader.schema(file)
-        except UnreadableFileError as error:
-            problem = problem or f"{shown(file.address)}: {error}"
-    raise BatchError(f"no file can be read; {problem}")
-
-
 def _typed(schema: pa.Schema, options: JobOptions, *, is_text: bool) -> pa.Schema:
     """Return ``schema`` with the types that the options give."""
     if options.types and not is_text:
@@ -182,6 +172,10 @@ def _typed(schema: pa.Schema, options: JobOptions, *, is_text: bool) -> pa.Schem
         except ValueError:
             raise UsageError(f"--type {name}={alias}: expected a type such as string, int64 or float32") from None
         schema = schema.set(schema.get_field_index(name), pa.field(name, kind))
+    if is_text:
+        # Whatever comes later is a text.
+        kinds = [pa.string() if pa.types.is_null(kind) else kind for kind in schema.types]
+        schema = pa.schema(list(zip(schema.names, kinds, strict=True)))
     return schema
 
 

@@ -153,12 +153,14 @@ def _with_nulls(texts: pa.Array) -> pa.Array:
 
 
 def _type_of(fields: pa.Array) -> pa.DataType:
-    """Return the first type that all ``fields`` have."""
+    """Return the first type that all ``fields`` have; null if there are no values."""
     try:
         values = _with_nulls(fields.cast(pa.string())).drop_null()
     except DAMAGE:
         return pa.string()
-    if not len(values) or pc.any(pc.match_substring_regex(values, _LEADING_ZERO)).as_py():
+    if not len(values):
+        return pa.null()
+    if pc.any(pc.match_substring_regex(values, _LEADING_ZERO)).as_py():
         return pa.string()
     for kind in (pa.int64(), pa.float64(), pa.bool_()):
         try:

@@ -122,12 +122,12 @@ def _partition(path: str, base: str) -> dict[str, str | None]:
 
 
 def _with_partition_types(files: list[SourceFile]) -> tuple[SourceFile, ...]:
-    """Return ``files`` with the same columns in all: of integers where all are such, else of texts or null."""
+    """Return ``files`` with the same columns in all: of integers or null where all are such, else of texts or null."""
     names = dict.fromkeys(name for file in files for name in file.partition)
     columns = {name: [file.partition.get(name) for file in files] for name in names}
     for name, values in columns.items():
-        if all(value is not None and _INTEGER.fullmatch(str(value)) for value in values):
-            columns[name] = [int(str(value)) for value in values]
+        if all(value is None or _INTEGER.fullmatch(str(value)) for value in values):
+            columns[name] = [None if value is None else int(str(value)) for value in values]
     return tuple(
         replace(file, partition={name: values[index] for name, values in columns.items()})
         for index, file in enumerate(files)

@@ -36,12 +36,11 @@ def array_of(values: Sequence[object], kind: pa.DataType) -> pa.Array:
 
 
 def type_of(values: Sequence[object]) -> pa.DataType:
-    """Return the type that all ``values`` have; texts if there is none."""
+    """Return the type that all ``values`` have; texts if there is none, null if there are no values."""
     try:
-        kind = pa.array(values).type
+        return pa.array(values).type
     except (pa.ArrowException, OverflowError):
         return pa.string()
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
 def _has_own_type(kind: pa.DataType) -> bool:
@@ -64,6 +63,9 @@ def _checked(value: Any, kind: pa.DataType) -> object:  # noqa: ANN401  (any val
         return {field.name: _checked(fields.get(field.name), field.type) for field in kind}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return [_checked(element, kind.value_type) for element in _expected(value, list)]
+    if isinstance(value, int | float) and _is_text(kind):
+        # As in CSV: keys are often numbers in some rows and texts in others.
+        return json.dumps(value)
     return _expected(value, str)
 
 

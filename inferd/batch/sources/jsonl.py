@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from inferd.batch.blocks import BadRows, Chunk
+from inferd.batch.errors import UnreadableFileError
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import DAMAGE, bisected, file_schema, got, in_schema, row_error
 from inferd.batch.sources.json_values import array_of, loaded, type_of
@@ -55,7 +56,10 @@ class JsonlReader:
     def schema(self, file: SourceFile) -> pa.Schema:
         """Return the members of the first rows, each with the type that all its values have."""
         lines = chain.from_iterable(map(_lines, self._texts.first(file, _SAMPLE_ROWS)))
-        objects = [value for value in map(_object, lines) if isinstance(value, dict)]
+        values = [_object(line) for line in lines]
+        objects = [value for value in values if isinstance(value, dict)]
+        if values and not objects:
+            raise UnreadableFileError(f"expected an object in each line; the first is {values[0]}")
         names = dict.fromkeys(name for value in objects for name in value if name not in file.partition)
         fields = [(name, type_of([value.get(name) for value in objects])) for name in names]
         return file_schema(file, pa.schema(fields))

@@ -165,10 +165,10 @@ def test_columns_of_csv_are_one_input(run, tmp_path):
 
 
 def test_json_lines_with_whole_numbers_and_texts(run, tmp_path):
-    """Lists of numbers are the model's floats, and texts that look like dates are texts."""
-    lines = [{"text": ["2026-01-01", "1"]}, {"text": ["x", ""]}, {"text": ["x"]}, {"text": [1, "x"]}]
+    """Lists of numbers are the model's floats, texts that look like dates are texts, and so are numbers among texts."""
+    lines = [{"text": ["2026-01-01", "1"]}, {"text": [1, ""]}, {"text": ["x"]}, {"text": [["x"], "x"]}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     answers, errors, _ = run(onnx_models.strings(), tmp_path / "rows.jsonl", output_format="parquet")
-    assert answers["loud"].to_pylist() == [["2026-01-01!", "1!"], ["x!", "!"]]
+    assert answers["loud"].to_pylist() == [["2026-01-01!", "1!"], ["1!", "!"]]
     assert [row for row, _, _ in errors] == [2, 3]
     assert errors[0][1:] == ("INVALID_INPUT", 'column "text": expected BYTES [2], got shape [1]')

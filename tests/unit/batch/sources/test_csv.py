@@ -84,9 +84,9 @@ def test_fields_of_a_type(tmp_path, kind, good, bad):
 
 
 def test_types_of_the_first_rows(tmp_path):
-    """The first that fits all fields; codes with zeros and columns without values are texts."""
+    """The first that fits all fields; codes with zeros are texts."""
     content = b"i,f,b,s,z,n\n1,1,true,x,01,\nnot,enough\n2,NA,false,2026-01-01,2,\n,2.5,,1,3,\n"
-    types = [pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.string(), pa.string()]
+    types = [pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.string(), pa.null()]
     assert CsvReader().schema(_file(tmp_path, content)) == pa.schema(list(zip("ifbszn", types, strict=True)))
 
 

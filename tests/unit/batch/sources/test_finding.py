@@ -83,7 +83,7 @@ def test_pictures_of_an_address_are_one_source(tmp_path):
 
 
 def test_folders_of_a_path_give_columns(tmp_path):
-    """Those below the folder or the first wildcard; integers where all are, texts decoded, Hive's null as null."""
+    """Those below the folder or the first wildcard; integers where no text is, texts decoded, Hive's null as null."""
     _touch(
         tmp_path,
         "d=0/year=2026/place=K%C3%B6ln/a.parquet",
@@ -100,4 +100,4 @@ def test_all_files_have_the_same_columns(tmp_path):
     """One text makes all texts, and what a path does not say is null."""
     _touch(tmp_path, "k=1/a.csv", "k=b/a.csv", "n=3/a.csv")
     found = [file.partition for file in find_sources([str(tmp_path)], None)]
-    assert found == [{"k": "1", "n": None}, {"k": "b", "n": None}, {"k": None, "n": "3"}]
+    assert found == [{"k": "1", "n": None}, {"k": "b", "n": None}, {"k": None, "n": 3}]

@@ -61,7 +61,7 @@ def test_malformed_lines_cost_their_rows(tmp_path):
         ),
         (pa.float64(), {"9007199254740993": 9007199254740992.0}, ['"x"']),
         (pa.bool_(), {"true": True}, ["1", '"true"']),
-        (pa.string(), {'"a"': "a", '""': ""}, ["1", "true", '["a"]']),
+        (pa.string(), {'"a"': "a", '""': "", "1": "1", "true": "true", "1.5": "1.5"}, ['["a"]', "{}"]),
         (pa.list_(pa.list_(pa.int8())), {"[[1],[2,null]]": [[1], [2, None]], "[]": []}, ["[1]", "[[300]]", "[[1.5]]"]),
         (pa.list_(pa.float32(), 2), {"[1, 2]": [1.0, 2.0], '["-Infinity", 2]': [-np.inf, 2.0]}, ["[1]", "1"]),
         (pa.struct([("a", pa.int32())]), {'{"a":1,"b":2}': {"a": 1}, "{}": {"a": None}}, ['{"a":1.5}', "1"]),
@@ -82,7 +82,7 @@ def test_values_of_a_type(tmp_path, kind, good, bad):
 
 
 def test_types_of_the_first_rows(tmp_path):
-    """Numbers, texts and lists are told apart; times stay texts, and so does what is mixed or null."""
+    """Numbers, texts and lists are told apart; times stay texts, and so does what is mixed."""
     file = _file(
         tmp_path,
         b'{"i":1,"f":1,"s":"2026-01-01","n":null,"m":1,"l":[[1.5]]}\nnot JSON\n'
@@ -93,13 +93,20 @@ def test_types_of_the_first_rows(tmp_path):
             ("i", pa.int64()),
             ("f", pa.float64()),
             ("s", pa.string()),
-            ("n", pa.string()),
+            ("n", pa.null()),
             ("m", pa.string()),
             ("l", pa.list_(pa.list_(pa.float64()))),
             ("b", pa.bool_()),
             ("d", pa.struct([("a", pa.int64())])),
         ]
     )
+
+
+def test_other_json_is_refused(tmp_path):
+    """One array over all lines, as of other JSON, is said to be that."""
+    file = _file(tmp_path, b'[\n{"x": 1}]\n')
+    with pytest.raises(UnreadableFileError, match="an object in each line; the first is malformed"):
+        JsonlReader().schema(file)
 
 
 def test_empty_file_has_no_rows(tmp_path):

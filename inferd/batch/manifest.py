@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from inferd.batch.errors import BatchError, InUseError, RowError
+from inferd.batch.errors import InUseError, RowError, UsageError
 from inferd.batch.output_folder import OutputFolder, output_folder
 from inferd.batch.plan import Plan, from_json
 from inferd.batch.storage import shown
@@ -99,7 +99,7 @@ class PartNote:
     batches: Mapping[str, int] = field(default_factory=dict)
 
 
-class AnotherJobError(BatchError):
+class AnotherJobError(UsageError):
     """The output has the plan of another job. The text says what differs."""
 
 
@@ -146,8 +146,8 @@ class Manifest:
                     return from_json(manifest["plan"])
                 raise AnotherJobError(self._refusal(identity.differences(manifest["identity"])))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BatchError(f"{self._where(_MANIFEST)} is damaged; --overwrite starts over") from error
-        raise BatchError(f"{self._where(_MANIFEST)} is of another version of inferd batch; --overwrite starts over")
+            raise UsageError(f"{self._where(_MANIFEST)} is damaged; --overwrite starts over") from error
+        raise UsageError(f"{self._where(_MANIFEST)} is of another version of inferd batch; --overwrite starts over")
 
     def find_or_create(self, identity: Identity, make_plan: Callable[[], Plan]) -> Plan:
         """Return the plan of this job, made by ``make_plan`` unless there is one. Raises `BatchError`.
@@ -176,7 +176,11 @@ class Manifest:
         return plan
 
     def forget(self) -> None:
-        """Delete everything of the job that was here. Raises `InUseError` if other processes work at it."""
+        """Delete everything of the job that was here.
+
+        Deletes nothing and raises `InUseError` if other processes work at it, `UsageError` if there are other files.
+        """
+        self._require_no_other_files()
         if self._folder.held([name for name in self._locks() if name != self._own_lock]):
             raise InUseError(f"{self._output} is in use by another run of inferd batch")
         # Whenever it is killed, there is no note without its answers, and no plan that is not of what is left.
@@ -214,7 +218,7 @@ class Manifest:
             lost = [name for name, nbytes in names.items() if sizes.get(name) != nbytes]
         if lost:
             where = shown(f"{self._folder.address}/{lost[0]}")
-            raise BatchError(f"{where} is not as the complete job left it; --overwrite starts over")
+            raise UsageError(f"{where} is not as the complete job left it; --overwrite starts over")
         return True
 
     def part(self, part: int) -> AbstractContextManager[BinaryIO]:
@@ -288,16 +292,23 @@ class Manifest:
                         file.write(piece)
 
     def _require_new(self) -> None:
-        """Raise `BatchError` if there are files that are not of a job."""
+        """Raise `UsageError` if there are files that are not of a job."""
         where = self._output
         if self._joined and self._folder.size(self._joined) is not None:
-            raise BatchError(f"{where} is there, and not of this job; --overwrite replaces it")
+            raise UsageError(f"{where} is there, and not of this job; --overwrite replaces it")
         if self._parts() or self._has_answers():
-            raise BatchError(f"{where} has parts of an unknown job; --overwrite replaces them")
-        if not self._joined:
-            others = [name for name in self._folder.sizes() if not name.startswith((".", "_"))]
-            if others:
-                raise BatchError(f"{where} has other files, such as {escaped(others[0])}; name another directory")
+            raise UsageError(f"{where} has parts of an unknown job; --overwrite replaces them")
+        self._require_no_other_files()
+
+    def _require_no_other_files(self) -> None:
+        if self._joined:
+            return
+        parts = set(self._parts())
+        others = [name for name in self._folder.sizes() if not name.startswith((".", "_")) and name not in parts]
+        if others:
+            raise UsageError(
+                f"{self._output} has other files, such as {escaped(others[0])}; name another directory, or move them"
+            )
 
     def _has_answers(self) -> bool:
         """Whether a part is done, or there is what comes after all parts."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.batch.errors import BatchError, InUseError
+from inferd.batch.errors import BatchError, InUseError, UsageError
 from inferd.batch.manifest import Identity, Manifest, PartNote, manifest_of
 from tests.disk_faults import tree
 from tests.parts_job import PARTS, content, identity, plan, run_parts, write_part
@@ -96,7 +96,7 @@ def test_damaged_manifest(tmp_path: Path, content: bytes) -> None:
     """It is named, and not taken for another job's."""
     run_parts(_folder(tmp_path))
     (tmp_path / "out/_inferd/manifest.json").write_bytes(content)
-    with pytest.raises(BatchError, match=r"out/_inferd/manifest\.json is damaged; --overwrite starts over"):
+    with pytest.raises(UsageError, match=r"out/_inferd/manifest\.json is damaged; --overwrite starts over"):
         run_parts(_folder(tmp_path))
     run_parts(_folder(tmp_path), overwrite=True)
 
@@ -105,7 +105,7 @@ def test_manifest_of_another_version(tmp_path: Path) -> None:
     """It is not read."""
     run_parts(_folder(tmp_path))
     (tmp_path / "out/_inferd/manifest.json").write_text(json.dumps({"schema": "inferd-batch/2"}))
-    with pytest.raises(BatchError, match="is of another version of inferd batch"):
+    with pytest.raises(UsageError, match="is of another version of inferd batch"):
         run_parts(_folder(tmp_path))
 
 
@@ -115,25 +115,26 @@ def test_outputs_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "notes.txt").write_text("x")
     (tmp_path / "out.jsonl").write_text("x")
     before = tree(tmp_path)
-    with pytest.raises(BatchError, match=r"out has other files, such as notes\.txt; name another directory"):
+    with pytest.raises(UsageError, match=r"out has other files, such as notes\.txt; name another directory"):
         run_parts(_folder(tmp_path))
     with pytest.raises(BatchError, match=r"out\.jsonl is there, and not of this job; --overwrite replaces it"):
         run_parts(_file(tmp_path))
     assert tree(tmp_path) == before
     (tmp_path / "out" / "notes.txt").rename(tmp_path / "out" / "part-00000.parquet")
-    with pytest.raises(BatchError, match="out has parts of an unknown job; --overwrite replaces them"):
+    with pytest.raises(UsageError, match="out has parts of an unknown job; --overwrite replaces them"):
         run_parts(_folder(tmp_path))
 
 
 def test_overwriting_deletes_nothing_of_something_else(tmp_path: Path) -> None:
-    """Only what has the names of parts; a single file is replaced."""
-    (tmp_path / "out").mkdir()
+    """Beside other files nothing is deleted, parts of a job neither; a single file is replaced."""
+    run_parts(_folder(tmp_path))
     for name in ("notes.txt", "part-00009.csv", "part-00000-1b2c.snappy.parquet", ".hidden"):
         (tmp_path / "out" / name).write_text("x")
-    with pytest.raises(BatchError, match="out has other files, such as notes"):
-        run_parts(_folder(tmp_path), overwrite=True)
-    left = {"notes.txt", "part-00000-1b2c.snappy.parquet", ".hidden"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == left
+    before = tree(tmp_path)
+    for job in ("this", "other"):
+        with pytest.raises(UsageError, match="out has other files, such as notes"):
+            run_parts(_folder(tmp_path), job, overwrite=True)
+    assert tree(tmp_path) == before
     (tmp_path / "out.jsonl").write_text("x")
     run_parts(_file(tmp_path), overwrite=True)
     assert len((tmp_path / "out.jsonl").read_bytes()) > 1

@@ -13,7 +13,7 @@ from inferd.batch.errors import UsageError
 from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions
 from inferd.batch.ports import Preparation
-from inferd.plain_text import listed
+from inferd.plain_text import escaped, listed
 from inferd.runtime.signature import ModelSignature, TensorSpec, format_shape
 
 #: Columns that ``row_ids`` adds.
@@ -123,6 +123,9 @@ def _named(name: str, text: str, columns: Sequence[str]) -> tuple[str, ...]:
         if not matching:
             check_known(f"--map {name}", part, columns)
         found += matching
+    for column in found:
+        if found.count(column) > 1:
+            raise UsageError(f'--map {name}: column "{escaped(column)}" is among the columns twice')
     return tuple(found)
 
 

@@ -303,7 +303,7 @@ def _job_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        # Names of columns are in it, which files give.
-        raise CommandError(escaped(str(error)), ExitCode.USAGE) from None
+        # Names of columns are in it, which files give. Line ends are those of what points into an expression.
+        raise CommandError(escaped(str(error), keep="\n"), ExitCode.USAGE) from None
     except BatchError as error:
         raise CommandError(escaped(str(error))) from None

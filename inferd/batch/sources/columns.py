@@ -186,7 +186,7 @@ def _got(row: pa.Array) -> str:
         value = row[0].as_py()
         return got(value.decode() if isinstance(value, bytes) else value)
     except (ValueError, OverflowError):
-        return "got bytes that are none"
+        return "got bytes that are no text in UTF-8"
 
 
 def _given(value: str | int | None, rows: int) -> pa.Array:

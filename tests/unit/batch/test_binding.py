@@ -126,6 +126,13 @@ def test_text_is_read_in_wide_types():
     assert given.read_schema.field("f").type == pa.float32()
 
 
+def test_no_column_is_twice_in_an_input():
+    """A name and a pattern that has it too are refused."""
+    schema = _schema(a=pa.int64(), b=pa.int64())
+    with pytest.raises(UsageError, match='--map x: column "a" is among the columns twice'):
+        _bind(_signature(X), schema, mapping={"x": "a,*"})
+
+
 def test_columns_of_nulls_have_the_type_of_the_model():
     """A column that has no value in the first file may have some in the next one."""
     binding = _bind(PAIR, _schema(a=pa.null(), b=pa.null(), kept=pa.null()), join=("kept",))

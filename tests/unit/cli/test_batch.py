@@ -104,6 +104,13 @@ def test_server(inferd, job, monkeypatch):
     assert (endpoint.address, endpoint.token, options.version) == ("127.0.0.1:8001", "secret", "3")
 
 
+def test_errors_keep_their_lines(inferd, job, monkeypatch):
+    """An error in an expression points into it; other control characters are escaped."""
+    monkeypatch.setattr(job, "outcome", UsageError("--where, character 3: expected a name\n    a \x1b\n      ^"))
+    result = inferd("batch", "digits", "a.csv", "out/")
+    assert result.err == "inferd: --where, character 3: expected a name\n    a \\x1b\n      ^\n"
+
+
 @pytest.mark.parametrize(
     ("outcome", "arguments", "exit_code"),
     [

@@ -71,7 +71,7 @@ def test_offsets_out_of_bounds_are_found(tmp_path):
     path.write_bytes(path.read_bytes().replace(offsets, offsets.replace(b"\6", b"\xff")))
     values, errors = rows_of(ArrowReader(), source(path, "arrow"))
     assert values == {0: ("a",), 1: ("bb",)}
-    assert errors == {2: 'column "s": expected string, got bytes that are none'}
+    assert errors == {2: 'column "s": expected string, got bytes that are no text in UTF-8'}
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1\0\0", b"no such format at all"])

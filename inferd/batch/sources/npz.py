@@ -39,7 +39,10 @@ class NpzReader:
         self._kept: KeptPass[_Pass] = KeptPass()
 
     def schema(self, file: SourceFile) -> pa.Schema:
-        """Return a column for each array, and those that the path gives. Single numbers are left out."""
+        """Return a column for each array of numbers or texts, and those that the path gives.
+
+        Single numbers are left out.
+        """
         return file_schema(file, _columns(_headers(file)))
 
     def spans(self, file: SourceFile) -> Sequence[int]:
@@ -131,6 +134,7 @@ def _headers(file: SourceFile) -> Mapping[str, ArrayHeader]:
 @lru_cache(maxsize=64)
 def _read_headers(address: str, version: str) -> Mapping[str, ArrayHeader]:  # noqa: ARG001  (part of the key)
     headers = {}
+    problem = ""
     with raw_file(address) as file, zipfile.ZipFile(file) as archive:
         for member in archive.namelist():
             if member.endswith(_SUFFIX):
@@ -139,12 +143,19 @@ def _read_headers(address: str, version: str) -> Mapping[str, ArrayHeader]:  # n
                     header = read_header(stream)
                 if not header.shape:
                     continue
+                try:
+                    header.column_type  # noqa: B018  (raises for elements that no column has)
+                except UnreadableFileError as error:
+                    problem = f'the array "{escaped(name)}": {error}'
+                    continue
                 if header.is_fortran:
                     raise UnreadableFileError(
                         f'the array "{escaped(name)}" is in the order of Fortran, expected that of C; '
                         "save np.ascontiguousarray of it"
                     )
                 headers[name] = with_rows(header)
+    if problem and not headers:
+        raise UnreadableFileError(problem)
     return headers
 
 

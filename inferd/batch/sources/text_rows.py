@@ -176,16 +176,18 @@ def _longer(data: bytes, steps: Iterator[bytes]) -> tuple[bytes, bool, str]:
 
     Twice, so that long rows are not scanned often.
     """
-    wanted = max(1, 2 * len(data))
+    pieces, size = [data], len(data)
+    wanted = max(1, 2 * size)
+    is_end, damage = False, ""
     try:
-        while len(data) < wanted:
+        while size < wanted and not is_end:
             step = next(steps, b"")
-            if not step:
-                return data, True, ""
-            data += step
+            pieces.append(step)
+            size += len(step)
+            is_end = not step
     except UnreadableFileError as error:
-        return data, True, str(error)
-    return data, False, ""
+        is_end, damage = True, str(error)
+    return b"".join(pieces), is_end, damage
 
 
 def _line_skipped(data: bytes, steps: Iterator[bytes]) -> tuple[int, bytes]:

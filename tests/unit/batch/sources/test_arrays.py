@@ -131,6 +131,18 @@ def test_npz_reads_wanted_arrays_only(tmp_path: Path) -> None:
     assert values[31] == ("mon", 31)
 
 
+def test_npz_leaves_out_what_no_column_has(tmp_path: Path) -> None:
+    """Objects and complex numbers beside what is read do not matter; alone they are refused, by their name."""
+    other = {"o": np.array([{}, None]), "c": np.zeros(5, np.complex64)}
+    file = source(npz(tmp_path, **other, x=np.arange(3)), "npz")
+    assert NpzReader().schema(file).names == ["x"]
+    assert rows_of(NpzReader(), file)[0] == {0: (0,), 1: (1,), 2: (2,)}
+    with pytest.raises(
+        UnreadableFileError, match=r'the array "c": expected an array of numbers or texts, got .*complex'
+    ):
+        NpzReader().schema(source(npz(tmp_path, **other), "npz"))
+
+
 def test_npz_refuses(tmp_path: Path) -> None:
     """Arrays of different lengths, none, and the order of Fortran are refused."""
     for members, message in (

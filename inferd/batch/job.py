@@ -228,9 +228,7 @@ class _Run:
             # Before the threads are waited for: nothing else ends a run that takes long.
             stack.callback(setup.runner.close)
             blocks = setup.sources.blocks(parts, setup.binding.read_schema, plan.block_rows)
-            prepared = setup.block_preparation().prepared(
-                pipeline.stage("read", blocks), ahead=setup.pool.workers if setup.pool else 0
-            )
+            prepared = setup.block_preparation().prepared(pipeline.stage("read", blocks))
             finished = runner.finished(pipeline.stage("prepare", prepared))
             files.write(pipeline.stage("run", finished), stop)
 

@@ -49,6 +49,10 @@ class Reader(Protocol):
         ...
 
 
+#: What a preparation gives for all rows of a column: the tensors of its inputs, and the rows that it cannot prepare.
+Prepared = tuple[dict[str, ColumnTensor], BadRows]
+
+
 class Preparation(Protocol):
     """Makes tensors of one column in a worker process. Can be pickled."""
 
@@ -61,7 +65,7 @@ class Preparation(Protocol):
         """What the tensors depend on beside the options: contents of files, versions of libraries."""
         ...
 
-    def __call__(self, column: pa.Array) -> tuple[dict[str, ColumnTensor], BadRows]:
+    def __call__(self, column: pa.Array) -> Prepared:
         """Return the tensors of ``inputs`` for all rows; values of bad rows are unspecified."""
         ...
 

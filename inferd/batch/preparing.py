@@ -11,16 +11,20 @@ import pyarrow as pa
 from inferd.batch.binding import Binding
 from inferd.batch.blocks import BadRows, Block, ColumnTensor, PreparedBlock
 from inferd.batch.errors import INVALID_INPUT, NOT_PREPARED, RowError
-from inferd.batch.tensors import column_tensor, stacked
+from inferd.batch.ports import Prepared
+from inferd.batch.tensors import column_tensor, concatenated, stacked
 from inferd.plain_text import escaped
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
-#: What a preparation gives for a column.
-Prepared = tuple[dict[str, ColumnTensor], BadRows]
+#: Blocks that are with the workers while another one is put together. All are in memory, read and prepared, so that
+#: there are not more of them with more workers: each is cut for several.
+_BLOCKS_AHEAD = 4
 
 
 class Workers(Protocol):
-    """Processes that run a preparation."""
+    """Processes that run a preparation, ``size`` of them; with 0, the caller's thread does."""
+
+    size: int
 
     def submit(self, column: pa.Array) -> "Future[Prepared]":
         """Begin to prepare all rows of ``column``."""
@@ -48,37 +52,39 @@ class BlockPreparation:
         self._workers = workers
         self._path_column = path_column
 
-    def prepared(self, blocks: Iterator[Block], ahead: int) -> Iterator[PreparedBlock]:
-        """Yield the ``blocks`` in order, while up to ``ahead`` more are with the workers."""
-        waiting: deque[tuple[Block, Future[Prepared]]] = deque()
+    def prepared(self, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+        """Yield the ``blocks`` in order, while some more are with the workers."""
+        waiting: deque[tuple[Block, list[Future[Prepared]]]] = deque()
+        ahead = min(self._workers.size, _BLOCKS_AHEAD) if self._workers is not None else 0
         for block in blocks:
-            if self._workers is None or self._binding.preparation is None:
-                yield self.prepared_here(block)
-                continue
-            waiting.append((block, self._workers.submit(block.table[self._binding.preparation.column])))
+            waiting.append((block, self._begun(block)))
             if len(waiting) > ahead:
-                yield self._oldest(waiting)
+                yield self._assembled(*waiting.popleft())
         while waiting:
-            yield self._oldest(waiting)
-
-    def _oldest(self, waiting: "deque[tuple[Block, Future[Prepared]]]") -> PreparedBlock:
-        block, future = waiting.popleft()
-        return self._assembled(block, future.result())
+            yield self._assembled(*waiting.popleft())
 
     def prepared_here(self, block: Block) -> PreparedBlock:
         """Return ``block`` when it is prepared: by the workers, or in this thread if there are none."""
-        preparation = self._binding.preparation
-        if preparation is None:
-            return self._assembled(block, ({}, {}))
-        column = block.table[preparation.column]
-        return self._assembled(
-            block, preparation(column) if self._workers is None else self._workers.submit(column).result()
-        )
+        return self._assembled(block, self._begun(block))
 
-    def _assembled(self, block: Block, prepared: Prepared) -> PreparedBlock:
-        """Return ``block`` with its tensors: those in ``prepared``, and those that columns have."""
-        tensors, not_prepared = prepared
-        table, tensors = block.table, dict(tensors)
+    def _begun(self, block: Block) -> "list[Future[Prepared]]":
+        """Return what comes of the column that is prepared, one piece after the other; nothing if there is none."""
+        preparation, workers = self._binding.preparation, self._workers
+        if preparation is None:
+            return []
+        column = block.table[preparation.column]
+        if workers is None:
+            done: Future[Prepared] = Future()
+            done.set_result(preparation(column))
+            return [done]
+        pieces = max(1, -(-workers.size // _BLOCKS_AHEAD))
+        rows = max(1, -(-len(column) // pieces))
+        return [workers.submit(column.slice(first, rows)) for first in range(0, max(1, len(column)), rows)]
+
+    def _assembled(self, block: Block, prepared: "Sequence[Future[Prepared]]") -> PreparedBlock:
+        """Return ``block`` with its tensors: those that were ``prepared``, and those that columns have."""
+        tensors, not_prepared = _in_one([each.result() for each in prepared])
+        table = block.table
         problems = {row: (NOT_PREPARED, text) for row, text in not_prepared.items()}
         for name, columns in self._binding.inputs.items():
             tensors[name], bad = _tensor(self._signature.input(name), {column: table[column] for column in columns})
@@ -110,6 +116,17 @@ class BlockPreparation:
             )
             for index, (code, text) in problems.items()
         ]
+
+
+def _in_one(pieces: Sequence[Prepared]) -> Prepared:
+    """Return the rows of all ``pieces``, one after the other."""
+    bad: BadRows = {}
+    rows = 0
+    for tensors, own in pieces:
+        bad |= {rows + row: text for row, text in own.items()}
+        rows += len(next(iter(tensors.values())))
+    names = pieces[0][0] if pieces else ()
+    return {name: concatenated([tensors[name] for tensors, _ in pieces], bad) for name in names}, bad
 
 
 def _tensor(spec: TensorSpec, columns: Mapping[str, pa.Array]) -> tuple[ColumnTensor, BadRows]:

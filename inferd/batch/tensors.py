@@ -166,3 +166,20 @@ def _tensor(values: Array, sizes: NDArray[np.int64], shapes: NDArray[np.int64], 
 def stacked(tensors: Sequence[ColumnTensor]) -> ColumnTensor:
     """Return the elements of several columns, one in each row, as one dimension."""
     return Dense(np.stack([tensor.rows(slice(None)) for tensor in tensors], axis=1))
+
+
+def concatenated(tensors: Sequence[ColumnTensor], bad: BadRows) -> ColumnTensor:
+    """Return the rows of ``tensors`` one after the other. Those ``bad``, by their new index, have any values."""
+    if len(tensors) == 1:
+        return tensors[0]
+    values, sizes, shapes = zip(*map(_flat, tensors), strict=True)
+    return _tensor(np.concatenate(values), np.concatenate(sizes), np.concatenate(shapes), bad)
+
+
+def _flat(tensor: ColumnTensor) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
+    """Return all values, and the size and the shape of each row."""
+    if isinstance(tensor, Ragged):
+        return tensor.values, np.diff(tensor.offsets), tensor.shapes
+    array = tensor.rows(slice(None))
+    shape = np.array(array.shape[1:], np.int64)
+    return array.reshape(-1), np.full(len(array), prod(array.shape[1:])), np.tile(shape, (len(array), 1))

@@ -11,10 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from inferd.batch.blocks import BadRows, ColumnTensor
+from inferd.batch.blocks import BadRows
 from inferd.batch.column_types import is_binary, row_shape
 from inferd.batch.errors import UsageError
 from inferd.batch.options import ImageOptions
+from inferd.batch.ports import Prepared
 from inferd.batch.preparation.columns import chosen_column, chosen_input
 from inferd.batch.preparation.rows import tensor_of
 from inferd.dtypes import BYTES
@@ -54,7 +55,7 @@ class Pictures:
         """What the tensors depend on, beside the options."""
         return {"pillow": PIL.__version__}
 
-    def __call__(self, column: pa.Array) -> tuple[dict[str, ColumnTensor], BadRows]:
+    def __call__(self, column: pa.Array) -> Prepared:
         """Return the tensors of all pictures of ``column``."""
         bad: BadRows = {}
         rows: list[Array | None] = []

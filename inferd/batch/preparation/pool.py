@@ -10,16 +10,13 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from inferd.batch.blocks import BadRows, ColumnTensor
+from inferd.batch.blocks import BadRows
 from inferd.batch.errors import BatchError
-from inferd.batch.ports import Preparation
+from inferd.batch.ports import Preparation, Prepared
 from inferd.batch.preparation.process import PreparationFailedError, PreparationProcess
 from inferd.batch.preparation.rows import tensor_of
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.signature import Array
-
-#: What a preparation gives for a column.
-Prepared = tuple[dict[str, ColumnTensor], BadRows]
 
 
 class PreparationPool:
@@ -31,10 +28,10 @@ class PreparationPool:
     """
 
     def __init__(self, preparation: Preparation, workers: int | None) -> None:
-        self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        self.size = len(os.sched_getaffinity(0)) if workers is None else workers
         self._preparation = preparation
         self._tasks: queue.SimpleQueue[tuple[pa.Array, Future[Prepared]] | None] = queue.SimpleQueue()
-        self._workers = [_Worker(preparation, self._tasks) for _ in range(self.workers)]
+        self._workers = [_Worker(preparation, self._tasks) for _ in range(self.size)]
 
     def __enter__(self) -> Self:
         """Start the threads."""

@@ -9,9 +9,8 @@ from typing import IO, cast
 
 import pyarrow as pa
 
-from inferd.batch.blocks import BadRows, ColumnTensor
 from inferd.batch.errors import BatchError
-from inferd.batch.ports import Preparation
+from inferd.batch.ports import Preparation, Prepared
 from inferd.batch.preparation.messages import receive, send
 from inferd.batch.preparation.worker import packed
 
@@ -49,11 +48,11 @@ class PreparationProcess:
                 text = f"{end}: {reason.decode(errors='replace')}"
                 raise BatchError(f"a process that prepares rows cannot start: it {text}") from None
 
-    def prepared(self, column: pa.Array) -> tuple[dict[str, ColumnTensor], BadRows]:
+    def prepared(self, column: pa.Array) -> Prepared:
         """Return the tensors of ``column``. Raises `PreparationFailedError`; the process may have ended then."""
         try:
             send(self._connection, packed(column))
-            answer = cast("tuple[dict[str, ColumnTensor], BadRows] | str", receive(self._connection))
+            answer = cast("Prepared | str", receive(self._connection))
         except (EOFError, OSError):
             raise PreparationFailedError(f"the process that prepares it {self._end()}") from None
         if isinstance(answer, str):

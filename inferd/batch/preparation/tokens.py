@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from inferd.batch.blocks import BadRows, ColumnTensor
+from inferd.batch.blocks import BadRows
 from inferd.batch.column_types import row_shape
 from inferd.batch.errors import UsageError
 from inferd.batch.options import TokenizeOptions
+from inferd.batch.ports import Prepared
 from inferd.batch.preparation.columns import chosen_column, chosen_input
 from inferd.batch.preparation.rows import tensor_of
 from inferd.batch.storage import open_input, shown
@@ -62,7 +63,7 @@ class Tokens:
 
         return {"tokenizer": self._digest, "tokenizers": tokenizers.__version__}
 
-    def __call__(self, column: pa.Array) -> tuple[dict[str, ColumnTensor], BadRows]:
+    def __call__(self, column: pa.Array) -> Prepared:
         """Return the tokens of all texts of ``column``."""
         texts, bad = _texts(column)
         rows: dict[str, list[Array | None]] = {name: [None] * len(column) for name in self._fields}

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from inferd.batch.binding import Binding, bind
 from inferd.batch.blocks import BadRows, Block, ColumnTensor, Origin
 from inferd.batch.errors import INVALID_INPUT, NOT_PREPARED, RowError
 from inferd.batch.options import JobOptions
-from inferd.batch.ports import Preparation
-from inferd.batch.preparing import BlockPreparation, Prepared
+from inferd.batch.ports import Preparation, Prepared
+from inferd.batch.preparing import BlockPreparation
 from inferd.batch.tensors import Dense
 from inferd.dtypes import BY_NAME
 from inferd.runtime.signature import ModelSignature, TensorSpec
@@ -41,7 +42,9 @@ class _Lengths:
 class _Workers:
     """Prepares columns at once, and counts them."""
 
-    begun = 0
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.begun = 0
 
     def submit(self, column: pa.Array) -> "Future[Prepared]":
         self.begun += 1
@@ -105,14 +108,21 @@ def test_prepared_columns_and_others_are_one_block() -> None:
     assert prepared.errors[1:] == [RowError("file", 11, NOT_PREPARED, "an empty text")]
 
 
-def test_workers_are_ahead_and_blocks_in_order() -> None:
-    """With workers, two more blocks are begun before the first is waited for; blocks stay in order."""
-    texts = [pa.array(["a" * length]) for length in (1, 2, 3, 4)]
-    blocks = [_block({"a": _pairs([[0, 0]]), "text": text}, row) for row, text in enumerate(texts)]
-    binding, workers = _binding(blocks[0].table.schema, _Lengths()), _Workers()
-    begun, lengths = [], []
-    for block in BlockPreparation(binding, SIGNATURE, ["file"], workers).prepared(iter(blocks), ahead=2):
-        begun.append(workers.begun)
+@pytest.mark.parametrize(
+    ("workers", "begun"), [(0, [1, 2, 3, 4, 5, 6]), (2, [3, 4, 5, 6, 6, 6]), (9, [9, 12, 12, 12, 12, 12])]
+)
+def test_workers_are_ahead_and_blocks_in_order(workers: int, begun: list[int]) -> None:
+    """Up to four more blocks are begun before the first is waited for; with more workers they are cut, not more."""
+    texts = [["a"], ["aa", "", "aaa", "aaaa"], ["aaaaa"], ["aaaaaa", "aaaaaaa"], ["aaaaaaaa"] * 3, [""] * 3]
+    blocks = [
+        _block({"a": _pairs([[0, 0]] * len(each)), "text": pa.array(each)}, 10 * row) for row, each in enumerate(texts)
+    ]
+    binding, fake = _binding(blocks[0].table.schema, _Lengths()), _Workers(workers)
+    counts, lengths, failed = [], [], []
+    for block in BlockPreparation(binding, SIGNATURE, ["file"], fake).prepared(iter(blocks)):
+        counts.append(fake.begun)
         lengths += block.tensors["b"].rows(slice(None)).tolist()
-    assert begun == [3, 4, 4, 4]
-    assert lengths == [1, 2, 3, 4]
+        failed += [error.row for error in block.errors[1:]]
+    assert counts == begun
+    assert lengths == [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
+    assert failed == [11, 50, 51, 52]

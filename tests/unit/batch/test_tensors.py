@@ -4,12 +4,13 @@ That values are right in every layout is in tests/property/batch/test_column_ten
 """
 
 from decimal import Decimal
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from inferd.batch.tensors import Dense, Ragged, column_tensor, from_batch_axis, stacked, to_batch_axis
+from inferd.batch.tensors import Dense, Ragged, column_tensor, concatenated, from_batch_axis, stacked, to_batch_axis
 from inferd.dtypes import BY_NAME
 from inferd.runtime.signature import TensorSpec
 
@@ -164,6 +165,20 @@ def test_several_columns_are_one_dimension():
     columns = (pa.array([1, 2, None]), pa.array([0.5, 1.5, 2.5]))
     tensor = stacked([column_tensor(element, column)[0] for column in columns])
     assert tensor.rows(slice(0, 2)).tolist() == [[1, 0.5], [2, 1.5]]
+
+
+@pytest.mark.parametrize("lists", [[[1, 2], [3, 4], None, [5, 6]], [[1], [2, 3], None, [4, 5]], [None, None, [1], [2]]])
+@pytest.mark.parametrize("cuts", [(0, 4), (0, 1, 4), (0, 2, 3, 4)])
+def test_pieces_are_what_the_whole_is(lists: list[list[int] | None], cuts: tuple[int, ...]):
+    """Wherever a column is cut; a bad row has the shape of no other."""
+    spec, column = _spec("INT64", "rows", "n"), pa.array(lists)
+    whole, bad = column_tensor(spec, column)
+    pieces = [column_tensor(spec, column[start:stop])[0] for start, stop in pairwise(cuts)]
+    joined = concatenated(pieces, bad)
+    assert type(joined) is type(whole)
+    for row, values in enumerate(lists):
+        if values is not None:
+            assert joined.rows(slice(row, row + 1)).tolist() == [values]
 
 
 def test_rows_along_another_axis():

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from inferd.batch.blocks import BatchLimits
-from inferd.batch.errors import InUseError, RowError, UsageError
+from inferd.batch.errors import BatchError, InUseError, RowError, UsageError
 from inferd.batch.joining import join
 from inferd.batch.manifest import Manifest, PartNote, manifest_of
 from inferd.batch.metrics_file import MetricsFile
@@ -23,6 +23,8 @@ from inferd.batch.progress import Phase, Progress, ProgressSnapshot, Summary
 from inferd.batch.remembered_sizes import RememberedSizes
 from inferd.batch.running import BlockRunner
 from inferd.batch.setup import JobSetup, described_inputs, open_setup
+from inferd.batch.sources.finding import find_sources
+from inferd.batch.storage import shown
 from inferd.batch.writing import open_writer, suffix_of
 from inferd.config import Settings
 from inferd.endpoint import Endpoint
@@ -238,12 +240,22 @@ class _Run:
         if len(notes) < len(self._plan.parts):
             return False
         self._enter("finishing")
+        if not self._manifest.is_complete:
+            self._require_unchanged()
         rows, errors = _totals(notes)
         joined = partial(_joined, self._setup)
         # Another process may be at it, since its last part was done at the same time.
         with suppress(InUseError):
             self._manifest.finish(notes, {"rows": rows, "errors": errors}, joined, self._run_options.errors)
         return self._manifest.is_complete
+
+    def _require_unchanged(self) -> None:
+        """Raise `BatchError` if a file has changed: some answers may be of either content."""
+        options = self._setup.options
+        now = {file.address: file.version for file in find_sources(options.inputs, options.input_format)}
+        for file in self._setup.sources.files:
+            if now.get(file.address) != file.version:
+                raise BatchError(f"{shown(file.address)} has changed while the job ran; --overwrite starts over")
 
 
 def _totals(notes: Mapping[int, PartNote]) -> tuple[int, int]:

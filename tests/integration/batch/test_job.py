@@ -199,6 +199,26 @@ def test_changed_job_is_refused(options: JobOptions) -> None:
     assert set(_answers(options).values()) == {10.0}
 
 
+def test_input_that_changes_while_the_job_runs(options: JobOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is not completed, as answers may be of either content; files that are new are no matter."""
+
+    def open_writer(output_format: OutputFormat) -> OpenWriter:
+        _write(source.with_name("new.parquet"), [1])
+        if has_changed:
+            _write(source, [1] * ROWS)
+        return original(output_format)
+
+    source, has_changed, original = Path(options.inputs[0]), True, job_module.open_writer
+    options = replace(options, inputs=(f"{source.parent}/*.parquet",))
+    monkeypatch.setattr(job_module, "open_writer", open_writer)
+    with pytest.raises(BatchError, match=r"rows\.parquet has changed while the job ran; --overwrite starts over"):
+        _run(options)
+    assert "_inferd/summary.json" not in _files(options)
+    source.with_name("new.parquet").unlink()
+    has_changed = False
+    assert _run(options, overwrite=True).rows == ROWS
+
+
 def test_failing_row_costs_only_itself(options: JobOptions) -> None:
     """A row that the model fails on, and one that is null, are error rows; all others have their answers."""
     values: list[int | None] = [row % 4 for row in range(ROWS)]

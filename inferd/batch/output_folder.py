@@ -86,6 +86,8 @@ class LocalFolder:
         self.address = address
         self._root = Path(address)
         self._made: set[Path] = set()
+        #: The locks that this process has, with their descriptors.
+        self._locks: dict[Path, int] = {}
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
@@ -93,12 +95,14 @@ class LocalFolder:
         path = self._root / name
         temporary = path.with_name(f"{path.name}{_TEMPORARY}")
         with self._errors(name):
+            self._require_locks()
             self._make(path.parent)
             file = temporary.open("wb")
         try:
             yield output_file(file, partial(self._errors, name))
             with self._errors(name):
                 _close(file)
+                self._require_locks()
                 temporary.replace(path)
                 _sync(path.parent)
         except BaseException:
@@ -181,9 +185,11 @@ class LocalFolder:
             descriptor = _locked(path)
         if descriptor is None:
             raise InUseError(f"{shown(self.address)} is in use by another run of inferd batch")
+        self._locks[path] = descriptor
         try:
             yield
         finally:
+            del self._locks[path]
             # While it is held, so that nobody locks a file that is no longer there.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -221,6 +227,12 @@ class LocalFolder:
                 root.rmdir()
                 self._made.discard(root)
 
+    def _require_locks(self) -> None:
+        """Raise `InUseError` if a lock was deleted, as with the whole folder: another run may write there now."""
+        for path, descriptor in self._locks.items():
+            if not _is_at(descriptor, path):
+                raise InUseError(f"{shown(self.address)} was deleted while inferd batch wrote to it; run it again")
+
     def _make(self, folder: Path) -> None:
         """Make ``folder`` and those above it, for good. A process that was killed may not have come to the latter."""
         if folder in self._made:
@@ -253,7 +265,7 @@ def _locked(path: Path) -> int | None:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                if _is_at(descriptor, path):
                     return descriptor
             except BlockingIOError:
                 os.close(descriptor)
@@ -262,6 +274,14 @@ def _locked(path: Path) -> int | None:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the file that ``descriptor`` has open is the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _close(file: BinaryIO) -> None:

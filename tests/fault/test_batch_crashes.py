@@ -3,14 +3,15 @@
 import errno
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inferd.batch.errors import BatchError
+from inferd.batch.errors import BatchError, InUseError
 from inferd.batch.manifest import Manifest, manifest_of
+from inferd.batch.output_folder import LocalFolder
 from tests.disk_faults import Disk, Killed, tree
 from tests.parts_job import PARTS, run_parts
 
@@ -173,3 +174,21 @@ def test_processes_that_share_the_parts(tmp_path: Path) -> None:
         assert tree(root) == expected, [disk.failed for disk in disks]
         if not any(disk.failed for disk in disks):
             return
+
+
+def test_output_is_deleted_while_it_is_written(tmp_path: Path) -> None:
+    """The run ends, and touches nothing of another one that has begun there meanwhile."""
+    folder, other = (LocalFolder(str(tmp_path / "out")) for _ in range(2))
+    with ExitStack() as stack:
+        stack.enter_context(folder.lock("_inferd/lock"))
+        part = stack.enter_context(ExitStack())
+        part.enter_context(folder.create("part")).write(b"of the first run")
+        shutil.rmtree(tmp_path / "out")
+        stack.enter_context(other.lock("_inferd/lock"))
+        with pytest.raises(InUseError, match="out was deleted while"):
+            part.close()
+        with other.create("part") as file:
+            with pytest.raises(InUseError, match="out was deleted while"):
+                part.enter_context(folder.create("part"))
+            file.write(b"of the second run")
+    assert tree(tmp_path / "out") == {"part": b"of the second run"}

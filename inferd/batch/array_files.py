@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.lib import format as npy
 
 from inferd.batch.errors import BatchError
+from inferd.batch.layouts import plain
 from inferd.plain_text import escaped
 
 #: What an array has in memory, until its length is known, which stands before it.
@@ -40,7 +41,7 @@ def array_type(kind: pa.DataType) -> ArrayType:
     types = pa.types
     while not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
         if isinstance(kind, pa.FixedShapeTensorType):
-            shape += kind.shape
+            shape += kind.shape if kind.permutation is None else [kind.shape[axis] for axis in kind.permutation]
         elif types.is_fixed_size_list(kind):
             shape.append(kind.list_size)
         else:
@@ -64,7 +65,7 @@ class _Column:
         self._rows += len(column)
         while isinstance(column, pa.FixedShapeTensorArray | pa.FixedSizeListArray):
             self._require(column.null_count == 0)
-            column = column.storage if isinstance(column, pa.FixedShapeTensorArray) else column.flatten()
+            column = plain(column) if isinstance(column, pa.FixedShapeTensorArray) else column.flatten()
         self._require(column.null_count == 0 or pa.types.is_floating(column.type))
         self._elements.write(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).data.cast("B"))
 

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from inferd.batch.layouts import plain
+
 #: The most that is turned into text at a time; texts of numbers are some times as long as they.
 _STEP_BYTES = 16 << 20
 
@@ -38,7 +40,7 @@ def texts_of(array: pa.Array) -> pa.Array:
     kind = array.type
     types = pa.types
     if isinstance(kind, pa.FixedShapeTensorType):
-        return texts_of(_nested(array))
+        return texts_of(plain(array))
     if types.is_floating(kind):
         texts = _floats(array)
     elif types.is_string(kind) or types.is_large_string(kind):
@@ -103,14 +105,6 @@ def _lists(array: pa.Array) -> pa.Array:
 
 def _where_valid(array: pa.Array, texts: pa.Array) -> pa.Array:
     return texts if array.null_count == 0 else pc.if_else(array.is_valid(), texts, None)
-
-
-def _nested(array: pa.ExtensionArray) -> pa.Array:
-    """Return an array of tensors as nested lists."""
-    nested = array.storage.flatten()
-    for size in reversed(array.type.shape):
-        nested = pa.FixedSizeListArray.from_arrays(nested, size)
-    return nested
 
 
 def _text(texts: pa.Array) -> memoryview:

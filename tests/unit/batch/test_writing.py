@@ -174,6 +174,17 @@ def test_json_of_a_type(kind, values, texts):
         assert all(json.loads(line) is not None for line in lines)
 
 
+def test_tensors_with_nulls_and_in_another_order():
+    """A null keeps its line, and dimensions are in their logical order, whatever it is in memory."""
+    kind = pa.fixed_shape_tensor(pa.int32(), (2, 3), permutation=[1, 0])
+    rows = pa.array([[0, 1, 2, 3, 4, 5], None], pa.list_(pa.int32(), 6))
+    tensors = pa.RecordBatch.from_arrays([pa.ExtensionArray.from_storage(kind, rows)], ["x"])
+    values = [json.loads(line)["x"] for line in b"".join(lines_of(tensors)).splitlines()]
+    assert values == [[[0, 3], [1, 4], [2, 5]], None]
+    written = np.load(io.BytesIO(_written("npy", tensors.schema, [tensors.slice(0, 1)])))
+    assert written.tolist() == values[:1]
+
+
 def test_json_of_tensors():
     """They are nested lists."""
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(8).reshape(2, 2, 2))

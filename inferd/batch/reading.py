@@ -13,6 +13,7 @@ from inferd.batch.errors import UNREADABLE, BatchError, RowError, UnreadableFile
 from inferd.batch.plan import Part, Range
 from inferd.batch.ports import Reader, SourceFile
 from inferd.batch.selection import RowFilter, blocks
+from inferd.batch.sources.columns import empty, lost_rows
 from inferd.batch.storage import shown
 
 #: Rows that a reader is asked for at a time, at the most.
@@ -80,7 +81,10 @@ class Sources:
                     at = _end(chunk, at)
                     yield chunk
         except UnreadableFileError as error:
-            yield _lost(name, at, rows, str(error), schema)
+            if rows.start == rows.stop:
+                yield Chunk(np.empty(0, np.int64), empty(schema), [RowError(name, None, UNREADABLE, str(error))])
+            else:
+                yield from lost_rows(file, schema, range(at, rows.stop), str(error))
             return
         if at < rows.stop or rows.start == rows.stop:
             raise BatchError(f"{name}: it has changed while the job ran: expected {rows.stop} rows, got {at}")
@@ -92,13 +96,6 @@ def _end(chunk: Chunk, at: int) -> int:
     if len(chunk.rows):
         last.append(int(chunk.rows[-1]))
     return max(last) + 1
-
-
-def _lost(name: str, at: int, rows: Range, text: str, schema: pa.Schema) -> Chunk:
-    """Return the errors of the rows from ``at`` on; one error if it is not known how many there are."""
-    numbers: list[int | None] = list(range(at, rows.stop)) if rows.stop > rows.start else [None]
-    errors = [RowError(name, number, UNREADABLE, text) for number in numbers]
-    return Chunk(np.empty(0, np.int64), pa.RecordBatch.from_pylist([], schema), errors)
 
 
 def counts(spans: Iterable[Sequence[int] | None]) -> list[int | None]:

@@ -129,7 +129,7 @@ class Job:
         if metrics is not None:
             # What is in its way is an error now, and later only a warning.
             metrics.write()
-            reports.append(PeriodicThread("inferd-batch-metrics", period_s=_METRICS_S, action=metrics.write))
+            reports.append(PeriodicThread("inferd-batch-metrics", period_s=_METRICS_S, action=metrics.refresh))
 
         def enter(phase: Phase) -> None:
             self._progress.enter(phase)
@@ -146,7 +146,7 @@ class Job:
                 each.stop()
             report()
             if metrics is not None:
-                metrics.write()
+                metrics.refresh()
 
 
 class _Run:

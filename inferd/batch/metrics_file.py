@@ -1,5 +1,6 @@
 """Where a job is, as a file for the textfile collector of Prometheus' node exporter."""
 
+import logging
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, write_to_textfile
@@ -8,6 +9,8 @@ from prometheus_client.registry import Collector
 
 from inferd.batch.errors import BatchError
 from inferd.batch.progress import ProgressSnapshot
+
+_log = logging.getLogger(__name__)
 
 _GAUGES: tuple[tuple[str, str, Callable[[ProgressSnapshot], float | None]], ...] = (
     ("rows_done", "Rows of the sources that are done with, of this process' share.", lambda seen: seen.rows),
@@ -37,6 +40,13 @@ class MetricsFile(Collector):
             write_to_textfile(self._path, self._registry)
         except OSError as error:
             raise BatchError(f"--metrics-file {self._path}: {error.strerror or error}") from error
+
+    def refresh(self) -> None:
+        """Replace the file; what is in its way is a warning, as it is no reason to end a job or to hide another one."""
+        try:
+            self.write()
+        except BatchError as error:
+            _log.warning("%s", error)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as of now."""

@@ -26,9 +26,12 @@ def test_all_metrics_are_in_the_file(tmp_path) -> None:
     assert "inferd_batch_left_seconds" not in samples
 
 
-def test_file_that_cannot_be_written_is_named(tmp_path) -> None:
-    """The error names the option and the file, and leaves no temporary."""
-    path = tmp_path / "nowhere" / "job.prom"
+def test_file_that_cannot_be_written_is_named(tmp_path, caplog) -> None:
+    """The error names the option and the file, and leaves no temporary; a job that runs is only warned of it."""
+    metrics = MetricsFile(str(tmp_path / "nowhere" / "job.prom"), 0, Progress().snapshot)
     with pytest.raises(BatchError, match=r"--metrics-file .*job\.prom: No such file or directory"):
-        MetricsFile(str(path), 0, Progress().snapshot).write()
+        metrics.write()
+    metrics.refresh()
+    [warning] = caplog.messages
+    assert warning.startswith("--metrics-file ")
     assert list(tmp_path.iterdir()) == []

@@ -78,8 +78,8 @@ def mismatch(spec: TensorSpec, column: pa.DataType) -> str | None:
     """Return what a column that the input cannot take has, and what it should have; None if it can take it."""
     expected = f"expected {spec.datatype.name} {format_shape(row_shape(spec))} in each row"
     depth, element = _depth(column)
-    is_text = _is_text(element)
-    if is_text != (spec.datatype is BYTES) or not (is_text or _is_number(element)):
+    is_bytes = is_text(element) or is_binary(element)
+    if is_bytes != (spec.datatype is BYTES) or not (is_bytes or _is_number(element)):
         return f"{expected}, got {'lists of ' if depth else ''}{element}"
     if _axes(spec, depth) is None:
         return f"{expected}, got {f'lists of {depth} dimensions' if depth else 'single values'} of {element}"
@@ -150,9 +150,9 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    types = pa.types
-    return types.is_string(kind) or types.is_large_string(kind) or is_binary(kind)
+def is_text(kind: pa.DataType) -> bool:
+    """Whether elements are texts, other than views."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_binary(kind: pa.DataType) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from inferd.batch.column_types import is_list, is_text
 from inferd.batch.layouts import plain
 
 #: The most that is turned into text at a time; texts of numbers are some times as long as they.
@@ -43,9 +44,9 @@ def texts_of(array: pa.Array) -> pa.Array:
         return texts_of(plain(array))
     if types.is_floating(kind):
         texts = _floats(array)
-    elif types.is_string(kind) or types.is_large_string(kind):
+    elif is_text(kind):
         texts = _strings(array)
-    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    elif is_list(kind):
         texts = _lists(array)
     elif types.is_struct(kind):
         fields = [texts_of(array.field(index)) for index in range(kind.num_fields)]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from inferd.batch.blocks import BadRows
-from inferd.batch.column_types import row_shape
+from inferd.batch.column_types import is_text, row_shape
 from inferd.batch.errors import UsageError
 from inferd.batch.options import TokenizeOptions
 from inferd.batch.ports import Prepared
@@ -120,7 +120,7 @@ def tokens(options: TokenizeOptions, signature: ModelSignature, schema: pa.Schem
     if max_length is not None and max_length <= added:
         raise UsageError(f"--tokenize max_length: expected more than the {added} special tokens, got {max_length}")
     return Tokens(
-        column=chosen_column("--tokenize", options.column, schema, _holds_text, "texts"),
+        column=chosen_column("--tokenize", options.column, schema, is_text, "texts"),
         fields=fields,
         tokenizer=tokenizer,
         max_length=max_length,
@@ -196,10 +196,6 @@ def _set_up(tokenizer: "Tokenizer", max_length: int | None) -> "Tokenizer":
     if max_length is not None:
         tokenizer.enable_truncation(max_length, direction=direction)
     return tokenizer
-
-
-def _holds_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _texts(column: pa.Array) -> tuple[dict[int, str], BadRows]:

@@ -10,7 +10,7 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from inferd.batch.blocks import Chunk
-from inferd.batch.column_types import is_binary
+from inferd.batch.column_types import is_binary, is_text
 from inferd.batch.errors import UnreadableFileError
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import DAMAGE, file_schema, in_schema, row_error, stored_names
@@ -137,7 +137,7 @@ def _cast(fields: pa.Array, kind: pa.DataType) -> pa.Array:
     if is_binary(kind):
         return fields.cast(kind)
     texts = fields.cast(pa.string())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if is_text(kind):
         return texts.cast(kind)
     values = _with_nulls(texts)
     if pa.types.is_nested(kind):

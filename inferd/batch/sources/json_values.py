@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from inferd.batch.column_types import is_binary
+from inferd.batch.column_types import is_binary, is_list, is_text
 
 #: How JSON has numbers that it has not, as `inferd infer --json` and protobuf write them.
 _NO_NUMBERS: Mapping[object, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
@@ -44,11 +44,8 @@ def type_of(values: Sequence[object]) -> pa.DataType:
 
 
 def _has_own_type(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)) or _is_text(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind)) or is_binary(kind)
+    is_number = bool(pa.types.is_primitive(kind) and not pa.types.is_temporal(kind))
+    return is_number or is_text(kind) or is_binary(kind)
 
 
 def _checked(value: Any, kind: pa.DataType) -> object:  # noqa: ANN401  (any value of JSON)
@@ -61,9 +58,9 @@ def _checked(value: Any, kind: pa.DataType) -> object:  # noqa: ANN401  (any val
     if types.is_struct(kind):
         fields = _expected(value, dict)
         return {field.name: _checked(fields.get(field.name), field.type) for field in kind}
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if is_list(kind):
         return [_checked(element, kind.value_type) for element in _expected(value, list)]
-    if isinstance(value, int | float) and _is_text(kind):
+    if isinstance(value, int | float) and (is_text(kind) or is_binary(kind)):
         # As in CSV: keys are often numbers in some rows and texts in others.
         return json.dumps(value)
     return _expected(value, str)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.json as pa_json
 
 from inferd.batch.blocks import BadRows, Chunk
+from inferd.batch.column_types import is_list
 from inferd.batch.errors import UnreadableFileError
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import DAMAGE, bisected, file_schema, got, in_schema, row_error
@@ -115,7 +116,7 @@ def _parsed_type(kind: pa.DataType) -> pa.DataType:
         return pa.float64()
     if pa.types.is_temporal(kind):
         return pa.string()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if is_list(kind):
         return pa.list_(_parsed_type(kind.value_type))
     return kind
 

@@ -100,10 +100,11 @@ def job(model: str, source: str, *arguments: str) -> dict[str, Any]:
     """Run a job in a process of its own, and return its summary."""
     with TemporaryDirectory(dir=offline_data.FOLDER) as folder:
         command = [*_command(model, source, folder), *arguments]
-        *_, summary = run_load(command, Placement.UNPINNED).splitlines()
-        found: dict[str, Any] = json.loads(summary)
+        output = run_load(command, Placement.UNPINNED)
+        summary = output.splitlines()[-1]
+        found: dict[str, Any] = json.loads(summary) if summary.startswith("{") else {}
         if found.get("errors") != 0:
-            raise RuntimeError(f"expected no errors, got {summary}")
+            raise RuntimeError(f"expected a summary without errors, got {output[-2000:]}")
         return found
 
 

@@ -44,7 +44,7 @@ def _schema(reader: _Reader, files: int, **partition: str) -> pa.Schema:
     return schema_of(reader, given)
 
 
-def test_the_first_file_tells_the_columns() -> None:
+def test_first_file_tells_columns() -> None:
     """Others are not looked at, and a damaged one is left out."""
     reader = _Reader("damaged", [("a", pa.int8())], [("a", pa.string())])
     assert _schema(reader, 3) == pa.schema([("a", pa.int8())])
@@ -59,7 +59,7 @@ def test_next_files_tell_types_of_columns_of_nulls() -> None:
     assert _schema(reader, 3) == expected
 
 
-def test_a_file_without_rows_tells_no_columns() -> None:
+def test_file_without_rows_tells_no_columns() -> None:
     """It has those of its path at the most."""
     rows = [("x", pa.int8()), ("day", pa.string())]
     assert _schema(_Reader([("day", pa.string())], rows), 2, day="mon") == pa.schema(rows)

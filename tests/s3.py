@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class S3Server:
-    """The process. ``folder`` is empty; `hold` stops the answers to some requests for as long as it says."""
+    """The process. ``folder`` is empty; `hold` and `refuse` are about some requests, for as long as they say."""
 
     def __init__(self, folder: Path) -> None:
         self._held = folder / "held"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.s3_program", str(self._held)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
+        self._refused = folder / "refused"
+        command = [sys.executable, "-m", "tests.s3_program", str(self._held), str(self._refused)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._requests: list[dict] = []
         self._arrived: queue.SimpleQueue[dict] = queue.SimpleQueue()
         self._port: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -80,6 +80,15 @@ class S3Server:
             yield
         finally:
             self._held.unlink()
+
+    @contextmanager
+    def refuse(self, part: str) -> Iterator[None]:
+        """Context in which objects with ``part`` in their names may not be written."""
+        self._refused.write_text(json.dumps([part, 0]))
+        try:
+            yield
+        finally:
+            self._refused.unlink()
 
     def kill(self) -> None:
         """End the process at once, whatever it sends."""

@@ -16,14 +16,21 @@ class _Quiet(WSGIRequestHandler):
         """Write nothing."""
 
 
-def main(held: Path) -> None:
-    """Serve; the file ``held`` names what is not answered while it is there."""
+def main(held: Path, refused: Path) -> None:
+    """Serve; the files name what is not answered, and what may not be written, while they are there."""
     moto = DomainDispatcherApplication(create_backend_app)
 
     def application(environ: dict, start_response: object) -> list[bytes]:
         path, bounds = environ["PATH_INFO"], environ.get("HTTP_RANGE", "bytes=0-")
         while _is_held(held, path, int(bounds.removeprefix("bytes=").partition("-")[0] or 0)):
             time.sleep(0.01)
+        if environ["REQUEST_METHOD"] != "GET" and _is_held(refused, path, 0):
+            # The next request comes by the same connection.
+            is_chunked = environ.get("HTTP_TRANSFER_ENCODING") == "chunked"
+            environ["wsgi.input"].read(-1 if is_chunked else int(environ.get("CONTENT_LENGTH") or 0))
+            error = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            start_response("403 Forbidden", [("Content-Type", "text/xml"), ("Content-Length", str(len(error)))])
+            return [error]
         body = b"".join(moto(environ, start_response))
         _write({"method": environ["REQUEST_METHOD"], "path": path, "range": bounds, "bytes": len(body)})
         return [body]
@@ -47,4 +54,4 @@ def _write(facts: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

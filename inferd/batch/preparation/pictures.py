@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Formats of pictures only: others run programs, such as Ghostscript, or are of no use.
 _FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+#: The field of a struct that has the picture.
+_BYTES = "bytes"
 
 #: As many as Pillow warns of: a small file can have pixels that fill all memory.
 _MOST_PIXELS = 89_478_485
@@ -59,7 +63,7 @@ class Pictures:
         """Return the tensors of all pictures of ``column``."""
         bad: BadRows = {}
         rows: list[Array | None] = []
-        for index, encoded in enumerate(column):
+        for index, encoded in enumerate(_contents(column)):
             try:
                 rows.append(self._tensor(_opened(encoded.as_py())))
             except Exception as error:  # noqa: BLE001  (decoders raise anything for damaged files)
@@ -93,7 +97,7 @@ def pictures(options: ImageOptions, signature: ModelSignature, schema: pa.Schema
     """Return what makes the tensors that ``signature`` takes of pictures in ``schema``. Raises `UsageError`."""
     spec = _input(options, signature)
     sized = _with_size(options, spec)
-    column = chosen_column("--image", options.column, schema, is_binary, "encoded pictures")
+    column = chosen_column("--image", options.column, schema, _has_contents, "encoded pictures")
     return Pictures(column=column, spec=spec, options=sized)
 
 
@@ -191,3 +195,14 @@ def _text(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"expected at most {_MOST_PIXELS} pixels, got more"
     return f"the picture is damaged: {clipped(escaped(str(error))) or type(error).__name__}"
+
+
+def _has_contents(kind: pa.DataType) -> bool:
+    """Whether a column has encoded pictures: bytes, or as data sets of Hugging Face have them, beside a path."""
+    if pa.types.is_struct(kind):
+        return kind.get_field_index(_BYTES) >= 0 and is_binary(kind.field(_BYTES).type)
+    return is_binary(kind)
+
+
+def _contents(column: pa.Array) -> pa.Array:
+    return pc.struct_field(column, _BYTES) if pa.types.is_struct(column.type) else column

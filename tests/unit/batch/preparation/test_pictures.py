@@ -152,6 +152,16 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", head) + piece(b"IDAT", zlib.compress(b"")) + piece(b"IEND", b"")
 
 
+def test_columns_of_hugging_face() -> None:
+    """Have the bytes of a picture beside its path; one without either is null."""
+    content = encoded(Image.fromarray(PIXELS))
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    made_of = pictures(ImageOptions(), signature(3, None, None), pa.schema([("id", pa.int64()), ("image", kind)]))
+    found, bad = made_of(pa.array([None, {"bytes": content, "path": "a.png"}], kind))
+    assert list(bad) == [0]
+    np.testing.assert_array_equal(found["x"].rows(slice(1, 2))[0], tensor(content))
+
+
 def test_bad_pictures_cost_their_rows() -> None:
     """Null, nothing, other files, cut files and bombs are bad, each with its reason; their neighbours are not."""
     good = encoded(Image.fromarray(PIXELS))

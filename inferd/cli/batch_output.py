@@ -1,8 +1,8 @@
 """What ``inferd batch`` shows: the job while it runs, on a terminal or as lines of JSON, and its summary."""
 
 import json
-import logging
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from threading import Event
 from types import TracebackType
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from inferd.batch.job import Preview
 from inferd.batch.progress import ProgressSnapshot, Summary
+from inferd.cli.log_warnings import warnings_to
 from inferd.cli.output import json_number, print_json, print_table
 from inferd.plain_text import clipped, escaped
 
@@ -54,15 +55,13 @@ class JobView:
             redirect_stderr=False,
         )
         self._task = self._bar.add_task(_PHASES["loading"], total=None, figures="")
-        self._warnings = _Warnings(self)
+        self._warnings = ExitStack()
         self._shown_phase = ""
         self._shown_at_s = 0.0
 
     def __enter__(self) -> Self:
         """Begin to show."""
-        logger = logging.getLogger("inferd")
-        logger.addHandler(self._warnings)
-        logger.propagate = False
+        self._warnings.enter_context(warnings_to(self.warn))
         if self._console.is_terminal:
             self._bar.start()
             # It would stay hidden after the end of the process by a second signal.
@@ -75,9 +74,7 @@ class JobView:
         """Show no more."""
         if self._console.is_terminal:
             self._bar.stop()
-        logger = logging.getLogger("inferd")
-        logger.removeHandler(self._warnings)
-        logger.propagate = True
+        self._warnings.close()
 
     def show(self, seen: ProgressSnapshot) -> None:
         """Show where the job is."""
@@ -111,17 +108,6 @@ class JobView:
 
     def _line(self, **fields: object) -> None:
         print(json.dumps(fields), file=sys.stderr, flush=True)
-
-
-class _Warnings(logging.Handler):
-    """Shows what a server would log as warnings, of the model and its settings."""
-
-    def __init__(self, view: JobView) -> None:
-        super().__init__(logging.WARNING)
-        self._view = view
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._view.warn(record.getMessage())
 
 
 def print_preview(preview: Preview, *, as_json: bool) -> None:

@@ -1,15 +1,13 @@
 """Load one model as a server would, for `inferd inspect`."""
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from inferd import recorded_requests
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.language_model import ServedLanguageModel, load_language_model
+from inferd.cli.log_warnings import warnings_to
 from inferd.config import ModelSettings, Settings
 from inferd.models.repository import ModelSource, RepositoryError, absolute_path, model_file, resolve, source_of_file
 from inferd.models.settings import read_model_settings
@@ -71,7 +69,8 @@ def load_model(source: ModelSource, settings: Settings) -> ServedModel | ServedL
     own = read_model_settings(settings, source)
     path = model_file(source, own.file)
     form = read_decoder(path)
-    with _warnings() as warnings:
+    warnings: list[str] = []
+    with warnings_to(warnings.append):
         if form is not None:
             opened = load_language_model(path, form, own, settings, source.name)
             return ServedLanguageModel(source=source, opened=opened, form=form, warnings=tuple(warnings))
@@ -87,30 +86,6 @@ def load_model(source: ModelSource, settings: Settings) -> ServedModel | ServedL
         # The verdict is one of them, and is printed separately.
         warnings=tuple(warning for warning in warnings if not reason or reason not in warning),
     )
-
-
-class _Collector(logging.Handler):
-    """Collects log messages."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collect warnings. Without a server's log, they would go to standard error."""
-    logger, collector = logging.getLogger("inferd"), _Collector()
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(collector)
-    try:
-        yield collector.messages
-    finally:
-        logger.removeHandler(collector)
-        logger.propagate = propagate
 
 
 def _examples(file: Path) -> Path | None:

@@ -13,7 +13,7 @@ from inferd.batch.storage import is_remote
 from inferd.config.settings import BatchingSettings, ModelSettings, Settings
 from inferd.errors import InvalidInputError
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
+from inferd.models.repository import ModelSource, RepositoryError, highest_version, model_file, resolve
 from inferd.models.settings import read_model_settings
 from inferd.periodic_thread import PeriodicThread
 from inferd.runtime.decoder_graph import read_decoder
@@ -207,13 +207,9 @@ def _with_threads(settings: ModelSettings, in_flight: int | None) -> ModelSettin
 def _source(model: str, settings: Settings) -> ModelSource:
     """Return the model at a path or an address, in its highest version. Raises `UsageError`."""
     try:
-        sources = _sources(model, settings)
+        return highest_version(model, _sources(model, settings))
     except RepositoryError as error:
         raise UsageError(f"MODEL {error}") from error
-    names = sorted({source.name for source in sources})
-    if len(names) > 1:
-        raise UsageError(f"MODEL {model}: expected one model, found {', '.join(names)}")
-    return max(sources, key=lambda source: int(source.version))
 
 
 def _sources(model: str, settings: Settings) -> list[ModelSource]:

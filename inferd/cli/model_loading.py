@@ -9,7 +9,15 @@ from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.language_model import ServedLanguageModel, load_language_model
 from inferd.cli.log_warnings import warnings_to
 from inferd.config import ModelSettings, Settings
-from inferd.models.repository import ModelSource, RepositoryError, absolute_path, model_file, resolve, source_of_file
+from inferd.models.repository import (
+    ModelSource,
+    RepositoryError,
+    absolute_path,
+    highest_version,
+    model_file,
+    resolve,
+    source_of_file,
+)
 from inferd.models.settings import read_model_settings
 from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime.decoder_graph import read_decoder
@@ -55,13 +63,9 @@ def find_model(path: Path) -> ModelSource:
     if os.path.isfile(path):  # noqa: PTH113  (`resolve` reports what is not accessible)
         return source_of_file(absolute_path(path))
     try:
-        sources = resolve([path])
+        return highest_version(path, resolve([path]))
     except RepositoryError as error:
         raise CommandError(str(error), ExitCode.USAGE) from error
-    names = sorted({source.name for source in sources})
-    if len(names) > 1:
-        raise CommandError(f"{path}: expected one model, found {', '.join(names)}", ExitCode.USAGE)
-    return max(sources, key=lambda source: int(source.version))
 
 
 def load_model(source: ModelSource, settings: Settings) -> ServedModel | ServedLanguageModel:

@@ -151,10 +151,20 @@ def named(name: str, place: Path | str, sources: list[ModelSource]) -> list[Mode
     if not name:
         return sources
     _require_name(place, name)
+    _require_one(f"{name}={place}", sources)
+    return [replace(source, name=name) for source in sources]
+
+
+def highest_version(place: Path | str, sources: Sequence[ModelSource]) -> ModelSource:
+    """Return the highest version of the only model at ``place``. Raises `RepositoryError`."""
+    _require_one(place, sources)
+    return max(sources, key=lambda source: int(source.version))
+
+
+def _require_one(place: Path | str, sources: Sequence[ModelSource]) -> None:
     names = sorted({source.name for source in sources})
     if len(names) > 1:
-        raise RepositoryError(f"{name}={place}: expected one model, found {', '.join(names)}")
-    return [replace(source, name=name) for source in sources]
+        raise RepositoryError(f"{place}: expected one model, found {', '.join(names)}")
 
 
 def model_file(source: ModelSource, name: str = "") -> Path:

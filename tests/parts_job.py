@@ -6,7 +6,8 @@ from typing import BinaryIO
 
 from inferd.batch.blocks import BatchLimits
 from inferd.batch.errors import InUseError, RowError
-from inferd.batch.manifest import Identity, Manifest, PartNote
+from inferd.batch.identity import Identity
+from inferd.batch.manifest import Manifest, PartNote
 from inferd.batch.plan import Plan, cut
 
 PARTS = 3

@@ -15,6 +15,7 @@ A job reads its inputs in *blocks* of rows, prepares their tensors, runs them in
     running       runs the batches of a block; finds the rows that fail
     writing       one part or one file in the format of the output
     plan          the parts of a job, fixed before its first row
+    identity      what makes a job the same one
     manifest      the plan and what is done, on disk
     storage       files here and in remote storage; a folder whose files are there as a whole or not at all
     pipeline      reading, preparing, running and writing, side by side

@@ -12,7 +12,7 @@ import pyarrow as pa
 from inferd.batch.binding import Binding, bind
 from inferd.batch.errors import UsageError
 from inferd.batch.expressions import parse
-from inferd.batch.manifest import Identity
+from inferd.batch.identity import Identity
 from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions, OutputFormat, RunOptions
 from inferd.batch.ports import ModelRunner, Preparation, SourceFile

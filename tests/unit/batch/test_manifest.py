@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from inferd.batch.errors import BatchError, InUseError, UsageError
-from inferd.batch.manifest import Identity, Manifest, PartNote, manifest_of
+from inferd.batch.identity import Identity
+from inferd.batch.manifest import Manifest, PartNote, manifest_of
 from tests.disk_faults import tree
 from tests.parts_job import PARTS, content, identity, plan, run_parts, write_part
 

@@ -198,3 +198,29 @@ def test_csv_has_texts_in_quotes():
     block = pa.record_batch([pa.array(['a,"b"\n', "", None]), pa.array([np.float16(0.5)] * 3)], schema=schema)
     rows = list(csv.reader(io.StringIO(_written("csv", schema, [block]).decode(), newline="")))
     assert rows == [["s", "h"], ['a,"b"\n', "0.5"], ["", "0.5"], ["", "0.5"]]
+
+
+def test_lists_of_floats_have_no_dictionary_in_parquet():
+    """Those of answers rarely repeat; other columns have one, whatever they are named and nested in."""
+    schema = pa.schema(
+        [
+            ("y.1", pa.list_(pa.list_(pa.float32(), 2))),
+            ("label", pa.list_(pa.int64())),
+            ("price", pa.float64()),
+            ("text", pa.string()),
+            ("both", pa.struct([("a", pa.list_(pa.float64())), ("b", pa.int8())])),
+        ]
+    )
+    row = {"y.1": [[1.5, 2]], "label": [3], "price": 4.5, "text": "five", "both": {"a": [6.5], "b": 7}}
+    group = pq.read_metadata(
+        io.BytesIO(_written("parquet", schema, [pa.RecordBatch.from_pylist([row], schema)]))
+    ).row_group(0)
+    columns = map(group.column, range(group.num_columns))
+    assert {each.path_in_schema: (each.compression, each.has_dictionary_page) for each in columns} == {
+        "y.1.list.element.list.element": ("SNAPPY", False),
+        "label.list.element": ("ZSTD", True),
+        "price": ("ZSTD", True),
+        "text": ("ZSTD", True),
+        "both.a.list.element": ("SNAPPY", False),
+        "both.b": ("ZSTD", True),
+    }

@@ -23,6 +23,8 @@ from inferd.batch.sizing import choose_limits
 _PART_ROWS, _PART_INPUT_BYTES, _PART_OUTPUT_BYTES, _PART_S = 100_000, 256 << 20, 64 << 20, 60.0
 #: A block is what is in memory at a time, of which each stage has one or two.
 _BLOCK_ROWS, _BLOCK_BYTES, _BLOCK_S = 8192, 32 << 20, 10.0
+#: Rows that are all alike need no others to run with: the model has work sooner, and less is left to write at the end.
+_ALIKE_BYTES = 8 << 20
 #: Rows that are looked at: first these, then as many as the largest batch takes, up to that number and that time.
 _FEW_ROWS, _SAMPLE_ROWS, _SAMPLE_S = 16, 1024, 2.0
 #: Rows of the sources among which one must be wanted; else nothing is measured.
@@ -75,7 +77,8 @@ class Planner:
         tensors = {} if sample is None else sample.block.tensors
         limits = choose_limits(self.runner, tensors, tuple(self.binding.outputs), self.options)
         costs = None if sample is None else self._costs(sample, limits)
-        block_rows = block_rows_of(limits, costs, self.options.look_ahead)
+        are_alike = all(tensor.shapes is None for tensor in tensors.values())
+        block_rows = block_rows_of(limits, costs, self.options.look_ahead, are_alike=are_alike)
         return Sizes(limits, block_rows, self.options.part_rows or part_rows_of(block_rows, costs))
 
     def preview(self, rows: int) -> PreparedBlock:
@@ -141,14 +144,17 @@ class Planner:
         )
 
 
-def block_rows_of(limits: BatchLimits, costs: RowCosts | None, look_ahead: int | None) -> int:
-    """Return the rows of a block: whole batches, or as given."""
+def block_rows_of(
+    limits: BatchLimits, costs: RowCosts | None, look_ahead: int | None, *, are_alike: bool = False
+) -> int:
+    """Return the rows of a block: whole batches, or as given. ``are_alike``: all rows have the same shapes."""
     if look_ahead is not None:
         return look_ahead
     most = float(_BLOCK_ROWS)
     if costs is not None:
         nbytes = max(costs.input_bytes, costs.output_bytes)
-        most = min(most, _BLOCK_BYTES / nbytes, _rounded(_BLOCK_S / max(costs.seconds, 1e-9)))
+        block_bytes = _ALIKE_BYTES if are_alike else _BLOCK_BYTES
+        most = min(most, block_bytes / nbytes, _rounded(_BLOCK_S / max(costs.seconds, 1e-9)))
     return limits.rows * max(1, int(most) // limits.rows)
 
 

@@ -1,9 +1,10 @@
 """Runs the batches of blocks, keeps the order of blocks, and finds the rows that fail."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice
 
 from inferd.batch.binding import Binding
 from inferd.batch.blocks import BatchLimits, FinishedBlock, PreparedBlock, Selection
@@ -14,8 +15,10 @@ from inferd.batch.ports import ModelRunner
 from inferd.batch.tensors import to_batch_axis
 from inferd.runtime.signature import Array
 
-#: Blocks that are not put together yet, while the batches of the last one are submitted.
-_BLOCKS_AHEAD = 2
+#: Blocks that are not put together yet: at least the first number, and up to the second if they have few batches.
+_BLOCKS_AHEAD, _MOST_BLOCKS = 2, 4
+#: Batches for each place of the runner that are submitted when a block is waited for.
+_BATCHES_AHEAD = 2
 
 _Answer = Future[Mapping[str, Array]]
 
@@ -54,10 +57,16 @@ class BlockRunner:
                 begun[-1].sizes.append(size(selection))
                 for each in begun:
                     self._take_answers(each, wait=False)
-            while len(begun) >= _BLOCKS_AHEAD or (begun and not begun[0].pending):
+            while begun and (not begun[0].pending or self._has_ahead(begun)):
                 yield self._finish(begun.popleft())
         while begun:
             yield self._finish(begun.popleft())
+
+    def _has_ahead(self, begun: Collection[_Begun]) -> bool:
+        """Return whether enough is begun for the runner to have work while the first block is waited for."""
+        batches_ahead = sum(len(each.pending) for each in islice(begun, 1, None))
+        is_full = batches_ahead >= _BATCHES_AHEAD * self._runner.places or len(begun) >= _MOST_BLOCKS
+        return len(begun) >= _BLOCKS_AHEAD and is_full
 
     def _begin(self, block: PreparedBlock) -> _Begun:
         return _Begun(

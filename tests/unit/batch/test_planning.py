@@ -41,6 +41,13 @@ def test_large_outputs_count_as_inputs_do() -> None:
     assert part_rows_of(64, costs) == 128
 
 
+def test_rows_that_are_alike_make_smaller_blocks() -> None:
+    """They need no others of their shape, so the model has the first of them sooner."""
+    costs = RowCosts(input_bytes=MIB / 256, output_bytes=4, seconds=1e-6)
+    assert block_rows_of(BatchLimits(256, 2**62), costs, None, are_alike=True) == 2048
+    assert block_rows_of(BatchLimits(256, 2**62), costs, None) == 8192
+
+
 def test_slow_rows_make_small_blocks_and_parts() -> None:
     """Of rows that take 0.1 s, what takes 10 s or a minute, as the next smaller power of two."""
     costs = RowCosts(input_bytes=4, output_bytes=4, seconds=0.1)

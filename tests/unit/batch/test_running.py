@@ -132,3 +132,49 @@ def test_lost_model_ends_the_job():
     """Its rows are no error rows."""
     with pytest.raises(BatchError, match="lost"):
         run(Broken(), block(1, 2))
+
+
+@pytest.mark.parametrize(("places", "size", "begun"), [(1, 8, 2), (1, 4, 3), (2, 4, 4), (8, 4, 4), (2, 16, 2)])
+def test_blocks_are_begun_until_the_runner_has_work_ahead(places, size, begun):
+    """Two batches for each place beside those of the first block, or a few blocks, before that is waited for."""
+    runner = _Waiting(places=places)
+    taken = []
+
+    def blocks():
+        for part in range(10):
+            taken.append(part)
+            yield block(*range(size), part=part)
+        runner.answer()
+
+    runner.on_wait = lambda: (taken.append("waits"), runner.answer())
+    next(BlockRunner(runner, BINDING, BatchLimits(4, 10**6), SOURCES).finished(blocks()))
+    assert taken.index("waits") == begun
+
+
+class _Waiting(FakeRunner):
+    """Answers only when it is told to; ``on_wait`` is called when an answer is waited for."""
+
+    on_wait = None
+
+    def submit(self, inputs, outputs):
+        """Keep ``inputs``."""
+        answer = _Answer(self.on_wait)
+        self.waiting = [*getattr(self, "waiting", []), (answer, super().submit(inputs, outputs))]
+        return answer
+
+    def answer(self):
+        """Give all answers."""
+        for answer, found in self.waiting:
+            answer.set_result(found.result())
+        self.waiting = []
+
+
+class _Answer(Future):
+    def __init__(self, on_wait):
+        super().__init__()
+        self._on_wait = on_wait
+
+    def result(self, timeout=None):
+        if not self.done():
+            self._on_wait()
+        return super().result(timeout)

@@ -1,5 +1,6 @@
 """Settings of all tests, in whatever order and wherever they run."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -8,6 +9,9 @@ from hypothesis import HealthCheck, settings
 
 # Servers in the process of the tests have gRPC's core configured as in `inferd serve`.
 import inferd.core_environment  # noqa: F401  grpc is to find it when it is first imported
+
+# Imports and the collection of tests create millions of objects and hardly any garbage.
+gc.disable()
 
 # The duration of an example depends on the machine.
 settings.register_profile("inferd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,6 +31,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: Longer values do not name a case.
 _LONGEST_NAME = 60
+
+
+def pytest_collection_finish() -> None:
+    """Exclude modules and collected tests from collections of garbage, each of which would look at all of them."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

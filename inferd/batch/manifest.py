@@ -19,7 +19,7 @@ else; only then are notes deleted. What is replaced is deleted the other way rou
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
@@ -150,9 +150,10 @@ class Manifest:
         notes = []
         for name in self._notes():
             content = self._folder.read(name)
-            # Another process may just have completed the job.
+            # Another process may just have completed the job. A part whose note is damaged is run again.
             if content is not None:
-                notes.append(PartNote(**json.loads(content)))
+                with suppress(TypeError, ValueError):
+                    notes.append(PartNote(**json.loads(content)))
         sizes = self._folder.sizes(self._parts_in.rstrip("/"))
         # In this order: they are deleted once it is there.
         summary = self._summary()
@@ -280,7 +281,10 @@ class Manifest:
         content = self._folder.read(f"{self._work}{_SUMMARY}")
         if content is None:
             return None
-        return {each["part"]: PartNote(**each) for each in json.loads(content)["parts"]}
+        try:
+            return {each["part"]: PartNote(**each) for each in json.loads(content)["parts"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{self._where(_SUMMARY)} is damaged; --overwrite starts over") from error
 
     @property
     def _output(self) -> str:

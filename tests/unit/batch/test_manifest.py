@@ -102,6 +102,26 @@ def test_damaged_manifest(tmp_path: Path, content: bytes) -> None:
     run_parts(_folder(tmp_path), overwrite=True)
 
 
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"part": 1}'])
+def test_damaged_note(tmp_path: Path, damaged: bytes) -> None:
+    """Its part is run again."""
+    run_parts(_folder(tmp_path), parts=2)
+    (tmp_path / "out/_inferd/parts/00001.json").write_bytes(damaged)
+    assert list(_folder(tmp_path).done()) == [0]
+    run_parts(_folder(tmp_path))
+    assert len(_folder(tmp_path).done()) == PARTS
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"{}", b'{"parts": [{}]}'])
+def test_damaged_summary(tmp_path: Path, damaged: bytes) -> None:
+    """It is named: nothing else says which parts are done."""
+    run_parts(_folder(tmp_path))
+    (tmp_path / "out/_inferd/summary.json").write_bytes(damaged)
+    with pytest.raises(UsageError, match=r"out/_inferd/summary\.json is damaged; --overwrite starts over"):
+        run_parts(_folder(tmp_path))
+    run_parts(_folder(tmp_path), overwrite=True)
+
+
 def test_manifest_of_another_version(tmp_path: Path) -> None:
     """It is not read."""
     run_parts(_folder(tmp_path))

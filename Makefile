@@ -8,8 +8,8 @@ BIN := .venv/bin
 # The two builds of ONNX Runtime conflict, so the machine decides which one is installed.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
-.PHONY: help setup run test test-replicas test-page test-smollm2 test-batch-kills test-image chart soak test-oldest-grpcio \
-  test-oldest-onnxruntime lint format types protos docs lock test-graphs trace image bench-tools bench bench-peers \
+.PHONY: help setup run test test-replicas test-page test-smollm2 test-batch-kills test-batch-crashes test-image \
+  chart soak test-oldest-grpcio test-oldest-onnxruntime lint format types protos docs lock test-graphs trace image bench-tools bench bench-peers \
   bench-hostile clean
 
 help: ## Show this help
@@ -70,6 +70,9 @@ test-smollm2: setup ## Build a real language model, ask it by every protocol, an
 
 test-batch-kills: setup ## Kill an offline job at 100 random moments, and run it again each time
 	TEST_BATCH_KILLS=100 $(BIN)/python -m pytest tests/fault/test_batch_kills.py --timeout 1800 $(PYTEST_ARGS)
+
+test-batch-crashes: setup ## Let an offline job die, or its disk fail, at each of its calls to the system
+	TEST_BATCH_STEP=1 $(BIN)/python -m pytest tests/fault/test_batch_crashes.py $(PYTEST_ARGS)
 
 image: ## Build the image with docker or buildah; IMAGE names it, VARIANT=gpu is for GPUs, IMAGE_ARGS go to the builder
 	scripts/image.sh $(IMAGE_ARGS)

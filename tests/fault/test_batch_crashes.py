@@ -1,6 +1,10 @@
-"""The output of a job whose process or machine dies, or whose disk fails, at any call that it makes to the system."""
+"""The output of a job whose process or machine dies, or whose disk fails, at any call that it makes to the system.
+
+Where a run is long or repeated, every fourth call is tried; ``make test-batch-crashes`` tries all (`TEST_BATCH_STEP`).
+"""
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -14,6 +18,9 @@ from inferd.batch.manifest import Manifest, manifest_of
 from inferd.batch.output_folder import LocalFolder
 from tests.disk_faults import Disk, Killed, tree
 from tests.parts_job import PARTS, run_parts
+
+#: From one call that is tried to the next. A part has 15, so that other ones of each part are tried.
+_STEP = int(os.environ.get("TEST_BATCH_STEP", "4"))
 
 #: Outputs, each with the folder whose changes of names are lost with the power: none, all, or one.
 _LOSSES = [
@@ -41,10 +48,10 @@ def _undisturbed(folder: Path, name: str, job: str = "a") -> dict[str, bytes | N
 
 
 def _attempts(
-    folder: Path, run: Callable[[Path], object], *, first: int = 0, error: int | None = None
+    folder: Path, run: Callable[[Path], object], *, first: int = 0, step: int = _STEP, error: int | None = None
 ) -> Iterator[tuple[Path, Disk]]:
-    """Yield a folder of a run that failed at its call ``first``, its next one, and so on until it fails no more."""
-    for at in range(first, first + 1000):
+    """Yield a folder of a run that failed at its call ``first``, one that failed ``step`` later, and so on until the end."""
+    for at in range(first, first + 1000, step):
         root = folder / f"at-{at}"
         root.mkdir(parents=True)
         disk = Disk(root, at, error)
@@ -63,7 +70,7 @@ def test_killed_at_any_call(tmp_path: Path, name: str, monkeypatch: pytest.Monke
     written = []
     monkeypatch.setattr(Manifest, "part", lambda self, part, do=Manifest.part: written.append(part) or do(self, part))
     expected = _undisturbed(tmp_path, name)
-    for root, disk in _attempts(tmp_path, lambda root: written.clear() or _run(root / name)):
+    for root, disk in _attempts(tmp_path, lambda root: written.clear() or _run(root / name), step=1):
         with Disk(root).running():
             _run(root / name)
         assert tree(root) == expected, disk.failed
@@ -112,7 +119,7 @@ def test_error_at_any_call(tmp_path: Path, name: str, error: int) -> None:
         except BatchError as failure:
             failures.append(str(failure))
 
-    for root, disk in _attempts(tmp_path, run, error=error):
+    for root, disk in _attempts(tmp_path, run, step=1, error=error):
         if not disk.failed.startswith("unlink"):
             assert not [path for path in tree(root) if path.endswith(".tmp")], disk.failed
         with Disk(root).running():

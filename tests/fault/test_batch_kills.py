@@ -23,7 +23,7 @@ from tests.disk_faults import tree
 from tests.patience import PATIENCE_S
 from tests.server import BIN
 
-_KILLS = int(os.environ.get("TEST_BATCH_KILLS", "6"))
+_KILLS = int(os.environ.get("TEST_BATCH_KILLS", "4"))
 _ROWS, _WIDTH, _PART_ROWS = 960, 64, 40
 _PARTS = _ROWS // _PART_ROWS
 #: Of rows without an answer, so that there are error rows to write.

@@ -25,7 +25,7 @@ from tests.fakes import FakeClock
 from tests.patience import PATIENCE_S
 from tests.server import serving
 
-INTERRUPTIONS = 1000
+INTERRUPTIONS = 300
 INTERVAL_S = 15.0
 ONE_THREAD = ModelSettings.model_validate({"runtime": {"intra_op_threads": 1}})
 
@@ -101,7 +101,7 @@ def interrupted(draw: random.Random, repository: Repository, way: uploads.Way, f
 
 
 def test_loads_no_interrupted_upload(tmp_path: Path) -> None:
-    """1,000, each in one of seven ways, interrupted after a random step, for some looks or for good."""
+    """300, each in one of seven ways, interrupted after a random step, for some looks or for good."""
     draw = random.Random(16)
     repository = Repository(tmp_path)
     complete: dict[str, int] = {}
@@ -131,19 +131,19 @@ def test_serves_complete_versions_while_uploads_are_interrupted(tmp_path: Path) 
         with ThreadPoolExecutor(1) as thread:
             answers = thread.submit(numbers_served, server.grpc, uploaded)
             try:
-                for number in range(2, 22):
+                for number in range(2, 14):
                     folder = tmp_path / "m" / str(draw.randrange(2, 5))
                     end = draw.choice([1, 5, 100])
                     for _ in islice(draw.choice(uploads.SAFE)(draw, folder, number), end):
                         time.sleep(draw.choice([0.0, 0.0, 0.0, 0.15]))
-                for _ in uploads.in_pieces(draw, tmp_path / "m/5", 22):
+                for _ in uploads.in_pieces(draw, tmp_path / "m/5", 14):
                     pass
                 server.wait_event("model ready", model="m", version="5")
             finally:
                 uploaded.set()
             served = answers.result(PATIENCE_S)
     assert served[0] == 1
-    assert served[-1] == 22
+    assert served[-1] == 14
     assert len(set(served)) > 2
 
 

@@ -20,8 +20,8 @@ from tests.load import connect, metric
 from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
-#: Enough for any other file here, on any machine.
-PROBE_TIMEOUT_S = 4
+#: Enough for any other file here, on any machine: waits for a processor do not count.
+PROBE_TIMEOUT_S = 1.5
 
 #: What `ListModels` and the log say of the model, as a pattern.
 REASONS = {

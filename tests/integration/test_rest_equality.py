@@ -6,7 +6,6 @@ import json
 import grpc
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from inferd import demo, dtypes
 from inferd._generated.inference import grpc_service_pb2 as pb
@@ -100,6 +99,8 @@ def _check(stub, connection, model, inputs):
 
 def test_digits(stub, connection):
     """Every image that the model was trained or tested on, and the samples one by one."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  it takes a second, in all processes of tests
+
     pixels, _ = load_digits(return_X_y=True)
     for start in range(0, len(pixels), 300):
         _check(stub, connection, "digits", {"X": pixels[start : start + 300].astype(np.float32)})

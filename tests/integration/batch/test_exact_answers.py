@@ -7,7 +7,6 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.datasets import load_digits
 
 from inferd import demo
 from inferd.batch.job import Job
@@ -59,6 +58,8 @@ def _assert_equal(answers, expected, tolerance=1e-6):
 
 def test_digits(run):
     """All 1797 digits, labels and probabilities."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  it takes a second, in all processes of tests
+
     pictures = load_digits().data.astype(np.float32)
     table = pa.table({"id": range(len(pictures)), "X": pa.FixedSizeListArray.from_arrays(pictures.ravel(), 64)})
     answers, summary = run("digits", table)

@@ -46,7 +46,8 @@ COPY inferd inferd
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels . \
  && tools/bin/pip --python /opt/inferd/bin/python3 install --no-index --no-deps --no-compile wheels/*.whl \
  && find /opt/inferd -type d -name tests -prune -exec rm -rf {} + \
- && (cd /opt/inferd/lib/python3*/site-packages/pyarrow && rm -rf include src ./*flight*) \
+ && find /opt/inferd -type d \( -path '*/pyarrow/include' -o -path '*/pyarrow/src' \) -prune -exec rm -rf {} + \
+ && find /opt/inferd -path '*/pyarrow/*flight*' -delete \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/inferd/lib
 
 # hadolint ignore=DL3006

@@ -9,8 +9,8 @@ BIN := .venv/bin
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 .PHONY: help setup run test test-replicas test-page test-smollm2 test-batch-kills test-batch-crashes test-image \
-  chart soak test-oldest-grpcio test-oldest-onnxruntime lint format types protos docs lock test-graphs trace image bench-tools bench bench-peers \
-  bench-hostile clean
+  chart soak test-oldest-grpcio test-oldest-onnxruntime lint format types protos docs lock test-graphs trace image \
+  bench-tools bench bench-peers bench-hostile clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

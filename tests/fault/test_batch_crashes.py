@@ -50,7 +50,7 @@ def _undisturbed(folder: Path, name: str, job: str = "a") -> dict[str, bytes | N
 def _attempts(
     folder: Path, run: Callable[[Path], object], *, first: int = 0, step: int = _STEP, error: int | None = None
 ) -> Iterator[tuple[Path, Disk]]:
-    """Yield a folder of a run that failed at its call ``first``, one that failed ``step`` later, and so on until the end."""
+    """Yield a folder of a run that failed at its call ``first``, one ``step`` later, and so on until the end."""
     for at in range(first, first + 1000, step):
         root = folder / f"at-{at}"
         root.mkdir(parents=True)

@@ -13,7 +13,7 @@ from tests import onnx_models
 from tests.patience import PATIENCE_S
 from tests.server import serving
 
-SWITCHES = 25
+SWITCHES = 15
 MODELS = ("a", "b")
 X = np.full((1, 3), 2, np.float32)
 

@@ -19,7 +19,7 @@ from inferd.bench.traffic import TrafficClass
 from inferd.bench.workers import WorkerError
 from inferd.cli.bench_output import LiveView, print_differences, print_report
 from inferd.cli.connection import Connection, call_errors, usage_errors, with_connection
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import CommandError, ExitCode, UsageError
 from inferd.cli.output import print_json
 from inferd.endpoint import Endpoint
 from inferd.small_files import read_text
@@ -187,7 +187,7 @@ def _run(plan: Plan) -> Report:
         try:
             return Session(plan, view.show).run()
         except InputsError as error:
-            raise CommandError(str(error), ExitCode.USAGE) from None
+            raise UsageError(str(error)) from None
         except WorkerError as error:
             raise CommandError(str(error)) from None
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import UsageError
 from inferd.cli.output import print_json
 from inferd.config import Settings, SettingsError, effective_yaml, json_schema, load_settings
 from inferd.config.yaml_text import YamlError, read_yaml
@@ -36,7 +36,7 @@ def server_settings(config_file: Path | None, assignments: Sequence[str] = ()) -
     try:
         return load_settings(config_file=config_file, flags=parse_assignments(assignments))
     except SettingsError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from None
+        raise UsageError(str(error)) from None
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
@@ -45,9 +45,9 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, object]:
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise CommandError(f"--set: expected NAME=VALUE, got {assignment!r}", ExitCode.USAGE)
+            raise UsageError(f"--set: expected NAME=VALUE, got {assignment!r}")
         try:
             _, flags[name] = read_yaml(value)
         except YamlError as error:
-            raise CommandError(f"--set {name}: {value!r} {error}", ExitCode.USAGE) from error
+            raise UsageError(f"--set {name}: {value!r} {error}") from error
     return flags

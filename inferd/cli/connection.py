@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import CommandError, UsageError
 from inferd.cli.rest.address import HttpAddress, is_url
 from inferd.cli.rest.errors import RestError
 from inferd.endpoint import TLS
@@ -154,7 +154,7 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise CommandError(str(error), ExitCode.USAGE) from None
+        raise UsageError(str(error)) from None
 
 
 def _connection(

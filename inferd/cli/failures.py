@@ -25,6 +25,13 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
+class UsageError(CommandError):
+    """Ends a command because of invalid arguments or settings."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.USAGE)
+
+
 #: Packages of the extra ``cli``; all others are the server's.
 _COMMAND_LINE = frozenset({"typer", "rich", "urllib3"})
 

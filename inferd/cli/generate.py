@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inferd.cli.connection import Connection, open_client, usage_errors, with_connection
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import CommandError, UsageError
 from inferd.cli.output import print_json
 from inferd.client import Client, Delta, Generated, Generation, GenerationOptions, TokenLogprob, TokenLogprobs
 from inferd.client.generation import GENERATION_TIMEOUT_S
@@ -121,23 +121,23 @@ def generate(
         "logprobs": logprobs,
     }
     if system is not None and chat is False:
-        raise _usage("--system: expected no --no-chat beside it")
+        raise UsageError("--system: expected no --no-chat beside it")
     text = _stdin() if prompt == "-" else prompt
     with open_client(connection) as client:
         if chat is None:
             chat = system is not None or _has_chat_template(client, model, version)
         with usage_errors():
-            answer = _asked(client, model, text, system, options, chat=chat)
+            answer = _start(client, model, text, system, options, chat=chat)
         with answer:
             first_s, whole_s = _print_answer(answer, as_json=as_json)
         if stats:
             _print_stats(answer.result(), first_s, whole_s)
 
 
-def _asked(
+def _start(
     client: "Client | RestClient", model: str, text: str, system: str | None, options: GenerationOptions, *, chat: bool
 ) -> Generation:
-    """Return an answer, to be asked for. The time limit is the client's."""
+    """Return the generation, whose request is sent when it is iterated over. The time limit is the client's."""
     if not chat:
         return client.generate(model, text, timeout_s=None, **options)
     messages = [] if system is None else [{"role": "system", "content": system}]
@@ -155,14 +155,14 @@ def _has_chat_template(client: "Client | RestClient", model: str, version: str) 
 def _stdin() -> str:
     """Return what is on stdin, without its last line end, which shells and editors add."""
     if sys.stdin.isatty():
-        raise _usage("PROMPT: expected a text, or one on stdin")
+        raise UsageError("PROMPT: expected a text, or one on stdin")
     content = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
     if len(content) > _MAX_PROMPT_BYTES:
-        raise _usage(f"stdin: expected at most {_MAX_PROMPT_BYTES} bytes")
+        raise UsageError(f"stdin: expected at most {_MAX_PROMPT_BYTES} bytes")
     try:
         return content.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        raise _usage(f"stdin: expected UTF-8, got byte {error.object[error.start]:#04x} at {error.start}") from None
+        raise UsageError(f"stdin: expected UTF-8, got byte {error.object[error.start]:#04x} at {error.start}") from None
 
 
 def _print_answer(answer: Generation, *, as_json: bool) -> tuple[float, float]:
@@ -216,7 +216,3 @@ def _print_stats(whole: Generated, first_s: float, whole_s: float) -> None:
         f"{usage.generated_tokens / whole_s:.1f}/s over {whole_s:.2f} s",
         file=sys.stderr,
     )
-
-
-def _usage(message: str) -> CommandError:
-    return CommandError(message, ExitCode.USAGE)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inferd import recorded_requests
 from inferd.cli.connection import Connection, open_client, with_connection
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import CommandError, UsageError
 from inferd.cli.output import array_json, array_text, print_json, save_outputs
 from inferd.client import ModelInfo, ModelState, Result
 from inferd.dtypes import BY_NAME, BY_NUMPY
@@ -102,7 +102,7 @@ def _read_inputs(arguments: Sequence[str], example: str | None, describe: Callab
     """
     given = dict(_split(argument) for argument in arguments)
     if len(given) < len(arguments):
-        raise _usage("--input: expected each name once")
+        raise UsageError("--input: expected each name once")
     describe = cache(describe)
     recorded = _recorded(example, describe) if example else {}
     arrays = {name: _npy(Path(text[1:])) for name, text in given.items() if _is_npy(text)}
@@ -115,7 +115,7 @@ def _read_inputs(arguments: Sequence[str], example: str | None, describe: Callab
 def _split(argument: str) -> tuple[str, str]:
     name, separator, text = argument.partition("=")
     if not (name and separator and text):
-        raise _usage(f'--input: expected NAME=JSON, NAME=@FILE.json or NAME=@FILE.npy, got "{argument}"')
+        raise UsageError(f'--input: expected NAME=JSON, NAME=@FILE.json or NAME=@FILE.npy, got "{argument}"')
     return name, text
 
 
@@ -127,16 +127,16 @@ def _recorded(example: str, describe: Callable[[], ModelInfo]) -> Arrays:
     try:
         requests = recorded_requests.read(path, forms, loose_dimensions=dimensions)
     except RecordedRequestsError as error:
-        raise _usage(str(error)) from None
+        raise UsageError(str(error)) from None
     if number >= len(requests):
-        raise _usage(f"--example: expected a number from 0 to {len(requests) - 1} for {path.name}, got {number}")
+        raise UsageError(f"--example: expected a number from 0 to {len(requests) - 1} for {path.name}, got {number}")
     return requests[number]
 
 
 def _example_of(example: str) -> tuple[Path, int]:
     match = _EXAMPLE.fullmatch(example)
     if match is None:
-        raise _usage(f'--example: expected FILE.json, FILE.npz or one of them with :NUMBER, got "{example}"')
+        raise UsageError(f'--example: expected FILE.json, FILE.npz or one of them with :NUMBER, got "{example}"')
     return Path(match["file"]), int(match["number"] or 0)
 
 
@@ -152,7 +152,7 @@ def _npy(file: Path) -> NDArray[np.generic]:
     except Exception as error:  # noqa: BLE001  (damaged files raise anything)
         raise _cannot_read(file, error) from None
     if not isinstance(array, np.ndarray):
-        raise _usage(f"{file}: expected one array, got an archive")
+        raise UsageError(f"{file}: expected one array, got an archive")
     return array
 
 
@@ -167,23 +167,25 @@ def _json(name: str, text: str) -> object:
     try:
         return recorded_requests.parse_json(text)
     except ValueError as error:
-        raise _usage(f"{origin}: {error}") from None
+        raise UsageError(f"{origin}: {error}") from None
 
 
 def _typed(values: dict[str, object], model: ModelInfo) -> Arrays:
     forms = {form.name: form for form in _forms(model)}
     unknown = [name for name in values if name not in forms]
     if unknown:
-        raise _usage(f'input "{unknown[0]}": the model has no such input, it has {", ".join(forms) or "none"}')
+        raise UsageError(f'input "{unknown[0]}": the model has no such input, it has {", ".join(forms) or "none"}')
     try:
         return {name: recorded_requests.from_json(forms[name], value) for name, value in values.items()}
     except ValueError as error:
-        raise _usage(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 def _forms(model: ModelInfo) -> list[InputForm]:
     if model.generation is not None:
-        raise _usage(f'model "{model.name}" is a language model, which takes no tensors: inferd generate {model.name}')
+        raise UsageError(
+            f'model "{model.name}" is a language model, which takes no tensors: inferd generate {model.name}'
+        )
     if model.state is not ModelState.READY and not model.inputs:
         reason = f": {model.reason}" if model.reason else ""
         raise CommandError(f'the inputs of model "{model.name}" are unknown, its state is {model.state}{reason}')
@@ -200,11 +202,7 @@ def _forms(model: ModelInfo) -> list[InputForm]:
 
 
 def _cannot_read(file: Path, error: Exception) -> CommandError:
-    return _usage(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}")
-
-
-def _usage(message: str) -> CommandError:
-    return CommandError(message, ExitCode.USAGE)
+    return UsageError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def _print_text(result: Result, saved: dict[str, Path]) -> None:

@@ -10,11 +10,12 @@ import typer
 
 from inferd.cli.config import server_settings
 from inferd.cli.failures import CommandError
-from inferd.cli.language_model import ServedLanguageModel, generation_json, sentences
-from inferd.cli.model_loading import ServedModel, find_model, load_model
-from inferd.cli.output import print_json, print_table, shape_text
+from inferd.cli.model_loading import ServedLanguageModel, ServedModel, find_model, load_model
+from inferd.cli.output import print_json, print_table
+from inferd.generation.text import ModelText
 from inferd.models.repository import ModelSource, model_file
 from inferd.plain_text import escaped
+from inferd.recorded_requests.arrays import shape_text
 from inferd.runtime.batch_axes.inference import said_by
 from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError
@@ -26,6 +27,10 @@ EXAMPLES = (
     "inferd inspect repository/ranker --json",
     "inferd inspect model.onnx --set runtime.custom_ops=[onnxruntime-extensions]",
 )
+
+_MIB = 2**20
+#: From here on, sizes in MiB are shown without a fraction.
+_WHOLE_MIB = 10
 
 
 def _existing(path: Path) -> Path:
@@ -118,7 +123,7 @@ def _print_language_model(file: ModelFile, model: ServedLanguageModel, *, as_jso
                 **_file_json(file, model.source),
                 "verdict": verdict.standing,
                 "reason": verdict.reason,
-                "generation": generation_json(model),
+                "generation": _generation_json(model),
                 "providers": model.opened.decoder.providers,
                 "warnings": model.warnings,
             }
@@ -127,7 +132,7 @@ def _print_language_model(file: ModelFile, model: ServedLanguageModel, *, as_jso
     for warning in model.warnings:
         _print_fact("warning", warning)
     _print_fact("verdict", str(verdict))
-    for sentence in sentences(model):
+    for sentence in _language_model_sentences(model):
         print(sentence)
 
 
@@ -146,6 +151,36 @@ def _sentences(model: ServedModel) -> Iterator[str]:
     if session.synthetic_inputs is None and not model.failure:
         yield "It could not be run, so it is unknown whether requests would succeed."
     yield f"Would run on {', '.join(session.providers)}."
+
+
+def _language_model_sentences(model: ServedLanguageModel) -> Iterator[str]:
+    """Yield how a language model would be served."""
+    opened, decoder, layers = model.opened, model.opened.decoder, len(model.form.caches) // 2
+    sequences = f"{decoder.slots} sequences"
+    yield (
+        f"Is a language model of {layers} layers, with a context of {decoder.context_length} tokens and a vocabulary "
+        f"of {decoder.vocabulary_size}."
+    )
+    yield (
+        f"Would generate up to {sequences} at a time, with a cache of {_mib(opened.cache_bytes)}, "
+        f"{_mib(1024 * decoder.cache_bytes_per_token)} for 1024 tokens."
+    )
+    yield f"Would take {_prompts(opened.text)}."
+    if opened.seeds.steps:
+        alone, full = (f"{1000 * seconds:.3g} ms" for _, seconds in (opened.seeds.steps[0], opened.seeds.steps[-1]))
+        yield f"Took {alone} for a token of one sequence, and {full} for one of each of {sequences}."
+    yield f"Would run on {', '.join(decoder.providers)}."
+
+
+def _prompts(text: ModelText | None) -> str:
+    if text is None:
+        return "token ids only, as there is no tokenizer.json that can be read"
+    return "text, chats or token ids" if text.has_chat_template else "text or token ids"
+
+
+def _mib(nbytes: int) -> str:
+    size = nbytes / _MIB
+    return f"{size:,.0f} MiB" if size >= _WHOLE_MIB else f"{size:.2g} MiB"
 
 
 def _row(kind: str, spec: TensorSpec) -> list[str]:
@@ -202,4 +237,20 @@ def _tensor_json(spec: TensorSpec) -> dict[str, object]:
         "shape": spec.shape,
         "batch_axis": spec.batch_axis,
         "optional": spec.optional,
+    }
+
+
+def _generation_json(model: ServedLanguageModel) -> dict[str, object]:
+    """Return what a server reports of a language model."""
+    opened, text = model.opened, model.opened.text
+    return {
+        "context_length": opened.decoder.context_length,
+        "vocabulary_size": opened.decoder.vocabulary_size,
+        "max_sequences": opened.decoder.slots,
+        "cache_bytes_per_token": opened.decoder.cache_bytes_per_token,
+        "cache_bytes": opened.cache_bytes,
+        "has_tokenizer": text is not None,
+        "has_chat_template": text is not None and text.has_chat_template,
+        "default_max_tokens": min(opened.settings.generation.default_max_tokens, opened.decoder.context_length),
+        "end_token_ids": opened.decoder.defaults.end_token_ids,
     }

@@ -1,27 +1,27 @@
-"""What a server would log as warnings, in commands that have no log."""
+"""Collect the warnings of the package's log, for commands that print them themselves."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class _Taker(logging.Handler):
-    def __init__(self, take: Callable[[str], None]) -> None:
+class _WarningHandler(logging.Handler):
+    def __init__(self, on_warning: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._take = take
+        self._on_warning = on_warning
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._take(record.getMessage())
+        self._on_warning(record.getMessage())
 
 
 @contextmanager
-def warnings_to(take: Callable[[str], None]) -> Iterator[None]:
-    """Context in which ``take`` gets the warnings of the package, which would go to standard error."""
-    logger, taker = logging.getLogger("inferd"), _Taker(take)
+def warnings_to(on_warning: Callable[[str], None]) -> Iterator[None]:
+    """Pass the warnings that are logged within the context to ``on_warning``, instead of to standard error."""
+    logger, handler = logging.getLogger("inferd"), _WarningHandler(on_warning)
     propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(taker)
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(taker)
+        logger.removeHandler(handler)
         logger.propagate = propagate

@@ -1,14 +1,17 @@
-"""Load one model as a server would, for `inferd inspect`."""
+"""Load one model, ordinary or language model, as a server would: for `inferd inspect`."""
 
 import os
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from inferd import recorded_requests
-from inferd.cli.failures import CommandError, ExitCode
-from inferd.cli.language_model import ServedLanguageModel, load_language_model
+from inferd.cli.failures import UsageError
 from inferd.cli.log_warnings import warnings_to
 from inferd.config import ModelSettings, Settings
+from inferd.models.language.loading import OpenedLanguageModel, Stages, open_language_model
+from inferd.models.language.settings import language_settings
 from inferd.models.repository import (
     ModelSource,
     RepositoryError,
@@ -20,7 +23,7 @@ from inferd.models.repository import (
 )
 from inferd.models.settings import read_model_settings
 from inferd.recorded_requests import InputForm, RecordedRequestsError
-from inferd.runtime.decoder_graph import read_decoder
+from inferd.runtime.decoder_graph import DecoderForm, read_decoder
 from inferd.runtime.errors import RunFailedError, runtime_message
 from inferd.runtime.session import OnnxSession, open_session
 from inferd.runtime.warmup import largest_batch, warm_up
@@ -58,6 +61,16 @@ class ServedModel:
         return f"the model does not run on the examples in {' and '.join(names)}{f': {cause}' if cause else ''}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedLanguageModel:
+    """A language model as a server would load it. ``warnings`` are those that a server would log."""
+
+    source: ModelSource
+    opened: OpenedLanguageModel
+    form: DecoderForm
+    warnings: tuple[str, ...]
+
+
 def find_model(path: Path) -> ModelSource:
     """Return the model at ``path``, in its highest version. Raises `CommandError`."""
     if os.path.isfile(path):  # noqa: PTH113  (`resolve` reports what is not accessible)
@@ -65,7 +78,7 @@ def find_model(path: Path) -> ModelSource:
     try:
         return highest_version(path, resolve([path]))
     except RepositoryError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from error
+        raise UsageError(str(error)) from error
 
 
 def load_model(source: ModelSource, settings: Settings) -> ServedModel | ServedLanguageModel:
@@ -76,7 +89,7 @@ def load_model(source: ModelSource, settings: Settings) -> ServedModel | ServedL
     warnings: list[str] = []
     with warnings_to(warnings.append):
         if form is not None:
-            opened = load_language_model(path, form, own, settings, source.name)
+            opened = _load_language_model(path, form, own, settings, source.name)
             return ServedLanguageModel(source=source, opened=opened, form=form, warnings=tuple(warnings))
         session = open_session(path, own)
         warm_up(session, own)
@@ -89,6 +102,20 @@ def load_model(source: ModelSource, settings: Settings) -> ServedModel | ServedL
         examples=_examples(source.path),
         # The verdict is one of them, and is printed separately.
         warnings=tuple(warning for warning in warnings if not reason or reason not in warning),
+    )
+
+
+def _load_language_model(
+    path: Path, form: DecoderForm, own: ModelSettings, settings: Settings, name: str
+) -> OpenedLanguageModel:
+    """Load the language model in ``path``; raises as `load_model`."""
+    return open_language_model(
+        path,
+        form,
+        language_settings(own, settings.for_model({}), name),
+        stages=Stages(verifying=lambda: None, warming=lambda: None, turn=nullcontext),
+        clock=time.monotonic,
+        budget_bytes=settings.repository.memory_budget_bytes,
     )
 
 

@@ -10,8 +10,8 @@ import typer
 
 from inferd.cli.connection import Connection, open_client, usage_errors, with_connection
 from inferd.cli.entry import HELP_OPTIONS
-from inferd.cli.failures import CommandError, ExitCode
-from inferd.cli.output import print_json, print_table, shape_text
+from inferd.cli.failures import CommandError, UsageError
+from inferd.cli.output import print_json, print_table
 from inferd.client import (
     BatchingInfo,
     GenerationInfo,
@@ -23,6 +23,7 @@ from inferd.client import (
     TensorInfo,
 )
 from inferd.plain_text import escaped
+from inferd.recorded_requests.arrays import shape_text
 from inferd.small_files import read_bytes, read_text, why_unreadable
 
 EXAMPLES = (
@@ -42,7 +43,7 @@ _MAX_FILE_BYTES = 2**31
 
 _MIB = 2**20
 
-_with_patience = with_connection(
+_with_load_timeout = with_connection(
     timeout_s=600.0, timeout_help="Time limit of the call. When it passes, a load is given up."
 )
 
@@ -69,7 +70,7 @@ def models(connection: Connection, *, ctx: typer.Context, as_json: _AsJson = Fal
 
 
 @app.command(context_settings=HELP_OPTIONS)
-@_with_patience
+@_with_load_timeout
 def load(
     connection: Connection,
     *,
@@ -101,18 +102,18 @@ def load(
     What served before serves until then, and further if the load fails.
     """
     if files and config is None:
-        raise _usage("--file: expected --config beside it")
+        raise UsageError("--file: expected --config beside it")
     text = None if config is None else _config_text(config)
     contents = dict(map(_file, files or ()))
     if len(contents) < len(files or ()):
-        raise _usage("--file: expected each name once")
+        raise UsageError("--file: expected each name once")
     with usage_errors(), open_client(connection) as client:
         loaded = client.load_model(model, version=version, config=text, files=contents, timeout_s=None)
     _print_models(loaded, as_json=as_json)
 
 
 @app.command(context_settings=HELP_OPTIONS)
-@_with_patience
+@_with_load_timeout
 def unload(
     connection: Connection,
     *,
@@ -213,7 +214,7 @@ def _print_routing(routing: Routing) -> None:
 def _pair(option: str, text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name or not value:
-        raise _usage(f"{option}: expected NAME=VALUE, got {text}")
+        raise UsageError(f"{option}: expected NAME=VALUE, got {text}")
     return name, value
 
 
@@ -221,14 +222,14 @@ def _number(option: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise _usage(f"{option}: expected a number after =, got {text}") from None
+        raise UsageError(f"{option}: expected a number after =, got {text}") from None
 
 
 def _require_no_options(ctx: typer.Context) -> None:
     """Raise `CommandError` for options before a subcommand, which does not see them."""
     sources = map(ctx.get_parameter_source, ctx.params)
     if any(source is not None and source.name != "DEFAULT" for source in sources):
-        raise _usage(f"expected options after {ctx.invoked_subcommand}: inferd models {ctx.invoked_subcommand} …")
+        raise UsageError(f"expected options after {ctx.invoked_subcommand}: inferd models {ctx.invoked_subcommand} …")
 
 
 def _config_text(path: Path) -> str:
@@ -240,7 +241,7 @@ def _config_text(path: Path) -> str:
             return _as_json_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
-    raise _usage(f"--config: expected FILE.json or FILE.pbtxt, got {path}")
+    raise UsageError(f"--config: expected FILE.json or FILE.pbtxt, got {path}")
 
 
 def _as_json_text(path: Path) -> str:
@@ -252,14 +253,14 @@ def _as_json_text(path: Path) -> str:
     try:
         text: str = MessageToJson(read_config(path), preserving_proto_field_name=True)
     except TritonConfigError as error:
-        raise _usage(str(error)) from None
+        raise UsageError(str(error)) from None
     return text
 
 
 def _file(argument: str) -> tuple[str, bytes]:
     name, separator, path = argument.partition("=")
     if not (name and separator and path):
-        raise _usage(f'--file: expected VERSION/NAME=FILE, got "{argument}"')
+        raise UsageError(f'--file: expected VERSION/NAME=FILE, got "{argument}"')
     try:
         return name, read_bytes(Path(path), _MAX_FILE_BYTES)
     except OSError as error:
@@ -268,11 +269,7 @@ def _file(argument: str) -> tuple[str, bytes]:
 
 def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> CommandError:
     why = why_unreadable(path, error) if isinstance(error, OSError) else "expected UTF-8 text"
-    return _usage(f"{path}: cannot be read: {why}")
-
-
-def _usage(message: str) -> CommandError:
-    return CommandError(message, ExitCode.USAGE)
+    return UsageError(f"{path}: cannot be read: {why}")
 
 
 def _print_models(found: Sequence[ModelInfo], *, as_json: bool) -> None:
@@ -297,7 +294,7 @@ def _row(model: ModelInfo) -> list[str]:
         str(model.state),
         _tensors(model.inputs) if generation is None else _prompts(generation),
         _tensors(model.outputs) if generation is None else "text" if generation.has_tokenizer else "token ids",
-        _combining(model) if _is_loaded(model) else "",
+        _concurrency(model) if _is_loaded(model) else "",
         _run_time(model.run_cost) if _is_loaded(model) else "",
         _memory(model) if _is_loaded(model) else "",
         escaped(model.reason or model.batching.verdict_reason),
@@ -325,7 +322,7 @@ def _prompts(generation: GenerationInfo) -> str:
     return f"{forms}, up to {generation.context_length} tokens"
 
 
-def _combining(model: ModelInfo) -> str:
+def _concurrency(model: ModelInfo) -> str:
     """Return how many rows or sequences run together."""
     generation = model.generation
     if generation is None:
@@ -349,7 +346,7 @@ def _run_time(cost: RunCost | None) -> str:
     """Return what runs of one row and of a full batch are predicted to take, and how sure that is."""
     if cost is None or not cost.sizes:
         return "-"
-    ends = ", ".join(map(_predicted, dict.fromkeys((cost.sizes[0], cost.sizes[-1]))))
+    ends = ", ".join(map(_predicted_run, dict.fromkeys((cost.sizes[0], cost.sizes[-1]))))
     if not cost.runs:
         return f"{ends}, from warm-up"
     return ends if cost.error is None else f"{ends} ± {100 * cost.error:.0f} %"
@@ -366,7 +363,7 @@ def _memory(model: ModelInfo) -> str:
     return f"{residency.memory_bytes / _MIB:.0f} MiB{on_device}{cache}, loaded in {residency.load_s:.2g} s"
 
 
-def _predicted(run: PredictedRun) -> str:
+def _predicted_run(run: PredictedRun) -> str:
     value, unit = run.seconds * 1e6, "µs"
     for larger in ("ms", "s"):
         # From the value on that would be rounded to four digits.

@@ -1,4 +1,4 @@
-"""Output of commands: arrays, shapes and tables as text and JSON, and .npy files."""
+"""Output of commands: arrays and tables as text and JSON, and .npy files."""
 
 import base64
 import json
@@ -24,11 +24,6 @@ from inferd.plain_text import escaped, replaced
 _UNLIMITED_COLUMNS = 100_000
 
 _LINE_END = "\n"
-
-
-def shape_text(shape: Iterable[int | str | None]) -> str:
-    """Format a declared shape, with ``?`` for a dynamic dimension without a name."""
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
 def array_text(array: NDArray[Any]) -> str:

@@ -20,7 +20,7 @@ from inferd import demo
 from inferd.app.application import Application
 from inferd.app.machine_limits import detect_machine, fit_settings
 from inferd.cli.config import parse_assignments
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import CommandError, ExitCode, UsageError
 from inferd.cli.signals import install_signal_handlers
 from inferd.cli.tritonserver import parse_bool
 from inferd.config.loading import has_config_file, load_settings
@@ -154,7 +154,7 @@ def _models(*given: Sequence[str] | None) -> list[str]:
     for each in named or ():
         name, separator, path = each.partition("=")
         if not (name and separator and path):
-            raise CommandError(f"--model: expected NAME=PATH, got {each!r}", ExitCode.USAGE)
+            raise UsageError(f"--model: expected NAME=PATH, got {each!r}")
     return [each for several in (*paths, named) for each in several or ()]
 
 
@@ -174,7 +174,7 @@ def _build(load: Callable[[], Settings]) -> tuple[Application, Callable[[str], S
         remote = _remote(settings)
         sources = find_models(settings, skipped, no_remote if remote is None else remote.sources)
     except (SettingsError, RepositoryError) as error:
-        raise CommandError(str(error), ExitCode.USAGE) from error
+        raise UsageError(str(error)) from error
     fitted = fit_settings(settings, detect_machine(), len(sources))
     app = Application(
         fitted.settings,
@@ -225,7 +225,7 @@ def run(app: Application, examples: Callable[[str], Sequence[str]], on_hangup: C
     try:
         app.start()
     except BadFileError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from error
+        raise UsageError(str(error)) from error
     except (OSError, RuntimeError) as error:
         raise CommandError(str(error)) from error
     app.load(on_loaded=lambda: events.put("loaded"))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from inferd.cli.entry import HELP_OPTIONS
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import CommandError, UsageError
 from inferd.config.validation import SettingsError, validate
 from inferd.security.authentication.bearer_tokens import StoredToken, append_token, format_entry, hash_token, new_token
 from inferd.security.files import BadFileError
@@ -65,11 +65,11 @@ def _stored_token(name: str, secret: str, expires: datetime | None) -> StoredTok
         entry = {"name": name, "sha256": hash_token(secret), "expires": expires}
         return validate(StoredToken, entry, origin_of=lambda _: "command line")
     except SettingsError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from None
+        raise UsageError(str(error)) from None
 
 
 def _period(text: str) -> timedelta:
     found = _PERIOD.fullmatch(text)
     if found is None:
-        raise CommandError(f"--expires: expected a period such as 12h or 30d, got {text!r}", ExitCode.USAGE)
+        raise UsageError(f"--expires: expected a period such as 12h or 30d, got {text!r}")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from inferd.cli.failures import CommandError, ExitCode
+from inferd.cli.failures import UsageError
 
 _TRUE, _FALSE = frozenset({"true", "1", "on"}), frozenset({"false", "0", "off"})
 
@@ -97,7 +97,7 @@ def reject_flags(arguments: Sequence[str]) -> None:
         name = argument.partition("=")[0]
         instead = _INSTEAD.get(name) or _of_prefix(name)
         if instead is not None:
-            raise CommandError(f"{name} is tritonserver's: {instead}", ExitCode.USAGE)
+            raise UsageError(f"{name} is tritonserver's: {instead}")
 
 
 def parse_bool(flag: str, value: str | None) -> bool | None:
@@ -106,7 +106,7 @@ def parse_bool(flag: str, value: str | None) -> bool | None:
         return None
     lowered = value.lower()
     if lowered not in _TRUE | _FALSE:
-        raise CommandError(f"{flag}: expected true or false, got {value!r}", ExitCode.USAGE)
+        raise UsageError(f"{flag}: expected true or false, got {value!r}")
     return lowered in _TRUE
 
 

@@ -235,7 +235,7 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         """Route requests to the versions of a model in another way, and return how it is now.
 
         It holds until the model is loaded with other routing in its settings, or the server restarts. Raises
-        `InvalidRequest` if it leads to a version that is not ready.
+        `InvalidInput` if it leads to a version that is not ready.
         """
         self._lifetime.check()
         request = repository.set_routing_request(name, routing)

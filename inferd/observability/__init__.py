@@ -3,8 +3,9 @@
 metrics/    counters and histograms, the text for scrapes, load reports
 logging/    setup, the writer thread, one line for each RPC
 tracing/    sampling, spans, export
-http/       /metrics, /livez and /readyz
 
+monitoring          /metrics, /livez and /readyz
+scrapes             one rendering of the metrics for all clients that wait for it
 recorder            finished RPCs, for metrics and the access log
 stream_results      results of a stream's requests, for listeners
 trailers            trailing metadata

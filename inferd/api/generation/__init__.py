@@ -1,1 +1,1 @@
-"""Requests to generate, of all protocols: from what is wanted to the engine of a version, and ``GenerationService``."""
+"""Generation requests of all protocols: validation, tokenization, submission to the engine, replies over HTTP."""

@@ -29,11 +29,11 @@ import orjson
 from inferd.batch.errors import InUseError, RowError, UsageError
 from inferd.batch.identity import Identity
 from inferd.batch.output_folder import OutputFolder, output_folder
-from inferd.batch.plan import Plan, from_json
+from inferd.batch.plan import Plan
+from inferd.batch.plan_document import PlanDocumentError, parsed, written
 from inferd.batch.storage import shown
 from inferd.plain_text import escaped
 
-_SCHEMA = "inferd-batch/1"
 _MANIFEST, _SUMMARY, _ERRORS = "manifest.json", "summary.json", "errors.jsonl"
 #: Differences between two jobs that are named.
 _SHOWN = 5
@@ -53,6 +53,14 @@ class PartNote:
     errors: int
     nbytes: int
     batches: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What is kept of a complete job: the notes by part, and the bytes of the one file that parts became; else 0."""
+
+    notes: dict[int, PartNote]
+    joined_bytes: int
 
 
 class AnotherJobError(UsageError):
@@ -96,14 +104,12 @@ class Manifest:
         if content is None:
             return None
         try:
-            manifest = json.loads(content)
-            if manifest["schema"] == _SCHEMA:
-                if manifest["hash"] == identity.digest:
-                    return from_json(manifest["plan"])
-                raise AnotherJobError(self._refusal(identity.differences(manifest["identity"])))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{self._where(_MANIFEST)} is damaged; --overwrite starts over") from error
-        raise UsageError(f"{self._where(_MANIFEST)} is of another version of inferd batch; --overwrite starts over")
+            document = parsed(content)
+        except PlanDocumentError as error:
+            raise UsageError(f"{self._where(_MANIFEST)}: {error}; --overwrite starts over") from error
+        if document.digest == identity.digest:
+            return document.plan
+        raise AnotherJobError(self._refusal(identity.differences(document.identity)))
 
     def find_or_create(self, identity: Identity, make_plan: Callable[[], Plan]) -> Plan:
         """Return the plan of this job, made by ``make_plan`` unless there is one. Raises `BatchError`.
@@ -120,13 +126,7 @@ class Manifest:
         if plan is None:
             self._require_new()
             plan = make_plan()
-            document = {
-                "schema": _SCHEMA,
-                "hash": identity.digest,
-                "identity": asdict(identity),
-                "plan": plan.as_json(),
-            }
-            if not self._folder.create_new(f"{self._work}{_MANIFEST}", orjson.dumps(document)):
+            if not self._folder.create_new(f"{self._work}{_MANIFEST}", written(identity, plan)):
                 # Another process of the same job was faster.
                 return self.find_or_create(identity, make_plan)
         return plan
@@ -146,7 +146,10 @@ class Manifest:
         self._folder.delete([f"{self._work}{_MANIFEST}"])
 
     def done(self) -> dict[int, PartNote]:
-        """Return the notes of the parts that are done, by part; not of those whose answers are lost or others."""
+        """Return the notes of the parts that are done, by part.
+
+        Not of those whose answers or error rows are lost: these parts are run again.
+        """
         notes = []
         for name in self._notes():
             content = self._folder.read(name)
@@ -154,28 +157,36 @@ class Manifest:
             if content is not None:
                 with suppress(TypeError, ValueError):
                     notes.append(PartNote(**json.loads(content)))
-        sizes = self._folder.sizes(self._parts_in.rstrip("/"))
-        # In this order: they are deleted once it is there.
+        sizes, error_files = self._part_sizes(), set(self._error_files())
+        # In this order: all of them are deleted once the summary is there.
         summary = self._summary()
         if summary is not None:
-            return summary
-        return {note.part: note for note in notes if sizes.get(self.part_name(note.part)) == note.nbytes}
+            return summary.notes
+        return {
+            note.part: note
+            for note in notes
+            if sizes.get(self.part_name(note.part)) == note.nbytes
+            and (not note.errors or self._errors_name(note.part) in error_files)
+        }
 
     @property
     def is_complete(self) -> bool:
-        """Whether all parts are done, and what has to follow too. Raises `BatchError` if answers are lost since."""
+        """Whether all parts are done, and what has to follow too. Raises `UsageError` if answers were changed since."""
         summary = self._summary()
         if summary is None:
             return False
+        expected = {self.part_name(part): note.nbytes for part, note in summary.notes.items()}
+        sizes: Mapping[str, int | None] = self._part_sizes()
         if self._joined:
-            lost = [] if self._folder.size(self._joined) is not None else [self._joined]
-        else:
-            sizes = self._folder.sizes(self._parts_in.rstrip("/"))
-            names = {self.part_name(part): note.nbytes for part, note in summary.items()}
-            lost = [name for name, nbytes in names.items() if sizes.get(name) != nbytes]
-        if lost:
-            where = shown(f"{self._folder.address}/{lost[0]}")
-            raise UsageError(f"{where} is not as the complete job left it; --overwrite starts over")
+            expected, sizes = {self._joined: summary.joined_bytes}, {self._joined: self._folder.size(self._joined)}
+        for name, nbytes in expected.items():
+            got = sizes.get(name)
+            if got != nbytes:
+                where = shown(f"{self._folder.address}/{name}")
+                found = "no such file" if got is None else f"got {got:,}"
+                raise UsageError(
+                    f"{where}: expected {nbytes:,} bytes as of the complete job, {found}; --overwrite starts over"
+                )
         return True
 
     def part(self, part: int) -> AbstractContextManager[BinaryIO]:
@@ -206,11 +217,12 @@ class Manifest:
         with self._folder.lock(f"{self._work}lock-finish"):
             if not self.is_complete:
                 ordered = [notes[part] for part in sorted(notes)]
+                document = {**totals, "parts": [asdict(note) for note in ordered]}
                 if self._joined:
                     with self._folder.create(self._joined) as file:
                         join((partial(self._folder.open, self.part_name(note.part)) for note in ordered), file)
+                        document["joined_bytes"] = file.tell()
                 self._write_errors(ordered, errors_to)
-                document = {"schema": _SCHEMA, **totals, "parts": [asdict(note) for note in ordered]}
                 with self._folder.create(f"{self._work}{_SUMMARY}") as file:
                     file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2))
             self._tidy(notes)
@@ -277,12 +289,17 @@ class Manifest:
         listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
         return f"{self._output} has the answers of another job: {listed}; --overwrite starts over"
 
-    def _summary(self) -> dict[int, PartNote] | None:
+    def _part_sizes(self) -> dict[str, int]:
+        return self._folder.sizes(self._parts_in.rstrip("/"))
+
+    def _summary(self) -> "_Summary | None":
         content = self._folder.read(f"{self._work}{_SUMMARY}")
         if content is None:
             return None
         try:
-            return {each["part"]: PartNote(**each) for each in json.loads(content)["parts"]}
+            document = json.loads(content)
+            notes = {each["part"]: PartNote(**each) for each in document["parts"]}
+            return _Summary(notes, document["joined_bytes"] if self._joined else 0)
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{self._where(_SUMMARY)} is damaged; --overwrite starts over") from error
 
@@ -301,7 +318,7 @@ class Manifest:
         return [name for name in names if name.removeprefix(self._work).startswith("lock-")]
 
     def _parts(self) -> list[str]:
-        names = self._folder.sizes(self._parts_in.rstrip("/"))
+        names = self._part_sizes()
         return [name for name in names if _PART.fullmatch(name.removeprefix(self._parts_in))]
 
     def _notes(self) -> list[str]:

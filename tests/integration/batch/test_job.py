@@ -121,7 +121,7 @@ def test_parts_become_one_file(options: JobOptions, tmp_path: Path, suffix: str)
     assert sorted(each.name for each in work.rglob("*")) == ["manifest.json", "summary.json"]
     assert _run(options).batches == {}
     path.unlink()
-    with pytest.raises(BatchError, match="is not as the complete job left it"):
+    with pytest.raises(BatchError, match=r"expected [\d,]+ bytes as of the complete job, no such file"):
         _run(options)
 
 

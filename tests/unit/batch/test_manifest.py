@@ -90,16 +90,29 @@ def test_few_of_many_differences_are_named(tmp_path: Path) -> None:
     assert "\x1b" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"schema": "inferd-batch/1", "hash": "x"}', b'{"schema": "inferd-batch/1"}']
-)
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schema": "inferd-batch/1"}'])
 def test_damaged_manifest(tmp_path: Path, content: bytes) -> None:
     """It is named, and not taken for another job's."""
     run_parts(_folder(tmp_path))
     (tmp_path / "out/_inferd/manifest.json").write_bytes(content)
-    with pytest.raises(UsageError, match=r"out/_inferd/manifest\.json is damaged; --overwrite starts over"):
+    with pytest.raises(UsageError, match=r"out/_inferd/manifest\.json: it is damaged; --overwrite starts over"):
         run_parts(_folder(tmp_path))
     run_parts(_folder(tmp_path), overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [('"batch_rows":8', '"batch_rows":9'), ('"a.parquet":"1"', '"a.parquet":"2"')]
+)
+def test_edited_manifest(tmp_path: Path, before: str, after: str) -> None:
+    """A plan that was changed would be run to other bytes, and an identity would be taken for another job's."""
+    run_parts(_folder(tmp_path), parts=1)
+    path = tmp_path / "out/_inferd/manifest.json"
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(
+        UsageError, match=r"manifest\.json: it was changed after it was written: its checksum is another"
+    ):
+        run_parts(_folder(tmp_path))
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"part": 1}'])
@@ -110,6 +123,15 @@ def test_damaged_note(tmp_path: Path, damaged: bytes) -> None:
     assert list(_folder(tmp_path).done()) == [0]
     run_parts(_folder(tmp_path))
     assert len(_folder(tmp_path).done()) == PARTS
+
+
+def test_lost_error_rows(tmp_path: Path) -> None:
+    """Their part is run again, as one whose answers are lost."""
+    run_parts(_folder(tmp_path), parts=2)
+    (tmp_path / "out/_inferd/errors/00001.jsonl").unlink()
+    assert list(_folder(tmp_path).done()) == [0]
+    run_parts(_folder(tmp_path))
+    assert len((tmp_path / "out/_inferd/errors.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"{}", b'{"parts": [{}]}'])
@@ -126,7 +148,7 @@ def test_manifest_of_another_version(tmp_path: Path) -> None:
     """It is not read."""
     run_parts(_folder(tmp_path))
     (tmp_path / "out/_inferd/manifest.json").write_text(json.dumps({"schema": "inferd-batch/2"}))
-    with pytest.raises(UsageError, match="is of another version of inferd batch"):
+    with pytest.raises(UsageError, match=r"expected the schema .*/1\" of this version, got .*/2\""):
         run_parts(_folder(tmp_path))
 
 
@@ -197,8 +219,12 @@ def test_answers_that_are_lost(tmp_path: Path, make: object) -> None:
     assert manifest.is_complete
     assert len(manifest.done()) == PARTS
     answers = next(path for path in (tmp_path / "out.jsonl", tmp_path / "out/part-00001.jsonl") if path.exists())
+    expected = f"{answers}: expected {answers.stat().st_size:,} bytes as of the complete job"
+    answers.write_bytes(b"cut off")
+    with pytest.raises(UsageError, match=f"{expected}, got 7; --overwrite starts over"):
+        run_parts(manifest)
     answers.unlink()
-    with pytest.raises(BatchError, match=f"{answers} is not as the complete job left it; --overwrite starts over"):
+    with pytest.raises(UsageError, match=f"{expected}, no such file; --overwrite starts over"):
         run_parts(manifest)
     run_parts(manifest, overwrite=True)
 

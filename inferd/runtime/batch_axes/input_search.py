@@ -152,6 +152,13 @@ def _outputs_or_none(inputs: SyntheticInputs, run: Run) -> Mapping[str, Array] |
         return None
 
 
+def is_accepted(inputs: SyntheticInputs, run: Run) -> bool:
+    """Whether the model runs on a row of ``inputs``, and in time."""
+    with suppress(TrialTimeoutError):
+        return _outputs_or_none(inputs, run) is not None
+    return False
+
+
 def _with_widest_bounds(inputs: SyntheticInputs, run: Run, clock: Callable[[], float]) -> SyntheticInputs:
     """Widen the integer ranges as far as the model accepts in a few runs."""
     integers = [
@@ -217,7 +224,4 @@ def input_variants(found: SyntheticInputs, run: Run, hints: Hints) -> Iterator[S
             if shapes not in tried:
                 tried.append(shapes)
                 others.append(replace(found, shapes=shapes, shared_draw=1 if has_shared else 0))
-    for inputs in others:
-        with suppress(TrialTimeoutError):
-            if _outputs_or_none(inputs, run) is not None:
-                yield inputs
+    yield from (inputs for inputs in others if is_accepted(inputs, run))

@@ -15,7 +15,7 @@ from inferd.runtime.batch_axes.batch_trial import (
     raise_if_timed_out,
 )
 from inferd.runtime.batch_axes.inference import Candidate
-from inferd.runtime.batch_axes.input_search import Hints, Run, find_inputs, input_variants
+from inferd.runtime.batch_axes.input_search import Hints, Run, find_inputs, input_variants, is_accepted
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from inferd.runtime.resources import MemoryGrowth
@@ -71,10 +71,17 @@ def verify_batch_axes(
         return _verification(_with_observed_ranks(candidate.signature, inputs, run), verdict, inputs)
     verifier = _Verifier(candidate.signature, run, graph, clock, configured=configured)
     verdict = _combined(verifier.verdict(inputs, hints), graph)
-    if inputs is None and not verdict.allows_batching:
+    if not verdict.allows_batching and not _run_unbatched(inputs, run):
         # One row along the candidate axes may be too small an input if they are not batch axes.
         inputs = find_inputs(candidate.signature.without_batch_axes(), run, hints, clock)
     return _verification(verifier.signature, verdict, inputs)
+
+
+def _run_unbatched(inputs: SyntheticInputs | None, run: Run) -> bool:
+    """Whether there are ``inputs``, and they still run without batch axes, which other values are drawn for."""
+    if inputs is None:
+        return False
+    return is_accepted(replace(inputs, signature=inputs.signature.without_batch_axes()), run)
 
 
 def _combined(of_runs: Verdict, graph: GraphAnalysis | None) -> Verdict:

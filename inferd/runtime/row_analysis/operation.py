@@ -64,6 +64,11 @@ class Operation:
         value = self._attribute(name)
         return value if isinstance(value, str) else default
 
+    def tensor(self, name: str) -> Tensor | None:
+        """Return a constant attribute, None if it is omitted."""
+        value = self._attribute(name)
+        return value if isinstance(value, Tensor) else None
+
     def graph(self, name: str) -> Graph:
         """Return a graph attribute."""
         value = self._attribute(name)

@@ -151,8 +151,8 @@ def constant_of_shape(op: Operation) -> Result:
             return shared(None if rank is None or rank.number is None else [None] * rank.number)
         raise op.undecided("the shape is not known")
     filled = _filled(op, [shared([]), target], list(target.elements), [ONE] * len(target.elements))
-    value = op.node.attributes.get("value")
-    fill = 0 if value is None else value.integers[0] if isinstance(value, Tensor) and value.integers else None
+    value = op.tensor("value")
+    fill = 0 if value is None else value.integers[0] if value.integers else None
     length = numbers(target.elements)
     if filled.kind is Kind.SHARED and fill is not None and length is not None and len(length) == 1 and length[0] <= 64:
         return shared(filled.shape, [Size(fill)] * length[0])

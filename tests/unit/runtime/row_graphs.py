@@ -144,6 +144,9 @@ AS_WIDE = "m = Constant <value_ints = [-1]> () t = Concat <axis = 0> (m, s) r = 
 
 #: Graphs that mix rows for some values or sizes only, which trial runs easily miss.
 MIXES_RARELY = {
+    "axis that the caller of a function gives": """t = Transpose (x) o = Constant <value_ints = [1]> ()
+        a = own.Filled <v: tensor = int64[1] {1}> (o) m = ReduceMax (t, a) l = Constant <value_floats = [1e8]> ()
+        g = Greater (m, l) w = Where (g, m, t) y = Transpose (w)""",
     "sizes in two calls of a function": f"""{ROW_INDICES} a = Constant <value_ints = [2]> () p = own.Largest (x, a)
         b = Constant <value_ints = [1]> () q = own.Largest (x, b) s = Shape <start = 1, end = 2> (q) {AS_WIDE}""",
     "sizes in two branches": f"""{ROW_INDICES} a = Constant <value_ints = [2]> () b = Constant <value_ints = [1]> ()
@@ -208,7 +211,8 @@ MIXES_RARELY = {
         v = com.microsoft.RotaryEmbedding <num_heads = 1, rotary_embedding_dim = 4> (r, f, t, t) y = Flatten (v)""",
 }
 
-LARGEST = '<domain: "own", opset_import: ["": 20]> Largest (a, k) => (b) { b, i = TopK (a, k) }'
+RARE_FUNCTIONS = """<domain: "own", opset_import: ["": 20]> Largest (a, k) => (b) { b, i = TopK (a, k) }
+<domain: "own", opset_import: ["": 20]> Filled <v> (s) => (b) { b = ConstantOfShape <value: tensor = @v> (s) }"""
 
 MORE_INPUTS = {"flag": "bool flag", "open": "float[p, q] open"}
 

@@ -277,3 +277,15 @@ def test_slow_model_gets_minimal_trial():
     verify_batch_axes(Candidate(signature=signature([X], [Y])), run, clock=clock)
     assert sizes.count(1) <= 6
     assert [size for size in sizes if size > 1] == [3, 2, 3]
+
+
+def test_inputs_run_without_batch_axes():
+    """Other values are drawn for inputs that no longer count rows, and the model may not accept these."""
+
+    def model(x, i):
+        return x[i]
+
+    verification = verification_of(model, more=(spec("i", ("batch",), 0, "INT64"),))
+    assert verification.verdict.standing is not Standing.PROVEN
+    assert verification.inputs is not None
+    model(**verification.inputs.row(0))

@@ -16,11 +16,11 @@ from tests import onnx_models
 from tests.unit.runtime.row_graphs import (
     AS_WIDE,
     COUNT,
-    LARGEST,
     MIXES,
     MIXES_RARELY,
     MORE_INPUTS,
     PADDED,
+    RARE_FUNCTIONS,
     ROW_INDICES,
     ROW_WISE,
     TWICE,
@@ -80,7 +80,7 @@ def test_graphs_that_mix_rows(text, operator, tmp_path):
 def test_does_not_accept_graphs_that_mix_rarely(text, tmp_path):
     """They load, but are not taken to be row-wise."""
     inputs = ["float[batch,4] x", *(declared for name, declared in MORE_INPUTS.items() if f"({name})" in text)]
-    model = model_of(graph(text, inputs=", ".join(inputs)), functions=LARGEST if "own." in text else "")
+    model = model_of(graph(text, inputs=", ".join(inputs)), functions=RARE_FUNCTIONS if "own." in text else "")
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     finding = found(tmp_path, model)
     assert finding.mixes or finding.undecided

@@ -16,8 +16,8 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 #: Metadata as callers pass it: values by key, or pairs, which may repeat a key.
 MetadataLike = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
-# Longer than anybody waits, and still within the range of clocks, queues and gRPC.
-_FOR_EVER_S = 1_000_000_000
+# Timeouts from here on count as none. Within the range of clocks, queues and gRPC.
+_UNLIMITED_S = 1_000_000_000
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _TEXT = re.compile(r"[ -~]*")
@@ -85,7 +85,7 @@ def checked_timeout(timeout_s: object) -> float | None:
     if timeout_s is None:
         return None
     seconds = checked_number("timeout_s", timeout_s, 0)
-    return None if seconds >= _FOR_EVER_S else seconds
+    return None if seconds >= _UNLIMITED_S else seconds
 
 
 def checked_metadata(metadata: object) -> Metadata:

@@ -29,17 +29,17 @@ class HealthStatus(IntEnum):
 _ANSWERS = {wire.integer(_STATUS, status): status for status in HealthStatus if status} | {b"": HealthStatus.UNKNOWN}
 
 
-def question(service: str = "") -> bytes:
+def encode_check(service: str = "") -> bytes:
     """Encode the request; an empty name is the server as a whole."""
     return wire.field(_SERVICE, service.encode()) if service else b""
 
 
-def status_of(answer: bytes) -> HealthStatus:
+def decode_status(answer: bytes) -> HealthStatus:
     """Decode the response; any other content is UNKNOWN."""
     return _ANSWERS.get(answer, HealthStatus.UNKNOWN)
 
 
-def listing(statuses: Mapping[str, HealthStatus]) -> bytes:
+def encode_list(statuses: Mapping[str, HealthStatus]) -> bytes:
     """Encode the response to `List`: the status of each service by name."""
     return b"".join(
         wire.field(

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from inferd.api.codec import parse_query
 from inferd.call_context import ANONYMOUS, CallContext
 from inferd.errors import InvalidInputError, ModelNotFoundError
-from inferd.health_check import HealthStatus, listing
+from inferd.health_check import HealthStatus, encode_list
 from inferd.models.registry import ModelRegistry, Visible
 from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, escaped, listed
@@ -223,7 +223,7 @@ class HealthService:
         visible = self._visible_to(call.context)
         models = {version.name for version in self._models.all() if visible(version.name)}
         names = dict.fromkeys((*self._group_of, *sorted(models)))
-        call.reply(listing({name: self._status(name, visible) for name in names}))
+        call.reply(encode_list({name: self._status(name, visible) for name in names}))
 
 
 class _NonBlocking:

@@ -9,7 +9,7 @@ from inferd.cli.connection import Connection, usage_errors, with_connection
 from inferd.cli.failures import CommandError
 from inferd.cli.rest.errors import RestError
 from inferd.endpoint import Endpoint
-from inferd.health_check import METHOD, HealthStatus, question, status_of
+from inferd.health_check import METHOD, HealthStatus, decode_status, encode_check
 from inferd.plain_text import escaped
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _check(
 
     check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD, None, None)
     try:
-        return status_of(check(question(service), timeout=timeout_s, metadata=metadata))
+        return decode_status(check(encode_check(service), timeout=timeout_s, metadata=metadata))
     except grpc.RpcError as error:
         raise _failed(connection, service, error.code().name, error.details() or "") from None
 

@@ -14,7 +14,14 @@ from inferd._generated.inferd.v1 import generation_pb2, generation_pb2_grpc, inf
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.arguments import Metadata, MetadataLike
 from inferd.client import messages, repository
-from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
+from inferd.client.base import (
+    TRANSIENT_ERRORS,
+    BaseClient,
+    CallParams,
+    ReadinessWait,
+    why_model_not_ready,
+    why_server_not_ready,
+)
 from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import AsyncSharedStream
 from inferd.client.codec import Inputs
@@ -25,7 +32,7 @@ from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
 from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
 from inferd.client.stream import AsyncFeed, StreamCall, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
-from inferd.health_check import question
+from inferd.health_check import encode_check
 
 _Response = TypeVar("_Response")
 
@@ -52,18 +59,18 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
     ) -> Result:
         """Run ``model`` once; see `inferd.client.Client.infer`."""
         self._lifetime.check_loop()
-        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        params = self._params(timeout_s, metadata, wait_for_ready)
         if request_id != "":
             messages.checked_request_id(request_id)
         try:
             fields = messages.input_fields(inputs)
-            if self._shared is not None and not self._goes_alone(fields, terms):
-                writer = messages.request_writer(model, version, outputs, priority, terms[0])
-                return await self._shared.infer(writer, fields, request_id, terms[0])
+            if self._shared is not None and not self._needs_own_call(fields, params):
+                writer = messages.request_writer(model, version, outputs, priority, params[0])
+                return await self._shared.infer(writer, fields, request_id, params[0])
             request = messages.request_writer(model, version, outputs, priority, None).write(request_id, fields)
             if metadata is None:
-                return messages.result(await self._called(self._infer, request, terms))
-            response, trailing = await self._called(self._infer_with_trailing, request, terms)
+                return messages.result(await self._call(self._infer, request, params))
+            response, trailing = await self._call(self._infer_with_trailing, request, params)
             return messages.result(response, trailing)
         except InferdError as error:
             error.request_id = request_id or error.request_id
@@ -88,9 +95,9 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         ``inputs`` may be asynchronous; an ordinary iterable is read on the event loop and should not block.
         """
         self._lifetime.check()
-        terms = self._terms(None, metadata, wait_for_ready)
+        params = self._params(None, metadata, wait_for_ready)
         ledger = self._ledger(model, outputs, version, priority, timeout_s, ordered=ordered)
-        return self._run_stream(AsyncFeed(inputs, ledger, max_in_flight), ledger, terms)
+        return self._run_stream(AsyncFeed(inputs, ledger, max_in_flight), ledger, params)
 
     async def models(
         self,
@@ -101,8 +108,8 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
     ) -> list[ModelInfo]:
         """Describe every model version that the server knows, by name, then by version, the highest first."""
         self._lifetime.check_loop()
-        terms = self._terms(timeout_s, metadata, wait_for_ready)
-        response = await self._called(self._stub.ListModels, pb.ListModelsRequest(), terms)
+        params = self._params(timeout_s, metadata, wait_for_ready)
+        response = await self._call(self._stub.ListModels, pb.ListModelsRequest(), params)
         return [messages.model_info(model) for model in response.models]
 
     async def model(
@@ -116,8 +123,8 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         wait_for_ready: bool | None = None,
     ) -> ModelInfo:
         """Describe one model version, by default the highest."""
-        terms = self._terms(timeout_s, metadata, wait_for_ready)
-        return await self._model(messages.model_request(name, version, load=load), terms)
+        params = self._params(timeout_s, metadata, wait_for_ready)
+        return await self._model(messages.model_request(name, version, load=load), params)
 
     async def load_model(
         self,
@@ -133,7 +140,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         """Load a model; see `inferd.client.Client.load_model`."""
         self._lifetime.check_loop()
         request = repository.load_request(name, version, config, files)
-        response = await self._called(self._stub.LoadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = await self._call(self._stub.LoadModel, request, self._params(timeout_s, metadata, wait_for_ready))
         return [messages.model_info(model) for model in response.models]
 
     async def unload_model(
@@ -148,7 +155,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         """Unload a model, or one ``version`` of it; return when its admitted requests have been answered."""
         self._lifetime.check_loop()
         request = repository.unload_request(name, version)
-        await self._called(self._stub.UnloadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+        await self._call(self._stub.UnloadModel, request, self._params(timeout_s, metadata, wait_for_ready))
 
     async def repository_index(
         self,
@@ -161,7 +168,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         """List the models of the server's repositories, loaded or not, or with ``ready`` those that serve."""
         self._lifetime.check_loop()
         request = repository.index_request(ready)
-        response = await self._called(self._stub.IndexModels, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = await self._call(self._stub.IndexModels, request, self._params(timeout_s, metadata, wait_for_ready))
         return repository.index_entries(response)
 
     async def routing(
@@ -175,7 +182,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         """Return how requests are routed to the versions of a model."""
         self._lifetime.check_loop()
         request = repository.routing_request(name)
-        response = await self._called(self._stub.GetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = await self._call(self._stub.GetRouting, request, self._params(timeout_s, metadata, wait_for_ready))
         return repository.routing_of(response.routing)
 
     async def set_routing(
@@ -194,7 +201,7 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         """
         self._lifetime.check_loop()
         request = repository.set_routing_request(name, routing)
-        response = await self._called(self._stub.SetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = await self._call(self._stub.SetRouting, request, self._params(timeout_s, metadata, wait_for_ready))
         return repository.routing_of(response.routing)
 
     async def is_ready(
@@ -207,7 +214,9 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
     ) -> bool:
         """Whether the server, or one of its models, accepts requests. False also if there is no server."""
         try:
-            return not await self._obstacle(model, version, self._terms(timeout_s, metadata, wait_for_ready=False))
+            return not await self._why_not_ready(
+                model, version, self._params(timeout_s, metadata, wait_for_ready=False)
+            )
         except NOT_READY:
             return False
 
@@ -220,17 +229,17 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         metadata: MetadataLike | None = None,
     ) -> None:
         """Wait until the server, or a model, accepts requests; see `inferd.client.Client.wait_until_ready`."""
-        limit_s, sent, waits = self._terms(timeout_s, metadata, wait_for_ready=True)
-        patience = Patience(limit_s)
+        limit_s, sent, waits = self._params(timeout_s, metadata, wait_for_ready=True)
+        wait = ReadinessWait(limit_s)
         while True:
             try:
-                obstacle: str | InferdError = await self._obstacle(model, version, (patience.left_s(), sent, waits))
-            except PASSING as error:
-                obstacle = error
-            if not obstacle:
+                reason: str | InferdError = await self._why_not_ready(model, version, (wait.left_s(), sent, waits))
+            except TRANSIENT_ERRORS as error:
+                reason = error
+            if not reason:
                 return
-            patience.not_ready(obstacle)
-            await asyncio.sleep(patience.pause_s())
+            wait.not_ready(reason)
+            await asyncio.sleep(wait.pause_s())
 
     async def close(self) -> None:
         """Cancel all calls in progress and close the connection. May be called again."""
@@ -288,17 +297,17 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
     def _health(self) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
         return self._channel.unary_unary(HEALTH_METHOD, None, None)
 
-    async def _model(self, request: pb.GetModelRequest, terms: Terms) -> ModelInfo:
+    async def _model(self, request: pb.GetModelRequest, params: CallParams) -> ModelInfo:
         self._lifetime.check_loop()
-        response = await self._called(self._stub.GetModel, request, terms)
+        response = await self._call(self._stub.GetModel, request, params)
         return messages.model_info(response.model)
 
-    async def _obstacle(self, model: str, version: str, terms: Terms) -> str:
+    async def _why_not_ready(self, model: str, version: str, params: CallParams) -> str:
         """Return why the server or a model is not ready; empty if it is."""
         if model != "":
-            return model_obstacle(await self._model(messages.model_request(model, version), terms))
+            return why_model_not_ready(await self._model(messages.model_request(model, version), params))
         self._lifetime.check_loop()
-        return server_obstacle(await self._called(self._health, question(), terms))
+        return why_server_not_ready(await self._call(self._health, encode_check(), params))
 
     async def _infer_with_trailing(
         self, request: bytes, *, timeout: float | None, metadata: Metadata, wait_for_ready: bool | None
@@ -307,9 +316,11 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
         response = await call
         return response, own_metadata(await call.trailing_metadata())
 
-    async def _called(self, method: Callable[..., Awaitable[_Response]], request: object, terms: Terms) -> _Response:
+    async def _call(
+        self, method: Callable[..., Awaitable[_Response]], request: object, params: CallParams
+    ) -> _Response:
         """Start a call and wait for its end."""
-        timeout_s, metadata, waits = terms
+        timeout_s, metadata, waits = params
         if timeout_s == 0:  # gRPC may still answer such a call.
             raise out_of_time(timeout_s)
         with self._translated_errors():
@@ -318,16 +329,16 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
     def _open_stream(self, metadata: Metadata, waits: bool | None) -> StreamCall:
         return self._stream_infer(None, metadata=metadata, wait_for_ready=waits)
 
-    def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> AsyncGeneration:
+    def _generation(self, request: generation_pb2.GenerateRequest, params: CallParams) -> AsyncGeneration:
         self._lifetime.check()
         answer = Collected(request.request_id)
-        return AsyncGeneration(self._responses(request, terms, answer), answer)
+        return AsyncGeneration(self._responses(request, params, answer), answer)
 
     async def _responses(
-        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Collected
+        self, request: generation_pb2.GenerateRequest, params: CallParams, answer: Collected
     ) -> AsyncGenerator[generation_pb2.GenerateResponse, None]:
         self._lifetime.check_loop()
-        timeout_s, metadata, waits = terms
+        timeout_s, metadata, waits = params
         if timeout_s == 0:
             raise out_of_time(timeout_s)
         call = self._generation_stub.Generate(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)
@@ -340,10 +351,10 @@ class AsyncClient(BaseClient[grpc.aio.ClientInterceptor, AsyncGeneration]):
             call.cancel()
 
     async def _run_stream(
-        self, feed: AsyncFeed, ledger: StreamLedger, terms: Terms
+        self, feed: AsyncFeed, ledger: StreamLedger, params: CallParams
     ) -> AsyncGenerator[StreamItem, None]:
         self._lifetime.check_loop()
-        _, metadata, waits = terms
+        _, metadata, waits = params
         call = self._open_stream(metadata, waits)
         writer = asyncio.create_task(feed.run(call))
         try:

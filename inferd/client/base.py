@@ -18,7 +18,7 @@ from inferd.client.generation import GENERATION_TIMEOUT_S, GenerationOptions, Me
 from inferd.client.results import ModelInfo, ModelState
 from inferd.client.stream import MESSAGE_BYTES, StreamLedger
 from inferd.endpoint import TLS
-from inferd.health_check import HealthStatus, status_of
+from inferd.health_check import HealthStatus, decode_status
 
 # A system call per call would take longer than all other checks together.
 _process = os.getpid()
@@ -76,14 +76,14 @@ class Lifetime:
 
 
 #: Temporary errors, after which a wait for readiness polls again.
-PASSING = (Unavailable, NotFound, DeadlineExceeded, Overloaded)
+TRANSIENT_ERRORS = (Unavailable, NotFound, DeadlineExceeded, Overloaded)
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _GROWTH = 1.5
 
 
-class Patience:
+class ReadinessWait:
     """A wait until a server or a model is ready: `left_s`, poll, `not_ready`, `pause_s`, repeat."""
 
     def __init__(self, timeout_s: float | None, clock: Callable[[], float] = monotonic) -> None:
@@ -117,13 +117,13 @@ class Patience:
         return pause_s if left_s is None else min(pause_s, left_s)
 
 
-def server_obstacle(answer: bytes) -> str:
+def why_server_not_ready(answer: bytes) -> str:
     """Return why the server is not ready, from its health response; empty if it is."""
-    status = status_of(answer)
+    status = decode_status(answer)
     return "" if status is HealthStatus.SERVING else f"the server's health is {status.name}"
 
 
-def model_obstacle(model: ModelInfo) -> str:
+def why_model_not_ready(model: ModelInfo) -> str:
     """Return why a model does not accept requests; empty if it does."""
     if model.state in {ModelState.READY, ModelState.ON_DEMAND}:
         return ""
@@ -131,7 +131,7 @@ def model_obstacle(model: ModelInfo) -> str:
 
 
 #: Parameters of a call: its timeout, its metadata, and whether it waits for a connection.
-Terms = tuple[float | None, Metadata, bool | None]
+CallParams = tuple[float | None, Metadata, bool | None]
 
 Interceptor = TypeVar("Interceptor")
 #: An answer of a language model, as it comes.
@@ -196,7 +196,7 @@ class BaseClient(ABC, Generic[Interceptor, Stream]):
         that the server rejects is, as in `infer`. ``options`` are those of `GenerationOptions`.
         """
         request = generation_messages.generate_request(model, generation_messages.text_or_ids(prompt), options)
-        return self._generation(request, self._terms(timeout_s, metadata, wait_for_ready))
+        return self._generation(request, self._params(timeout_s, metadata, wait_for_ready))
 
     def chat(
         self,
@@ -214,7 +214,7 @@ class BaseClient(ABC, Generic[Interceptor, Stream]):
         the user's only message.
         """
         request = generation_messages.generate_request(model, generation_messages.chat(messages), options)
-        return self._generation(request, self._terms(timeout_s, metadata, wait_for_ready))
+        return self._generation(request, self._params(timeout_s, metadata, wait_for_ready))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -227,7 +227,7 @@ class BaseClient(ABC, Generic[Interceptor, Stream]):
         """Create the channel and the call objects."""
 
     @abstractmethod
-    def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> Stream:
+    def _generation(self, request: generation_pb2.GenerateRequest, params: CallParams) -> Stream:
         """Return an answer whose request is sent when its first delta is asked for."""
 
     @classmethod
@@ -235,7 +235,9 @@ class BaseClient(ABC, Generic[Interceptor, Stream]):
     def _interceptor_kinds(cls) -> tuple[type, ...]:
         """Return the accepted classes of interceptors."""
 
-    def _terms(self, timeout_s: float | None, metadata: MetadataLike | None, wait_for_ready: bool | None) -> Terms:
+    def _params(
+        self, timeout_s: float | None, metadata: MetadataLike | None, wait_for_ready: bool | None
+    ) -> CallParams:
         """Return timeout, metadata and wait_for_ready of a call, by default the client's."""
         return (
             self._timeout_s if timeout_s is None else checked_timeout(timeout_s),
@@ -243,9 +245,9 @@ class BaseClient(ABC, Generic[Interceptor, Stream]):
             self._waits if wait_for_ready is None else checked_flag("wait_for_ready", wait_for_ready),
         )
 
-    def _goes_alone(self, fields: Sequence[bytes], terms: Terms) -> bool:
+    def _needs_own_call(self, fields: Sequence[bytes], params: CallParams) -> bool:
         """Whether a request needs a separate call: too large for the shared stream, or with its own parameters."""
-        _, metadata, waits = terms
+        _, metadata, waits = params
         differs = metadata is not self._metadata or (waits or None) is not self._waits
         return differs or sum(map(len, fields)) > MESSAGE_BYTES
 

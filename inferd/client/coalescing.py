@@ -27,7 +27,7 @@ _Reply = SimpleQueue[Outcome]
 _AsyncReply = asyncio.Future[Outcome]
 
 
-class Waiting(Generic[Reply]):
+class PendingCalls(Generic[Reply]):
     """The receivers of outcomes by the request id on the wire.
 
     A call that has timed out stays until the server has answered it, so that no other call gets that answer.
@@ -37,7 +37,7 @@ class Waiting(Generic[Reply]):
         self._replies: dict[str, Reply] = {}
         self._numbers = count()
 
-    def enter(self, request_id: str, reply: Reply) -> str:
+    def add(self, request_id: str, reply: Reply) -> str:
         """Register a call and return the id to send: the caller's, made unique among those in flight."""
         wire_id = request_id
         while not wire_id or wire_id in self._replies:
@@ -45,17 +45,17 @@ class Waiting(Generic[Reply]):
         self._replies[wire_id] = reply
         return wire_id
 
-    def leave(self, wire_id: str) -> Reply | None:
-        """Return the receiver of an answer; None for an unknown id, which must not fail the others."""
+    def take(self, wire_id: str) -> Reply | None:
+        """Remove a call and return its receiver; None for an unknown id, which must not fail the others."""
         return self._replies.pop(wire_id, None)
 
-    def leave_all(self) -> list[Reply]:
-        """Return the receivers of the end of the stream."""
+    def take_all(self) -> list[Reply]:
+        """Remove all calls and return their receivers."""
         replies, self._replies = list(self._replies.values()), {}
         return replies
 
 
-def broken(error: grpc.RpcError | CancelledError | None) -> InferdError:
+def stream_error(error: grpc.RpcError | CancelledError | None) -> InferdError:
     """Return how the stream ended, as a new exception each time, because every call raises its own."""
     if error is None:
         return Unavailable("the server ended the stream")
@@ -66,7 +66,7 @@ def broken(error: grpc.RpcError | CancelledError | None) -> InferdError:
     return translated
 
 
-def answer(outcome: Outcome, request_id: str) -> Result:
+def result_of(outcome: Outcome, request_id: str) -> Result:
     """Return the result of a call, or raise its error."""
     if isinstance(outcome, pb.InferResult):
         end = messages.stream_outcome(outcome, request_id)
@@ -86,7 +86,7 @@ class SharedStream:
     def __init__(self, open_stream: OpenStream) -> None:
         self._open_stream = open_stream
         self._lock = threading.Lock()
-        self._line: _Line | None = None
+        self._session: _StreamSession | None = None
 
     def infer(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str, timeout_s: float | None) -> Result:
         """Send a request and wait for its answer, for ``timeout_s`` at most."""
@@ -95,16 +95,16 @@ class SharedStream:
             outcome = reply.get(timeout=timeout_s)
         except Empty:
             raise out_of_time(timeout_s) from None
-        return answer(outcome, request_id)
+        return result_of(outcome, request_id)
 
     def _send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _Reply:
         with self._lock:
-            while self._line is None or (reply := self._line.send(writer, fields, request_id)) is None:
-                self._line = _Line(self._open_stream)
+            while self._session is None or (reply := self._session.send(writer, fields, request_id)) is None:
+                self._session = _StreamSession(self._open_stream)
             return reply
 
 
-class _Line:
+class _StreamSession:
     """One stream, from its opening to its end.
 
     A thread reads the responses and wakes the calls; any thread sends. The lock is held for bookkeeping only.
@@ -113,7 +113,7 @@ class _Line:
 
     def __init__(self, open_stream: OpenStream) -> None:
         self._lock = threading.Lock()
-        self._waiting: Waiting[_Reply] = Waiting()
+        self._pending: PendingCalls[_Reply] = PendingCalls()
         self._outbox = Outbox()
         self._ended = False
         responses = open_stream(self._outbox.messages())
@@ -125,7 +125,7 @@ class _Line:
         with self._lock:
             if self._ended:
                 return None
-            wire_id = self._waiting.enter(request_id, reply)
+            wire_id = self._pending.add(request_id, reply)
         self._outbox.put(writer.write(wire_id, fields))
         return reply
 
@@ -135,7 +135,7 @@ class _Line:
             for message in responses:
                 for result in message.results:
                     with self._lock:
-                        reply = self._waiting.leave(result.request_id)
+                        reply = self._pending.take(result.request_id)
                     if reply is not None:
                         reply.put(result)
         except grpc.RpcError as error:
@@ -143,9 +143,9 @@ class _Line:
         self._outbox.end()
         with self._lock:
             self._ended = True
-            replies = self._waiting.leave_all()
+            replies = self._pending.take_all()
         for reply in replies:
-            reply.put(broken(failure))
+            reply.put(stream_error(failure))
 
 
 class AsyncSharedStream:
@@ -153,34 +153,34 @@ class AsyncSharedStream:
 
     def __init__(self, open_stream: Callable[[], StreamCall]) -> None:
         self._open_stream = open_stream
-        self._line: _AsyncLine | None = None
+        self._session: _AsyncStreamSession | None = None
 
     async def infer(
         self, writer: RequestWriter, fields: Sequence[bytes], request_id: str, timeout_s: float | None
     ) -> Result:
         """Send a request and wait for its answer, for ``timeout_s`` at most."""
-        if self._line is None or self._line.ended:
-            self._line = _AsyncLine(self._open_stream())
-        reply = self._line.send(writer, fields, request_id)
+        if self._session is None or self._session.ended:
+            self._session = _AsyncStreamSession(self._open_stream())
+        reply = self._session.send(writer, fields, request_id)
         try:
             async with asyncio.timeout(timeout_s):
                 outcome = await reply
         except TimeoutError:
             raise out_of_time(timeout_s) from None
-        return answer(outcome, request_id)
+        return result_of(outcome, request_id)
 
     async def close(self) -> None:
         """End the stream and wait until all of its calls have ended."""
-        if self._line is not None:
-            await self._line.close()
+        if self._session is not None:
+            await self._session.close()
 
 
-class _AsyncLine:
+class _AsyncStreamSession:
     """One stream, from its opening to its end. Invariant: a request that was sent gets one outcome."""
 
     def __init__(self, call: StreamCall) -> None:
         self.ended = False
-        self._waiting: Waiting[_AsyncReply] = Waiting()
+        self._pending: PendingCalls[_AsyncReply] = PendingCalls()
         self._outbox = AsyncOutbox()
         self._call = call
         # Referenced here, because the event loop keeps no reference to tasks.
@@ -190,7 +190,7 @@ class _AsyncLine:
     def send(self, writer: RequestWriter, fields: Sequence[bytes], request_id: str) -> _AsyncReply:
         """Send a request and return the receiver of its outcome. Must not be called after the end."""
         reply: _AsyncReply = asyncio.get_running_loop().create_future()
-        self._outbox.put(writer.write(self._waiting.enter(request_id, reply), fields))
+        self._outbox.put(writer.write(self._pending.add(request_id, reply), fields))
         return reply
 
     async def close(self) -> None:
@@ -204,14 +204,14 @@ class _AsyncLine:
         try:
             async for message in call:
                 for result in message.results:
-                    _settle(self._waiting.leave(result.request_id), result)
+                    _settle(self._pending.take(result.request_id), result)
         except (grpc.RpcError, asyncio.CancelledError) as error:
             failure = error  # Closing the channel cancels its readers; this task ends here in either case.
         self.ended = True
         # A call that was cancelled before it started would leave its writer waiting forever.
         self._writer.cancel()
-        for reply in self._waiting.leave_all():
-            _settle(reply, broken(failure))
+        for reply in self._pending.take_all():
+            _settle(reply, stream_error(failure))
 
 
 def _settle(reply: _AsyncReply | None, outcome: Outcome) -> None:

@@ -111,7 +111,7 @@ def check_window(max_in_flight: int) -> None:
     checked_integer("max_in_flight", max_in_flight, 1)
 
 
-class Pack:
+class MessagePacker:
     """Requests waiting for the next message, in order."""
 
     def __init__(self) -> None:
@@ -156,19 +156,19 @@ class Outbox:
     def __init__(self) -> None:
         # Two kinds of threads wait here, but never at once: senders for room, gRPC for requests.
         self._changed = threading.Condition(threading.Lock())
-        self._pack = Pack()
+        self._packer = MessagePacker()
         self._ended = False
 
     def put(self, request: bytes) -> None:
         """Add an encoded request. Never blocks."""
         with self._changed:
-            self._pack.add(request)
+            self._packer.add(request)
             self._changed.notify()
 
     def wait_for_room(self) -> bool:
         """Wait until less than a full message waits; False if the stream has ended."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or not self._pack.full)
+            self._changed.wait_for(lambda: self._ended or not self._packer.full)
             return not self._ended
 
     def end(self) -> None:
@@ -184,10 +184,10 @@ class Outbox:
 
     def _take(self) -> bytes | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._pack)
-            if not self._pack:
+            self._changed.wait_for(lambda: self._ended or self._packer)
+            if not self._packer:
                 return None
-            message = self._pack.take()
+            message = self._packer.take()
             self._changed.notify()
             return message
 
@@ -240,7 +240,7 @@ class AsyncOutbox:
     """As `Outbox`, on an event loop."""
 
     def __init__(self) -> None:
-        self._pack = Pack()
+        self._packer = MessagePacker()
         self._ended = False
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
@@ -249,13 +249,13 @@ class AsyncOutbox:
     @property
     def empty(self) -> bool:
         """Whether everything was passed to gRPC."""
-        return not self._pack
+        return not self._packer
 
     def put(self, request: bytes) -> None:
         """Add an encoded request."""
-        self._pack.add(request)
+        self._packer.add(request)
         self._filled.set()
-        if self._pack.full:
+        if self._packer.full:
             self._room.clear()
 
     async def wait_for_room(self) -> None:
@@ -278,12 +278,12 @@ class AsyncOutbox:
 
     async def _take(self) -> bytes | None:
         await self._filled.wait()
-        if not self._pack:
+        if not self._packer:
             return None
-        message = self._pack.take()
-        if not self._pack and not self._ended:
+        message = self._packer.take()
+        if not self._packer and not self._ended:
             self._filled.clear()
-        if not self._pack.full:
+        if not self._packer.full:
             self._room.set()
         return message
 

@@ -12,7 +12,14 @@ from inferd._generated.inferd.v1 import generation_pb2, generation_pb2_grpc, inf
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.arguments import MetadataLike
 from inferd.client import messages, repository
-from inferd.client.base import PASSING, BaseClient, Patience, Terms, model_obstacle, server_obstacle
+from inferd.client.base import (
+    TRANSIENT_ERRORS,
+    BaseClient,
+    CallParams,
+    ReadinessWait,
+    why_model_not_ready,
+    why_server_not_ready,
+)
 from inferd.client.channel import INFER, STREAM_INFER
 from inferd.client.coalescing import SharedStream
 from inferd.client.codec import Inputs
@@ -23,7 +30,7 @@ from inferd.client.repository import CONTROL_TIMEOUT_S, ModelConfig
 from inferd.client.results import IndexEntry, ModelInfo, Result, Routing, StreamItem
 from inferd.client.stream import Feed, StreamInput, StreamLedger
 from inferd.health_check import METHOD as HEALTH_METHOD
-from inferd.health_check import question
+from inferd.health_check import encode_check
 
 _Response = TypeVar("_Response")
 
@@ -78,18 +85,18 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         ``timeout_s`` 0 fails immediately. Raises a subclass of `InferdError`.
         """
         self._lifetime.check()
-        terms = self._terms(timeout_s, metadata, wait_for_ready)
+        params = self._params(timeout_s, metadata, wait_for_ready)
         if request_id != "":
             messages.checked_request_id(request_id)
         try:
             fields = messages.input_fields(inputs)
-            if self._shared is not None and not self._goes_alone(fields, terms):
-                writer = messages.request_writer(model, version, outputs, priority, terms[0])
-                return self._shared.infer(writer, fields, request_id, terms[0])
+            if self._shared is not None and not self._needs_own_call(fields, params):
+                writer = messages.request_writer(model, version, outputs, priority, params[0])
+                return self._shared.infer(writer, fields, request_id, params[0])
             request = messages.request_writer(model, version, outputs, priority, None).write(request_id, fields)
             if metadata is None:
-                return messages.result(_called(self._infer, request, terms))
-            response, call = _called(self._infer.with_call, request, terms)
+                return messages.result(_call(self._infer, request, params))
+            response, call = _call(self._infer.with_call, request, params)
             return messages.result(response, own_metadata(call.trailing_metadata()))
         except InferdError as error:
             error.request_id = request_id or error.request_id
@@ -122,9 +129,9 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         the loop early cancels the requests in progress. Raises `InferdError` if the stream itself fails.
         """
         self._lifetime.check()
-        terms = self._terms(None, metadata, wait_for_ready)
+        params = self._params(None, metadata, wait_for_ready)
         ledger = self._ledger(model, outputs, version, priority, timeout_s, ordered=ordered)
-        return self._run_stream(Feed(inputs, ledger, max_in_flight), ledger, terms)
+        return self._run_stream(Feed(inputs, ledger, max_in_flight), ledger, params)
 
     def models(
         self,
@@ -135,8 +142,8 @@ class Client(BaseClient[ClientInterceptor, Generation]):
     ) -> list[ModelInfo]:
         """Describe every model version that the server knows, by name, then by version, the highest first."""
         self._lifetime.check()
-        terms = self._terms(timeout_s, metadata, wait_for_ready)
-        response = _called(self._stub.ListModels, pb.ListModelsRequest(), terms)
+        params = self._params(timeout_s, metadata, wait_for_ready)
+        response = _call(self._stub.ListModels, pb.ListModelsRequest(), params)
         return [messages.model_info(model) for model in response.models]
 
     def model(
@@ -154,8 +161,8 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         With ``load``, a model that is loaded on demand is loaded for that; otherwise its inputs and outputs are unknown
         while it is not.
         """
-        terms = self._terms(timeout_s, metadata, wait_for_ready)
-        return self._model(messages.model_request(name, version, load=load), terms)
+        params = self._params(timeout_s, metadata, wait_for_ready)
+        return self._model(messages.model_request(name, version, load=load), params)
 
     def load_model(
         self,
@@ -178,7 +185,7 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         """
         self._lifetime.check()
         request = repository.load_request(name, version, config, files)
-        response = _called(self._stub.LoadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = _call(self._stub.LoadModel, request, self._params(timeout_s, metadata, wait_for_ready))
         return [messages.model_info(model) for model in response.models]
 
     def unload_model(
@@ -193,7 +200,7 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         """Unload a model, or one ``version`` of it; return when its admitted requests have been answered."""
         self._lifetime.check()
         request = repository.unload_request(name, version)
-        _called(self._stub.UnloadModel, request, self._terms(timeout_s, metadata, wait_for_ready))
+        _call(self._stub.UnloadModel, request, self._params(timeout_s, metadata, wait_for_ready))
 
     def repository_index(
         self,
@@ -206,7 +213,7 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         """List the models of the server's repositories, loaded or not, or with ``ready`` those that serve."""
         self._lifetime.check()
         request = repository.index_request(ready)
-        response = _called(self._stub.IndexModels, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = _call(self._stub.IndexModels, request, self._params(timeout_s, metadata, wait_for_ready))
         return repository.index_entries(response)
 
     def routing(
@@ -220,7 +227,7 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         """Return how requests are routed to the versions of a model."""
         self._lifetime.check()
         request = repository.routing_request(name)
-        response = _called(self._stub.GetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = _call(self._stub.GetRouting, request, self._params(timeout_s, metadata, wait_for_ready))
         return repository.routing_of(response.routing)
 
     def set_routing(
@@ -239,7 +246,7 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         """
         self._lifetime.check()
         request = repository.set_routing_request(name, routing)
-        response = _called(self._stub.SetRouting, request, self._terms(timeout_s, metadata, wait_for_ready))
+        response = _call(self._stub.SetRouting, request, self._params(timeout_s, metadata, wait_for_ready))
         return repository.routing_of(response.routing)
 
     def is_ready(
@@ -252,7 +259,7 @@ class Client(BaseClient[ClientInterceptor, Generation]):
     ) -> bool:
         """Whether the server, or one of its models, accepts requests. False also if there is no server."""
         try:
-            return not self._obstacle(model, version, self._terms(timeout_s, metadata, wait_for_ready=False))
+            return not self._why_not_ready(model, version, self._params(timeout_s, metadata, wait_for_ready=False))
         except NOT_READY:
             return False
 
@@ -269,17 +276,17 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         Asks at most once a second. Raises `DeadlineExceeded`, which says what was not ready, and immediately errors
         that waiting cannot fix, such as `PermissionDenied`.
         """
-        limit_s, sent, waits = self._terms(timeout_s, metadata, wait_for_ready=True)
-        patience = Patience(limit_s)
+        limit_s, sent, waits = self._params(timeout_s, metadata, wait_for_ready=True)
+        wait = ReadinessWait(limit_s)
         while True:
             try:
-                obstacle: str | InferdError = self._obstacle(model, version, (patience.left_s(), sent, waits))
-            except PASSING as error:
-                obstacle = error
-            if not obstacle:
+                reason: str | InferdError = self._why_not_ready(model, version, (wait.left_s(), sent, waits))
+            except TRANSIENT_ERRORS as error:
+                reason = error
+            if not reason:
                 return
-            patience.not_ready(obstacle)
-            time.sleep(patience.pause_s())
+            wait.not_ready(reason)
+            time.sleep(wait.pause_s())
 
     def close(self) -> None:
         """Cancel all calls in progress and close the connection. May be called again."""
@@ -319,28 +326,28 @@ class Client(BaseClient[ClientInterceptor, Generation]):
     def _interceptor_kinds(cls) -> tuple[type, ...]:
         return get_args(ClientInterceptor)
 
-    def _model(self, request: pb.GetModelRequest, terms: Terms) -> ModelInfo:
+    def _model(self, request: pb.GetModelRequest, params: CallParams) -> ModelInfo:
         self._lifetime.check()
-        response = _called(self._stub.GetModel, request, terms)
+        response = _call(self._stub.GetModel, request, params)
         return messages.model_info(response.model)
 
-    def _obstacle(self, model: str, version: str, terms: Terms) -> str:
+    def _why_not_ready(self, model: str, version: str, params: CallParams) -> str:
         """Return why the server or a model is not ready; empty if it is."""
         if model != "":
-            return model_obstacle(self._model(messages.model_request(model, version), terms))
+            return why_model_not_ready(self._model(messages.model_request(model, version), params))
         self._lifetime.check()
-        return server_obstacle(_called(self._health, question(), terms))
+        return why_server_not_ready(_call(self._health, encode_check(), params))
 
-    def _generation(self, request: generation_pb2.GenerateRequest, terms: Terms) -> Generation:
+    def _generation(self, request: generation_pb2.GenerateRequest, params: CallParams) -> Generation:
         self._lifetime.check()
         answer = Collected(request.request_id)
-        return Generation(self._responses(request, terms, answer), answer)
+        return Generation(self._responses(request, params, answer), answer)
 
     def _responses(
-        self, request: generation_pb2.GenerateRequest, terms: Terms, answer: Collected
+        self, request: generation_pb2.GenerateRequest, params: CallParams, answer: Collected
     ) -> Generator[generation_pb2.GenerateResponse, None, None]:
         self._lifetime.check()
-        timeout_s, metadata, waits = terms
+        timeout_s, metadata, waits = params
         if timeout_s == 0:
             raise out_of_time(timeout_s)
         call = self._generate(request, timeout=timeout_s, metadata=metadata, wait_for_ready=waits)
@@ -355,9 +362,9 @@ class Client(BaseClient[ClientInterceptor, Generation]):
             if not self._lifetime.forked:
                 call.cancel()  # type: ignore[no-untyped-call] # as below
 
-    def _run_stream(self, feed: Feed, ledger: StreamLedger, terms: Terms) -> Generator[StreamItem, None, None]:
+    def _run_stream(self, feed: Feed, ledger: StreamLedger, params: CallParams) -> Generator[StreamItem, None, None]:
         self._lifetime.check()
-        _, metadata, waits = terms
+        _, metadata, waits = params
         call = self._stream_infer(feed.messages(), metadata=metadata, wait_for_ready=waits)
         try:
             for message in call:
@@ -377,9 +384,9 @@ class Client(BaseClient[ClientInterceptor, Generation]):
         ledger.finish()
 
 
-def _called(method: Callable[..., _Response], request: object, terms: Terms) -> _Response:
+def _call(method: Callable[..., _Response], request: object, params: CallParams) -> _Response:
     """Start a call and wait for its end."""
-    timeout_s, metadata, waits = terms
+    timeout_s, metadata, waits = params
     if timeout_s == 0:  # gRPC may still answer such a call.
         raise out_of_time(timeout_s)
     try:

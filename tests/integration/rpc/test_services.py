@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from inferd.api.health import HealthService
-from inferd.health_check import HealthStatus, listing
+from inferd.health_check import HealthStatus, encode_list
 from tests.integration.rpc.support import TIMEOUT_S, Running, wait_idle
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -65,7 +65,7 @@ def test_health_list(start):
     running = start(add)
     stub = health_pb2_grpc.HealthStub(running.channel)
     list_all = running.channel.unary_unary("/grpc.health.v1.Health/List")
-    assert list_all(b"", timeout=TIMEOUT_S) == listing(
+    assert list_all(b"", timeout=TIMEOUT_S) == encode_list(
         {name: HealthStatus(check(stub, name)) for name in ("startup", "", "readiness", "some.Service", "liveness")}
     )
 

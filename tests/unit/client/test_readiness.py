@@ -19,7 +19,7 @@ from inferd.client import (
     Unavailable,
     messages,
 )
-from inferd.client.base import Patience, model_obstacle, server_obstacle
+from inferd.client.base import ReadinessWait, why_model_not_ready, why_server_not_ready
 from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import FakeService, serving
 
@@ -36,37 +36,37 @@ class Clock:
 
 def test_intervals_grow_to_a_second():
     """Short at first."""
-    patience = Patience(None, Clock())
-    pauses = [patience.pause_s() for _ in range(20)]
+    wait = ReadinessWait(None, Clock())
+    pauses = [wait.pause_s() for _ in range(20)]
     assert pauses[0] == 0.05
     assert all(before <= after <= 1.5 * before for before, after in pairwise(pauses))
     assert pauses[-1] == 1.0
-    assert patience.left_s() is None
+    assert wait.left_s() is None
 
 
 def test_ends_at_timeout():
     """The error has what was waited for, and how long."""
     clock = Clock()
-    patience = Patience(2.0, clock)
-    patience.not_ready('model "m" is LOADING')
+    wait = ReadinessWait(2.0, clock)
+    wait.not_ready('model "m" is LOADING')
     clock.now += 1.98
-    assert patience.left_s() == pytest.approx(0.02)
-    assert patience.pause_s() == pytest.approx(0.02)
+    assert wait.left_s() == pytest.approx(0.02)
+    assert wait.pause_s() == pytest.approx(0.02)
     clock.now += 5
-    assert patience.left_s() == 0
+    assert wait.left_s() == 0
     with pytest.raises(DeadlineExceeded, match='not ready within 2 s: model "m" is LOADING'):
-        patience.pause_s()
+        wait.pause_s()
 
 
 def test_last_error_is_the_cause():
     """With its request's id, unless it is only a timeout."""
     clock = Clock()
-    patience = Patience(1.0, clock)
-    patience.not_ready(NotFound('model "m" is not known', request_id="r"))
-    patience.not_ready(DeadlineExceeded("Deadline Exceeded"))
+    wait = ReadinessWait(1.0, clock)
+    wait.not_ready(NotFound('model "m" is not known', request_id="r"))
+    wait.not_ready(DeadlineExceeded("Deadline Exceeded"))
     clock.now += 1
     with pytest.raises(DeadlineExceeded, match='model "m" is not known') as caught:
-        patience.pause_s()
+        wait.pause_s()
     assert isinstance(caught.value.__cause__, NotFound)
     assert caught.value.request_id == "r"
 
@@ -88,24 +88,24 @@ def test_raises_permanent_errors_at_once(call):
 def test_error_has_state():
     """The state of the model or of the server's health, and its reason."""
     described = pb.Model(name="m", version="3", state=pb.Model.STATE_FAILED, reason="not an ONNX file")
-    assert model_obstacle(messages.model_info(described)) == 'model "m" version 3 is FAILED: not an ONNX file'
+    assert why_model_not_ready(messages.model_info(described)) == 'model "m" version 3 is FAILED: not an ONNX file'
     described = pb.Model(name="m", version="3", state=pb.Model.STATE_LOADING)
-    assert model_obstacle(messages.model_info(described)) == 'model "m" version 3 is LOADING'
+    assert why_model_not_ready(messages.model_info(described)) == 'model "m" version 3 is LOADING'
     described.state = pb.Model.STATE_READY
-    assert model_obstacle(messages.model_info(described)) == ""
-    assert server_obstacle(b"\x08\x02") == "the server's health is NOT_SERVING"
-    assert server_obstacle(b"\x08\x01") == ""
+    assert why_model_not_ready(messages.model_info(described)) == ""
+    assert why_server_not_ready(b"\x08\x02") == "the server's health is NOT_SERVING"
+    assert why_server_not_ready(b"\x08\x01") == ""
 
 
 def test_error_has_name_and_address(call, monkeypatch):
     """Reading this test's clock advances it, so it ends after two attempts."""
 
-    class QuickPatience(Patience):
+    class QuickWait(ReadinessWait):
         def __init__(self, timeout_s: float) -> None:
             super().__init__(timeout_s, itertools.count(0, 10).__next__)
 
-    monkeypatch.setattr("inferd.client.sync.Patience", QuickPatience)
-    monkeypatch.setattr("inferd.client.aio.Patience", QuickPatience)
+    monkeypatch.setattr("inferd.client.sync.ReadinessWait", QuickWait)
+    monkeypatch.setattr("inferd.client.aio.ReadinessWait", QuickWait)
     with serving(FakeService()) as server:
         with pytest.raises(DeadlineExceeded, match='not ready within 40 s: model "other" is not known') as caught:
             call(server.address, "wait_until_ready", "other", timeout_s=40)

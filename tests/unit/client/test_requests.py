@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from inferd import dtypes
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client.messages import RequestWriter, input_fields
-from inferd.client.stream import MESSAGE_BYTES, Outbox, Pack
+from inferd.client.stream import MESSAGE_BYTES, MessagePacker, Outbox
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 _NUMERIC = [dtype for dtype in dtypes.ALL if dtype.name not in {"BYTES", "BF16"}]
@@ -19,8 +19,8 @@ _ARRAYS = st.sampled_from(_NUMERIC).flatmap(
 )
 
 
-def _packed(*requests: bytes) -> Pack:
-    pack = Pack()
+def _packed(*requests: bytes) -> MessagePacker:
+    pack = MessagePacker()
     for request in requests:
         pack.add(request)
     return pack

@@ -45,8 +45,12 @@ def run_parts(
         done = manifest.done()
         left = [part.index for part in made.share(index, indexes) if part.index not in done and part.index < parts]
         manifest.clean(left)
-        for part in left:
-            write_part(manifest, job, part)
+        if left:
+            begun = manifest.begun(index)
+            with begun.running():
+                begun.begin(left[0])
+                for part in left:
+                    write_part(manifest, job, part)
         done = manifest.done()
         if len(done) == len(made.parts):
             with suppress(InUseError):

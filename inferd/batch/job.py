@@ -1,31 +1,28 @@
 """A job, from its options to its summary."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import BinaryIO
 
 import pyarrow as pa
 
+from inferd.batch.begun_parts import MEASURING
 from inferd.batch.blocks import BatchLimits
-from inferd.batch.errors import BatchError, InUseError, RowError, UsageError
-from inferd.batch.joining import join
-from inferd.batch.manifest import Manifest, PartNote, manifest_of
+from inferd.batch.errors import RowError, UsageError
+from inferd.batch.manifest import Manifest, manifest_of
 from inferd.batch.metrics_file import MetricsFile
 from inferd.batch.options import JobOptions, RunOptions
-from inferd.batch.part_files import ErrorLimit, PartFiles
-from inferd.batch.pipeline import Pipeline
-from inferd.batch.plan import Part, Plan
+from inferd.batch.plan import Plan
 from inferd.batch.planning import Planner
 from inferd.batch.progress import Phase, Progress, ProgressSnapshot, Summary
 from inferd.batch.remembered_sizes import RememberedSizes
 from inferd.batch.running import BlockRunner
 from inferd.batch.setup import JobSetup, described_inputs, open_setup
-from inferd.batch.sources.finding import find_sources
-from inferd.batch.storage import shown
-from inferd.batch.writing import open_writer, suffix_of
+from inferd.batch.share import Share
+from inferd.batch.suspects import may_measure
+from inferd.batch.writing import suffix_of
 from inferd.config import Settings
 from inferd.endpoint import Endpoint
 from inferd.periodic_thread import PeriodicThread
@@ -99,8 +96,9 @@ class Job:
             stack.enter_context(manifest.lock(self._run_options.index, self._run_options.indexes))
             if self._run_options.overwrite:
                 manifest.forget()
-            plan = manifest.find_or_create(setup.identity(), self._planner(setup, enter).plan)
-            return _Run(self._run_options, setup, manifest, plan, self._progress, enter).run(stop)
+            make_plan = partial(self._make_plan, manifest, self._planner(setup, enter))
+            plan = manifest.find_or_create(setup.identity, make_plan)
+            return Share(self._run_options, setup, manifest, plan, self._progress, enter).run(stop)
 
     def _open(self, stack: ExitStack) -> JobSetup:
         return open_setup(self._options, self._run_options, self._settings, self._endpoint, stack)
@@ -113,8 +111,15 @@ class Job:
             binding=setup.binding,
             preparation=setup.block_preparation(),
             enter=enter,
-            remembered=RememberedSizes(self._settings.runtime.verdict_cache, setup.identity().without_files),
+            remembered=RememberedSizes(self._settings.runtime.verdict_cache, setup.identity.without_files),
         )
+
+    def _make_plan(self, manifest: Manifest, planner: Planner) -> Plan:
+        begun = manifest.begun(self._run_options.index)
+        can_measure = may_measure(begun)
+        with begun.running():
+            begun.begin(MEASURING)
+            return planner.plan(may_measure=can_measure)
 
     @contextmanager
     def _reported(self) -> Iterator[Callable[[Phase], None]]:
@@ -147,121 +152,3 @@ class Job:
             report()
             if metrics is not None:
                 metrics.refresh()
-
-
-class _Run:
-    """Runs the parts of one process' share that are not done, and completes the job if all parts are."""
-
-    def __init__(
-        self,
-        run_options: RunOptions,
-        setup: JobSetup,
-        manifest: Manifest,
-        plan: Plan,
-        progress: Progress,
-        enter: Callable[[Phase], None],
-    ) -> None:
-        self._run_options = run_options
-        self._setup = setup
-        self._manifest = manifest
-        self._plan = plan
-        self._share = plan.share(run_options.index, run_options.indexes)
-        self._progress = progress
-        self._enter = enter
-
-    def run(self, stop: Event) -> Summary:
-        """Return what was done."""
-        before = self._own(self._manifest.done())
-        self._resume(before)
-        left = [part for part in self._share if part.index not in before]
-        busy_s = self._setup.runner.busy_s
-        if left:
-            self._manifest.clean(part.index for part in self._share)
-            self._enter("running")
-            self._run_parts(left, _totals(before)[1], stop)
-        run_s, busy_s = self._progress.run_s, self._setup.runner.busy_s - busy_s
-        is_complete = self._finish()
-        notes = self._own(self._manifest.done())
-        (rows, errors), (resumed_rows, resumed_errors) = _totals(notes), _totals(before)
-        return Summary(
-            rows=rows,
-            errors=errors,
-            resumed_rows=resumed_rows,
-            resumed_errors=resumed_errors,
-            parts=len(notes),
-            total_parts=len(self._share),
-            elapsed_s=self._progress.elapsed_s,
-            run_s=run_s,
-            rows_per_s=(rows + errors - resumed_rows - resumed_errors) / run_s if run_s else 0.0,
-            busy_share=busy_s / (run_s * self._setup.runner.places) if run_s else 0.0,
-            batches=self._progress.batches,
-            has_finished=len(notes) == len(self._share),
-            is_complete=is_complete,
-            errors_file=self._manifest.errors_address(self._run_options.errors),
-        )
-
-    def _own(self, notes: Mapping[int, PartNote]) -> dict[int, PartNote]:
-        return {part.index: notes[part.index] for part in self._share if part.index in notes}
-
-    def _resume(self, before: Mapping[int, PartNote]) -> None:
-        done = [part for part in self._share if part.index in before]
-        self._progress.resume(
-            total_rows=sum(part.rows for part in self._share),
-            total_parts=len(self._share),
-            rows=sum(part.rows for part in done),
-            errors=_totals(before)[1],
-            parts=len(done),
-        )
-
-    def _run_parts(self, parts: Sequence[Part], errors_before: int, stop: Event) -> None:
-        setup, plan = self._setup, self._plan
-        names = setup.sources.names
-        files = PartFiles(
-            self._manifest,
-            open_writer(setup.output_format),
-            setup.binding.output_schema,
-            names,
-            ErrorLimit(self._run_options.on_error, errors_before),
-            self._progress,
-        )
-        runner = BlockRunner(setup.runner, setup.binding, plan.limits, names)
-        with ExitStack() as stack:
-            pipeline = stack.enter_context(Pipeline())
-            # Before the threads are waited for: nothing else ends a run that takes long.
-            stack.callback(setup.runner.close)
-            blocks = setup.sources.blocks(parts, setup.binding.read_schema, plan.block_rows)
-            prepared = setup.block_preparation().prepared(pipeline.stage("read", blocks))
-            finished = runner.finished(pipeline.stage("prepare", prepared))
-            files.write(pipeline.stage("run", finished), stop)
-
-    def _finish(self) -> bool:
-        """Complete the job if all parts of all processes are done; return whether it is."""
-        notes = self._manifest.done()
-        if len(notes) < len(self._plan.parts):
-            return False
-        self._enter("finishing")
-        if not self._manifest.is_complete:
-            self._require_unchanged()
-        rows, errors = _totals(notes)
-        joined = partial(_joined, self._setup)
-        # Another process may be at it, since its last part was done at the same time.
-        with suppress(InUseError):
-            self._manifest.finish(notes, {"rows": rows, "errors": errors}, joined, self._run_options.errors)
-        return self._manifest.is_complete
-
-    def _require_unchanged(self) -> None:
-        """Raise `BatchError` if a file has changed: some answers may be of either content."""
-        options = self._setup.options
-        now = {file.address: file.version for file in find_sources(options.inputs, options.input_format)}
-        for file in self._setup.sources.files:
-            if now.get(file.address) != file.version:
-                raise BatchError(f"{shown(file.address)} has changed while the job ran; --overwrite starts over")
-
-
-def _totals(notes: Mapping[int, PartNote]) -> tuple[int, int]:
-    """Return the rows with and without an answer."""
-    return sum(note.rows for note in notes.values()), sum(note.errors for note in notes.values())
-
-
-def _joined(setup: JobSetup, parts: Iterable[Callable[[], BinaryIO]], file: BinaryIO) -> None:
-    join(setup.output_format, parts, file, setup.binding.output_schema)

@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from inferd import demo
+from inferd.batch.bounded_threads import BoundedThreads
 from inferd.batch.errors import INVALID_INPUT, RUN_FAILED, BatchError, RowsFailedError, UsageError
 from inferd.batch.storage import is_remote
 from inferd.config.settings import BatchingSettings, ModelSettings, Settings
@@ -59,10 +60,8 @@ class LocalRunner:
         self._session = session
         self._max_rows = max_rows
         self._max_run_s = max_run_s
-        self._places = places
         self._identity = identity
-        self._free = threading.Semaphore(places + _READY)
-        self._threads = ThreadPoolExecutor(places, thread_name_prefix="inferd-batch-run")
+        self._threads = BoundedThreads(places, "inferd-batch-run", ready=_READY)
         self._lock = threading.Lock()
         #: When the runs in progress began.
         self._running: dict[RunStop, float] = {}
@@ -86,7 +85,7 @@ class LocalRunner:
     @property
     def max_bytes(self) -> int:
         """The most bytes of inputs of one run."""
-        return max(_MOST_BYTES // self._places, _LEAST_BYTES)
+        return max(_MOST_BYTES // self.places, _LEAST_BYTES)
 
     @property
     def run_costs(self) -> Mapping[int, float]:
@@ -101,7 +100,7 @@ class LocalRunner:
     @property
     def places(self) -> int:
         """Runs at a time."""
-        return self._places
+        return self._threads.places
 
     @property
     def busy_s(self) -> float:
@@ -110,18 +109,14 @@ class LocalRunner:
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
         """Begin a run; waits while as many as fit are ready."""
-        self._free.acquire()
-        answer = self._threads.submit(self._run, inputs, outputs)
-        # Also when it is cancelled.
-        answer.add_done_callback(lambda _: self._free.release())
-        return answer
+        return self._threads.submit(self._run, inputs, outputs)
 
     def close(self) -> None:
         """End what runs, and free the model."""
         with self._lock:
             for stop in self._running:
                 stop.stop()
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.close()
         self._timeouts.stop()
         self._session.close()
 

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from inferd.batch.begun_parts import BegunParts, begun_files
 from inferd.batch.errors import InUseError, RowError, UsageError
 from inferd.batch.identity import Identity
 from inferd.batch.output_folder import OutputFolder, output_folder
@@ -140,7 +141,7 @@ class Manifest:
         if self._folder.held([name for name in self._locks() if name != self._own_lock]):
             raise InUseError(f"{self._output} is in use by another run of inferd batch")
         # Whenever it is killed, there is no note without its answers, and no plan that is not of what is left.
-        self._folder.delete([f"{self._work}{_SUMMARY}", *self._notes()])
+        self._folder.delete([f"{self._work}{_SUMMARY}", *self._notes(), *begun_files(self._folder, self._work)])
         answers = [*self._parts(), *([self._joined] if self._joined else [])]
         self._folder.delete([*answers, *self._error_files(), f"{self._work}{_ERRORS}"])
         self._folder.delete([f"{self._work}{_MANIFEST}"])
@@ -227,6 +228,10 @@ class Manifest:
                     file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2))
             self._tidy(notes)
 
+    def begun(self, index: int) -> BegunParts:
+        """Return what process ``index`` notes of the parts that it is at."""
+        return BegunParts(self._folder, self._work, index)
+
     def errors_address(self, errors_to: str | None) -> str:
         """Return where `finish` writes error rows."""
         return shown(errors_to) if errors_to else self._where(_ERRORS)
@@ -241,7 +246,9 @@ class Manifest:
     def _tidy(self, parts: Iterable[int]) -> None:
         """Delete what a complete job does not need."""
         self.clean(parts)
-        self._folder.delete([*self._notes(), *self._error_files(), *(self._parts() if self._joined else [])])
+        answers = self._parts() if self._joined else []
+        begun = begun_files(self._folder, self._work)
+        self._folder.delete([*self._notes(), *self._error_files(), *answers, *begun])
         for folder in (f"{self._work}parts", f"{self._work}errors", self._work, self._parts_in if self._joined else ""):
             if folder:
                 self._folder.clean(folder.rstrip("/"))

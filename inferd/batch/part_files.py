@@ -59,14 +59,18 @@ class PartFiles:
         self._limit = limit
         self._progress = progress
 
-    def write(self, blocks: Iterator[FinishedBlock], stop: Event) -> None:
-        """Write all parts that ``blocks`` are of. After ``stop`` none is begun; the one in hand is finished."""
+    def written(self, blocks: Iterator[FinishedBlock], stop: Event) -> Iterator[int]:
+        """Write all parts that ``blocks`` are of, and yield each when it is done.
+
+        After ``stop`` none is begun; the one in hand is finished.
+        """
         while not stop.is_set():
             first = next(blocks, None)
             if first is None:
                 return
             self._write_part(first, blocks)
             self._progress.add_part()
+            yield first.part
 
     def _write_part(self, first: FinishedBlock, others: Iterator[FinishedBlock]) -> None:
         rows, batches, errors = 0, Counter[str](), list[RowError]()

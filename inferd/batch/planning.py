@@ -60,16 +60,17 @@ class Planner:
     enter: Callable[[Phase], None]
     remembered: RememberedSizes
 
-    def plan(self) -> Plan:
-        """Return the plan. Reads all that counting takes, and runs rows of the job."""
+    def plan(self, *, may_measure: bool = True) -> Plan:
+        """Return the plan. Reads all that counting takes; runs rows of the job if it ``may_measure``."""
         self.enter("counting")
         spans = self._wanted(self.sources.spans())
         key = self.remembered.key(counts(spans), [self.runner.max_rows, self.runner.max_bytes])
         sizes = self.remembered.load(key)
         if sizes is None:
             self.enter("measuring")
-            sizes = self._sizes(cut(spans, self.options.part_rows or _PART_ROWS))
-            self.remembered.store(key, sizes)
+            sizes = self._sizes(cut(spans, self.options.part_rows or _PART_ROWS) if may_measure else ())
+            if may_measure:
+                self.remembered.store(key, sizes)
         return Plan(limits=sizes.limits, block_rows=sizes.block_rows, parts=cut(spans, sizes.part_rows))
 
     def _sizes(self, parts: Sequence[Part]) -> Sizes:

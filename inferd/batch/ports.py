@@ -70,32 +70,12 @@ class Preparation(Protocol):
         ...
 
 
-class ModelRunner(Protocol):
+class BatchRunner(Protocol):
     """Runs batches, several at a time. One thread submits."""
 
     @property
     def signature(self) -> ModelSignature:
         """The inputs and outputs of the model."""
-        ...
-
-    @property
-    def max_rows(self) -> int:
-        """The most rows that may run together; 1 if rows may not share a run."""
-        ...
-
-    @property
-    def max_bytes(self) -> int:
-        """The most bytes of inputs that should run together."""
-        ...
-
-    @property
-    def run_costs(self) -> Mapping[int, float]:
-        """The seconds that runs take, by their rows; empty if that has to be measured."""
-        ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What the answers depend on, of the model, as JSON."""
         ...
 
     @property
@@ -118,6 +98,30 @@ class ModelRunner(Protocol):
 
     def close(self) -> None:
         """End what runs, and free the model."""
+        ...
+
+
+class ModelRunner(BatchRunner, Protocol):
+    """A `BatchRunner` that also says what a plan is made of."""
+
+    @property
+    def max_rows(self) -> int:
+        """The most rows that may run together; 1 if rows may not share a run."""
+        ...
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of inputs that should run together."""
+        ...
+
+    @property
+    def run_costs(self) -> Mapping[int, float]:
+        """The seconds that runs take, by their rows; empty if that has to be measured."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the answers depend on, of the model, as JSON."""
         ...
 
 

@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
+from inferd.batch.bounded_threads import BoundedThreads
 from inferd.batch.errors import INVALID_INPUT, RUN_FAILED, BatchError, RowsFailedError, UsageError
 from inferd.batch.window import Window
 from inferd.client import Client
@@ -58,12 +59,10 @@ class ServerRunner:
         self._signature = _signature(info)
         # The class that runs when nothing else waits.
         self._priority = info.batching.priority_levels + 1 if info.batching.priority_levels else 0
-        self._places = in_flight or _IN_FLIGHT
         self._clock = clock
-        self._free = threading.Semaphore(self._places)
-        self._threads = ThreadPoolExecutor(self._places, thread_name_prefix="inferd-batch-call")
+        self._threads = BoundedThreads(in_flight or _IN_FLIGHT, "inferd-batch-call")
         self._changed = threading.Condition()
-        self._window = Window(self._places)
+        self._window = Window(self.places)
         self._answered_at = clock()
         self._busy_s = 0.0
         self._is_closed = False
@@ -97,7 +96,7 @@ class ServerRunner:
     @property
     def places(self) -> int:
         """Requests at a time, at the most."""
-        return self._places
+        return self._threads.places
 
     @property
     def busy_s(self) -> float:
@@ -106,11 +105,7 @@ class ServerRunner:
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
         """Begin a call; waits while there are as many as may be, sent or not."""
-        self._free.acquire()
-        answer = self._threads.submit(self._call, inputs, outputs)
-        # Also when it is cancelled.
-        answer.add_done_callback(lambda _: self._free.release())
-        return answer
+        return self._threads.submit(self._call, inputs, outputs)
 
     def close(self) -> None:
         """Cancel what is on its way."""
@@ -118,7 +113,7 @@ class ServerRunner:
             self._is_closed = True
             self._changed.notify_all()
         self._client.close()
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.close()
 
     def _call(self, inputs: Tensors, outputs: Sequence[str]) -> Mapping[str, Array]:
         """Ask until there is an answer."""

@@ -1,9 +1,10 @@
 """What a job has before its first row: its files, the model, and how their columns meet."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ from inferd.batch.expressions import parse
 from inferd.batch.identity import Identity
 from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions, OutputFormat, RunOptions
-from inferd.batch.ports import ModelRunner, Preparation, SourceFile
+from inferd.batch.ports import BatchRunner, ModelRunner, Preparation, SourceFile
 from inferd.batch.preparation.choice import preparation_for
 from inferd.batch.preparation.pool import PreparationPool
 from inferd.batch.preparing import BlockPreparation
@@ -45,12 +46,14 @@ class JobSetup:
     """The files of a job, the model, and how their columns meet.
 
     ``pool`` runs the ``preparation``, also for rows that are only looked at: some may end the process that prepares
-    them. ``output_format`` is that of parts or the one file.
+    them. ``output_format`` is that of parts or the one file. ``open_apart`` opens what runs batches in a process of its
+    own; None on a server.
     """
 
     options: JobOptions
     sources: Sources
     runner: ModelRunner
+    open_apart: Callable[[], BatchRunner] | None
     binding: Binding
     preparation: Preparation | None
     pool: PreparationPool | None
@@ -62,8 +65,9 @@ class JobSetup:
         path = PATH if self.sources.files[0].format in _PICTURE_FORMATS else None
         return BlockPreparation(self.binding, self.runner.signature, self.sources.names, self.pool, path_column=path)
 
+    @cached_property
     def identity(self) -> Identity:
-        """Return what the answers depend on."""
+        """What the answers depend on."""
         options = asdict(self.options)
         # The model is known by its files, and where the answers are changes nothing.
         for name in ("model", "inputs", "output"):
@@ -97,7 +101,7 @@ def open_setup(
     condition = None if options.where is None else parse(options.where)
     if condition is not None:
         condition.check(schema)
-    runner = _open_runner(options, run_options, settings, endpoint)
+    runner, open_apart = _open_runner(options, run_options, settings, endpoint)
     stack.callback(runner.close)
     preparation = preparation_for(options, runner.signature, schema)
     binding = bind(
@@ -117,6 +121,7 @@ def open_setup(
         options=options,
         sources=Sources(files, reader, row_filter),
         runner=runner,
+        open_apart=open_apart,
         binding=binding,
         preparation=preparation,
         pool=None if preparation is None else stack.enter_context(PreparationPool(preparation, run_options.workers)),
@@ -181,15 +186,19 @@ def _typed(schema: pa.Schema, options: JobOptions, *, is_text: bool) -> pa.Schem
 
 def _open_runner(
     options: JobOptions, run_options: RunOptions, settings: Settings, endpoint: Endpoint | None
-) -> ModelRunner:
+) -> tuple[ModelRunner, Callable[[], BatchRunner] | None]:
+    """Return what runs the model, and what opens it in a process of its own, unless it is on a server."""
     # ruff: noqa: PLC0415  (a job on a server needs no ONNX Runtime)
     if endpoint is not None:
         from inferd.batch.server import open_server
 
-        return open_server(endpoint, options.model, options.version, in_flight=run_options.in_flight)
+        return open_server(endpoint, options.model, options.version, in_flight=run_options.in_flight), None
+    from inferd.batch.apart import ApartRunner
     from inferd.batch.local import open_local
 
-    return open_local(options.model, settings, in_flight=run_options.in_flight)
+    open_runner = partial(open_local, options.model, settings, in_flight=run_options.in_flight)
+    runner = open_runner()
+    return runner, partial(ApartRunner, runner.signature, open_runner)
 
 
 def described_inputs(setup: JobSetup) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Self
+from functools import partial
+from typing import Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +14,9 @@ import pyarrow as pa
 from inferd.batch.blocks import BadRows
 from inferd.batch.errors import BatchError
 from inferd.batch.ports import Preparation, Prepared
-from inferd.batch.preparation.process import PreparationFailedError, PreparationProcess
+from inferd.batch.preparation.packing import begin_preparing, packed
 from inferd.batch.preparation.rows import tensor_of
+from inferd.batch.processes.process import ProcessFailedError, WorkerProcess
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.signature import Array
 
@@ -70,7 +72,7 @@ class _Worker:
     ) -> None:
         self._preparation = preparation
         self._tasks = tasks
-        self._process: PreparationProcess | None = None
+        self._process: WorkerProcess | None = None
         self._is_stopped = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="inferd-batch-worker", daemon=True)
@@ -103,19 +105,19 @@ class _Worker:
     def _prepared(self, column: pa.Array) -> Prepared:
         try:
             return self._attempt(column)
-        except PreparationFailedError:
+        except ProcessFailedError:
             return prepared_apart(self._preparation, self._attempt, column)
 
     def _attempt(self, column: pa.Array) -> Prepared:
         process = self._alive()
         try:
-            return process.prepared(column)
-        except PreparationFailedError:
+            return cast("Prepared", process.ask(packed(column)))
+        except ProcessFailedError:
             if self._is_stopped:
                 raise BatchError("the job has ended") from None
             raise
 
-    def _alive(self) -> PreparationProcess:
+    def _alive(self) -> WorkerProcess:
         with self._lock:
             if self._is_stopped:
                 raise BatchError("the job has ended")
@@ -123,7 +125,7 @@ class _Worker:
                 if self._process is not None:
                     self._process.close()
                 self._process = None
-                self._process = PreparationProcess(self._preparation)
+                self._process = WorkerProcess(partial(begin_preparing, self._preparation), "prepares rows")
             return self._process
 
 
@@ -135,7 +137,7 @@ def prepared_apart(preparation: Preparation, attempt: Callable[[pa.Array], Prepa
     for index in range(len(column)):
         try:
             tensors, own = attempt(column.slice(index, 1))
-        except PreparationFailedError as error:
+        except ProcessFailedError as error:
             own = {0: clipped(escaped(str(error)))}
         if own:
             bad[index] = own[0]

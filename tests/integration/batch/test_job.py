@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv, json
 
-from inferd.batch import job as job_module
+from inferd.batch import share
 from inferd.batch.errors import BatchError, InUseError, UsageError
 from inferd.batch.job import Job
 from inferd.batch.options import JobOptions, OutputFormat, RunOptions, TokenizeOptions
@@ -22,6 +22,7 @@ from inferd.batch.ports import OpenWriter, TableWriter
 from inferd.batch.progress import Summary
 from inferd.config import Settings
 from tests import onnx_models
+from tests.disk_faults import tree
 
 ROWS = 100
 PARTS = 5
@@ -174,9 +175,9 @@ def test_failed_job_keeps_its_parts_and_the_next_one_runs_the_others(
         real = original(output_format)
         return open_writer
 
-    original = job_module.open_writer
+    original = share.open_writer
     with monkeypatch.context() as patched:
-        patched.setattr(job_module, "open_writer", full_disk)
+        patched.setattr(share, "open_writer", full_disk)
         with pytest.raises(BatchError, match="the disk is full"):
             _run(options)
     assert [name for name in _files(options) if "part-" in name] == ["part-00000.parquet", "part-00001.parquet"]
@@ -208,9 +209,9 @@ def test_input_that_changes_while_the_job_runs(options: JobOptions, monkeypatch:
             _write(source, [1] * ROWS)
         return original(output_format)
 
-    source, has_changed, original = Path(options.inputs[0]), True, job_module.open_writer
+    source, has_changed, original = Path(options.inputs[0]), True, share.open_writer
     options = replace(options, inputs=(f"{source.parent}/*.parquet",))
-    monkeypatch.setattr(job_module, "open_writer", open_writer)
+    monkeypatch.setattr(share, "open_writer", open_writer)
     with pytest.raises(BatchError, match=r"rows\.parquet has changed while the job ran; --overwrite starts over"):
         _run(options)
     assert "_inferd/summary.json" not in _files(options)
@@ -298,8 +299,8 @@ def test_second_run_at_once_is_refused(options: JobOptions, monkeypatch: pytest.
         refused.append(str(caught.value))
         return original(output_format)
 
-    original = job_module.open_writer
-    monkeypatch.setattr(job_module, "open_writer", open_writer)
+    original = share.open_writer
+    monkeypatch.setattr(share, "open_writer", open_writer)
     assert _run(options).is_complete
     assert len(refused) == 1
     assert len(_answers(options)) == ROWS
@@ -370,3 +371,21 @@ def test_wrong_options_are_named(
         _run(replace(options, **changes), **run_options)
     assert isinstance(caught.value, UsageError) or "metrics_file" in run_options
     assert not Path(options.output).exists()
+
+
+def test_part_that_ends_processes_runs_in_one_of_its_own(options: JobOptions, caplog: pytest.LogCaptureFixture) -> None:
+    """The output is that of an undisturbed run."""
+    _run(options)
+    output = Path(options.output)
+    expected = tree(output)
+    [work] = output.glob("_inferd")
+    for name in ("summary.json", "errors.jsonl"):
+        (work / name).unlink(missing_ok=True)
+    for part in output.glob("part-*"):
+        part.unlink()
+    (work / "begun-0.json").write_text('{"1":2,"2":1}')
+    summary = _run(options)
+    assert (summary.rows, summary.is_complete) == (ROWS, True)
+    assert tree(output) == expected
+    warnings = [text for text in caplog.messages if "ended abruptly" in text]
+    assert [text.partition(" in part ")[2][:2] for text in warnings] == ["2 ", "1 "]

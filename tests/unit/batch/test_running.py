@@ -72,6 +72,14 @@ def test_one_failing_row_takes_few_runs():
     assert runner.sizes == [128, 64, 64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
 
 
+def test_many_failing_rows_take_one_run_each():
+    """After some halvings all rows run by themselves."""
+    runner = FakeRunner(poison=frozenset(range(1000)))
+    [finished] = run(runner, block(*range(1000)), rows=1000)
+    assert [each.row for each in finished.errors] == [10 * row for row in range(1000)]
+    assert len(runner.sizes) == 1000 + 1 + 2 * 16
+
+
 def test_batch_axis_that_is_not_the_first():
     """Rows are along the axis of the model, in and out."""
     runner = FakeRunner(signature=signature((2,), axis=1))

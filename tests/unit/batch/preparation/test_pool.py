@@ -96,7 +96,7 @@ def test_process_that_cannot_start_ends_job() -> None:
     """If no process can prepare anything, that is no fault of a row."""
     with PreparationPool(NotStarting(), 1) as pool:
         future = pool.submit(pa.array(["a"]))
-        with pytest.raises(BatchError, match="cannot start: it ended with status 1: RuntimeError: not here"):
+        with pytest.raises(BatchError, match="cannot start: the process ended with status 1: RuntimeError: not here"):
             future.result(PATIENCE_S)
 
 

@@ -1,21 +1,19 @@
-"""One process that prepares columns."""
+"""One worker process, as the job sees it."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import IO, cast
 
-import pyarrow as pa
-
 from inferd.batch.errors import BatchError
-from inferd.batch.ports import Preparation, Prepared
-from inferd.batch.preparation.messages import receive, send
-from inferd.batch.preparation.worker import packed
+from inferd.batch.processes.messages import receive, send
+from inferd.batch.processes.worker import Answer
 
 #: The process finds the modules that this one has found.
-_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:]; from inferd.batch.preparation.worker import main; main()"
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:]; from inferd.batch.processes.worker import main; main()"
 
 #: Each process has one core: `tokenizers` would use all in each, and so would what numpy computes with.
 _ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -25,38 +23,39 @@ _ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "OPEN
 _END_S = 10.0
 
 
-class PreparationFailedError(Exception):
-    """The preparation of a column raises, or its process ends. The text says which."""
+class ProcessFailedError(Exception):
+    """A message has no answer: the work on it raises, or the process has ended. The text says which."""
 
 
-class PreparationProcess:
-    """A process that runs ``preparation``. One thread, but any may `kill`.
+class WorkerProcess:
+    """A process that calls ``begin``, and with what that returns answers messages; all of them can be pickled.
 
-    It ends when its connection does, so that it does not outlive this process, however this one ends.
+    One thread, but any may `kill`. The process ends when its connection does, so that it does not outlive this one.
+    ``task`` says in errors what it does, as in "prepares rows". Raises `BatchError` if it cannot be started.
     """
 
-    def __init__(self, preparation: Preparation) -> None:
-        self._process, self._connection = _started()
+    def __init__(self, begin: Callable[[], Answer], task: str) -> None:
+        self._process, self._connection = _started(task)
         with cast("IO[bytes]", self._process.stderr) as errors:
             try:
-                send(self._connection, preparation)
+                send(self._connection, begin)
                 receive(self._connection)
             except (EOFError, OSError):
                 *_, reason = [b"", *errors.read().splitlines()]
                 end = self._end()
                 self.close()
                 text = f"{end}: {reason.decode(errors='replace')}"
-                raise BatchError(f"a process that prepares rows cannot start: it {text}") from None
+                raise BatchError(f"a process that {task} cannot start: {text}") from None
 
-    def prepared(self, column: pa.Array) -> Prepared:
-        """Return the tensors of ``column``. Raises `PreparationFailedError`; the process may have ended then."""
+    def ask(self, message: object) -> object:
+        """Return the answer to ``message``. Raises `ProcessFailedError`; the process may have ended then."""
         try:
-            send(self._connection, packed(column))
-            answer = cast("Prepared | str", receive(self._connection))
+            send(self._connection, message)
+            answer = receive(self._connection)
         except (EOFError, OSError):
-            raise PreparationFailedError(f"the process that prepares it {self._end()}") from None
+            raise ProcessFailedError(self._end()) from None
         if isinstance(answer, str):
-            raise PreparationFailedError(answer)
+            raise ProcessFailedError(answer)
         return answer
 
     @property
@@ -82,12 +81,12 @@ class PreparationProcess:
             self.kill()
             status = self._process.wait()
         if status >= 0:
-            return f"ended with status {status}"
+            return f"the process ended with status {status}"
         hint = ", as it is when memory runs out" if -status == signal.SIGKILL else ""
-        return f"was ended by {signal.Signals(-status).name}{hint}"
+        return f"the process was ended by {signal.Signals(-status).name}{hint}"
 
 
-def _started() -> tuple["subprocess.Popen[bytes]", socket.socket]:
+def _started(task: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -103,5 +102,5 @@ def _started() -> tuple["subprocess.Popen[bytes]", socket.socket]:
             )
         except OSError as error:
             ours.close()
-            raise BatchError(f"a process that prepares rows cannot start: {error.strerror}") from error
+            raise BatchError(f"a process that {task} cannot start: {error.strerror}") from error
         return process, ours

@@ -42,7 +42,7 @@ class Stages:
         return durations
 
 
-def wanted(annotations: MutableMapping[str, object]) -> Stages:
+def measure(annotations: MutableMapping[str, object]) -> Stages:
     """Measure the stages of a call's request, and return them; only while the call starts."""
     stages = annotations.setdefault(KEY, Stages())
     assert isinstance(stages, Stages)

@@ -82,7 +82,7 @@ class TrailersInterceptor:
         elif key == LOAD_FORMAT_METADATA:
             wanted.load = value == "bin"
         elif value == "1" and wanted.stages is None:
-            wanted.stages = timing.wanted(annotations)
+            wanted.stages = timing.measure(annotations)
             listen_for_results(call, lambda _, result: wanted.totals.add(result.stages))
 
 

@@ -65,11 +65,11 @@ requests = st.builds(
 )
 
 
-def _submitted(read_wanted: Any) -> Any:
+def _submitted(read_params: Any) -> Any:
     """Return the request that reaches the engine, None for one that is rejected with an error."""
     bench, receiver = Bench(), Recorder()
     try:
-        Generations(bench.resources).submit(bench.call, read_wanted(), receiver)
+        Generations(bench.resources).begin(bench.call, read_params(), receiver)
     except InvalidInputError:
         return None
     if receiver.errors:
@@ -133,4 +133,4 @@ def test_any_sampling_parameters_are_request_or_error(sampling: dict[str, Any]) 
     for name, text in (("text_input", "x"), ("sampling_parameters", json.dumps(sampling))):
         tensor = request.inputs.add(name=name, datatype="BYTES", shape=[1])
         tensor.contents.bytes_contents.append(text.encode())
-    _submitted(lambda: read(parse(oip.ModelInferRequest, request.SerializeToString()), LIMITS).wanted)
+    _submitted(lambda: read(parse(oip.ModelInferRequest, request.SerializeToString()), LIMITS).params)

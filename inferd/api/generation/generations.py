@@ -1,4 +1,4 @@
-"""Requests to generate, from what is wanted to the engine of a version."""
+"""Submit generation requests: look up the model, validate, tokenize, charge the quota, hand over to the engine."""
 
 import logging
 import math
@@ -15,9 +15,9 @@ from inferd.api.admission import (
     priority_of,
 )
 from inferd.api.generation.limits import Limits, limits_of
+from inferd.api.generation.params import Chat, GenerationParams, GenerationReceiver
 from inferd.api.generation.prompt import takes_long, tokens_of
 from inferd.api.generation.validation import Checked, check, max_tokens_of
-from inferd.api.generation.wanted import Chat, GenerationReceiver, Wanted
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.batching.queued import Principal
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
-    """Do nothing: nobody wants to hear of it, or nothing was begun."""
+    """Do nothing."""
 
 
 class Generations:
@@ -51,32 +51,26 @@ class Generations:
     def __init__(self, resources: HandlerResources) -> None:
         self._resources = resources
 
-    def submit(self, call: Call, wanted: Wanted, receiver: GenerationReceiver) -> None:
-        """Generate what is ``wanted``, until the call terminates.
-
-        Every error reaches the receiver, which may happen before this returns.
-        """
-        call.on_terminated(self.begin(call, wanted, receiver))
-
     def begin(
         self,
         call: Call,
-        wanted: Wanted,
+        params: GenerationParams,
         receiver: GenerationReceiver,
         *,
         on_settled: Callable[[], None] = _nothing,
         generated: Generated | None = None,
         waited: Waited | None = None,
     ) -> Callable[[], None]:
-        """Do the same for one of the requests of a stream, and return what cancels it.
+        """Generate as ``params`` say; return a function that cancels the request.
 
+        Every error reaches the receiver, which may happen before this returns.
         ``waited`` is what the request has waited for its model, if it has.
         ``on_settled`` is called once, when the request has been admitted or rejected, unless it is cancelled before.
         ``generated`` records what is generated, in addition to what the call records.
         """
         if call.ended_at != math.inf:
             return _nothing
-        generation = _Generation(self._resources, call, wanted, receiver, on_settled, generated)
+        generation = _Generation(self._resources, call, params, receiver, on_settled, generated)
         generation.start(waited or Waited(monotonic()))
         return generation.cancel
 
@@ -91,9 +85,9 @@ class _Admitted:
 
 
 class _Generation:
-    """One request, from what is wanted to its end; stands between the engine and the receiver.
+    """One request, from its params to its end; stands between the engine and the receiver.
 
-    Invariants: the receiver hears of one end, or of none once the request is cancelled; the quota is released once, at
+    Invariants: the receiver gets one end, or none once the request is cancelled; the quota is released once, at
     the end. On the poll thread, except `_tokenize`.
     """
 
@@ -101,14 +95,14 @@ class _Generation:
         self,
         resources: HandlerResources,
         call: Call,
-        wanted: Wanted,
+        params: GenerationParams,
         receiver: GenerationReceiver,
         on_settled: Callable[[], None],
         generated: Generated | None,
     ) -> None:
         self._resources = resources
         self._call = call
-        self._wanted = wanted
+        self._wanted = params
         self._receiver = receiver
         self._on_settled = on_settled
         self._own_record = generated
@@ -120,7 +114,7 @@ class _Generation:
         self._has_ended = False
 
     def start(self, waited: Waited) -> None:
-        """Look up the model, and make tokens of the prompt; again after the wait for a cold model."""
+        """Look up the model and tokenize the prompt; called again after the wait for a cold model."""
         self._waited, self._withdraw = waited, None
         self._began_at = monotonic()
         try:
@@ -131,17 +125,17 @@ class _Generation:
             self._refuse(error)
 
     def _look_up(self) -> None:
-        wanted = self._wanted
+        params = self._wanted
         try:
-            version, grant = find_model(self._resources.registry, self._call, wanted.model, wanted.version)
+            version, grant = find_model(self._resources.registry, self._call, params.model, params.version)
             limits = limits_of(version)
-            checked = check(wanted, limits)
+            checked = check(params, limits)
         except InvalidInputError as error:
-            wanted.name_field(error)
+            params.name_field(error)
             raise
         prepare = partial(self._tokenize, version, limits)
         admit = partial(self._admit, version, grant, limits, checked)
-        if takes_long(wanted):
+        if takes_long(params):
             self._resources.large_messages.decode(partial(self._in_thread, prepare, admit))
         else:
             admit(prepare())
@@ -153,7 +147,7 @@ class _Generation:
         except ServingError as error:
             return error
         except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
-            _log.exception("could not make tokens of a prompt of %s", self._call.method, extra=log_fields(self._call))
+            _log.exception("could not tokenize a prompt of %s", self._call.method, extra=log_fields(self._call))
             return InferenceFailedError()
 
     def _in_thread(
@@ -209,22 +203,22 @@ class _Generation:
         self._on_settled()
 
     def _build(self, version: ModelVersion, limits: Limits, checked: Checked, tokens: TokenIds) -> GenerationRequest:
-        wanted, call = self._wanted, self._call
-        priority = priority_of(version, wanted.priority)
+        params, call = self._wanted, self._call
+        priority = priority_of(version, params.priority)
         received_at = self._waited.received_at
         return GenerationRequest(
             prompt=tokens,
-            max_tokens=max_tokens_of(wanted, limits, len(tokens)),
+            max_tokens=max_tokens_of(params, limits, len(tokens)),
             receiver=self,
             received_at=received_at,
             sampling=checked.sampling,
             stops=checked.stops,
             top_logprobs=checked.top_logprobs,
-            wants_text=wanted.wants_text and limits.has_tokenizer,
-            deadline=generation_deadline(version, priority, wanted.timeout_s, received_at, call.deadline),
+            wants_text=params.wants_text and limits.has_tokenizer,
+            deadline=generation_deadline(version, priority, params.timeout_s, received_at, call.deadline),
             priority=priority,
             principal=Principal(call.context.principal or ""),
-            request_id=wanted.request_id or request_id_of(call.context),
+            request_id=params.request_id or request_id_of(call.context),
         )
 
     def _charge(self, grant: Grant, version: ModelVersion, request: GenerationRequest) -> Quota | None:
@@ -259,14 +253,14 @@ class _Generation:
             self._receiver.on_error(InferenceFailedError())
 
     def on_error(self, error: ServingError) -> None:
-        """Pass on why the engine gave up; see `Receiver`."""
+        """Pass on the error of the engine; see `Receiver`."""
         if self._has_ended:
             return
         self._end(is_refused=not self._tokens and isinstance(error, OverloadedError | ModelUnavailableError))
         self._receiver.on_error(error)
 
     def cancel(self) -> None:
-        """End the request without a further word to the receiver; no effect if it has ended."""
+        """End the request without calling the receiver again; no effect if it has ended."""
         if self._has_ended:
             return
         admitted = self._admitted
@@ -297,7 +291,7 @@ class _Generation:
             admitted.quota.release(refund_tokens=max(0, admitted.request.max_tokens - self._tokens))
 
     def _record(self, delta: Delta, request: GenerationRequest) -> None:
-        """Take note of what was generated, for logs and traces."""
+        """Record what was generated, for logs and traces."""
         since_received_s = monotonic() - request.received_at
         for record in self._records():
             record.add(len(delta.token_ids), since_received_s)
@@ -313,6 +307,6 @@ class _Generation:
         return (of_call,) if self._own_record is None else (of_call, self._own_record)
 
     def _stages(self) -> Stages | None:
-        """Return where to write the times of a call with a single request; None if its caller does not want them."""
+        """Return the stages to fill for a call with a single request; None unless they are measured."""
         annotations = self._call.annotations
         return timing.of(annotations) if self._own_record is None and timing.KEY in annotations else None

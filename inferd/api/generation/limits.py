@@ -1,4 +1,4 @@
-"""What a version of a language model allows and takes for granted."""
+"""Limits and defaults of a version of a language model."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from inferd.runtime.genai_config import GenaiConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a version allows and takes for granted."""
+    """Limits and defaults of a version."""
 
     context_length: int
     vocabulary_size: int
@@ -39,7 +39,7 @@ def limits_of(version: ModelVersion) -> Limits:
 
 
 def _default_sampling(defaults: GenaiConfig) -> Sampling:
-    """Return what applies where a request says nothing: what the model's files say, or else greedy."""
+    """Return the sampling of requests that set nothing: what the model's files say, or else greedy."""
     fallback = Sampling()
     return Sampling(
         temperature=fallback.temperature if defaults.temperature is None else defaults.temperature,

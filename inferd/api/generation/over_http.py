@@ -1,12 +1,14 @@
 """Answers over HTTP to calls that generate: whole, or as events while they are generated."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from inferd.api.generation.generations import Generations
+from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sending import join
-from inferd.api.generation.wanted import GenerationReceiver, Wanted
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.unary import abort
 from inferd.call_context import request_id_of
@@ -14,11 +16,8 @@ from inferd.errors import ServingError
 from inferd.generation.request import Delta, GenerationRequest, Usage
 from inferd.http.messages import HttpBody, HttpUnaryCall
 from inferd.models.version import ModelVersion
-from inferd.rpc import Call
 
 Json = dict[str, Any]
-
-_NOT_ENDED = float("inf")
 
 #: Prompts of a call whose tokens are made in one step: a few milliseconds.
 _AT_ONCE = 4
@@ -63,14 +62,6 @@ class AnswerForm(Protocol):
 
     def error(self, body: bytes) -> bytes:
         """Return the event of an error, whose ``body`` is that of an answer."""
-        ...
-
-
-class Begins(Protocol):
-    """Begins generations; see `Generations`."""
-
-    def begin(self, call: Call, wanted: Wanted, receiver: GenerationReceiver) -> Callable[[], None]:
-        """Generate what is ``wanted``, and return what cancels that."""
         ...
 
 
@@ -136,18 +127,18 @@ class Reply(ABC):
         self._cancels: list[Callable[[], None]] = []
         self._running = 0
 
-    def begin(self, generations: Begins, wanted: Sequence[Wanted]) -> None:
-        """Generate each of ``wanted``."""
-        self._choices = [Choice(self, self._form.choice(index)) for index in range(len(wanted))]
-        self._running = len(wanted)
+    def begin(self, generations: Generations, params: Sequence[GenerationParams]) -> None:
+        """Generate for each of ``params``."""
+        self._choices = [Choice(self, self._form.choice(index)) for index in range(len(params))]
+        self._running = len(params)
         self._call.on_terminated(self.cancel)
-        self._begin_some(generations, zip(wanted, self._choices, strict=True))
+        self._begin_some(generations, zip(params, self._choices, strict=True))
 
-    def _begin_some(self, generations: Begins, left: Iterator[tuple[Wanted, Choice]]) -> None:
-        for begun, (wanted, choice) in enumerate(left, 1):
-            if self._call.ended_at != _NOT_ENDED:
+    def _begin_some(self, generations: Generations, left: Iterator[tuple[GenerationParams, Choice]]) -> None:
+        for begun, (params, choice) in enumerate(left, 1):
+            if self._call.ended_at != math.inf:
                 return
-            self._cancels.append(generations.begin(self._call, wanted, choice))
+            self._cancels.append(generations.begin(self._call, params, choice))
             if begun == _AT_ONCE:
                 self._resources.call_soon(partial(self._begin_some, generations, left))
                 return
@@ -160,7 +151,7 @@ class Reply(ABC):
 
     def goes_on(self) -> bool:
         """Whether the call goes on; if another thread has ended it, the generations are cancelled here."""
-        if self._call.ended_at == _NOT_ENDED:
+        if self._call.ended_at == math.inf:
             return True
         self.cancel()
         return False

@@ -25,7 +25,7 @@ _OTHERS: Mapping[str, str] = {
     "stop_token_ids": "stop_token_ids",
     "ignore_eos": "ignore_end_tokens",
 }
-#: All names that have an effect, with the attributes of `Wanted`.
+#: All names that have an effect, with the attributes of `GenerationParams`.
 NAMES: Mapping[str, str] = {**{name: ours for name, (ours, _) in _NUMBERS.items()}, **_OTHERS}
 
 #: Parameters that have no effect here, with the values that ask for none.
@@ -40,7 +40,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 
 
 def read_sampling(given: Mapping[str, Any], path: Callable[[str], str]) -> dict[str, Any]:
-    """Return attributes of `Wanted` by their names. Null counts as not given.
+    """Return attributes of `GenerationParams` by their names. Null counts as not given.
 
     ``path`` returns where a parameter is in the request. Numbers may be in strings. Raises `InvalidInputError`.
     """

@@ -1,4 +1,4 @@
-"""The tokens of prompts, for callers who want to know them."""
+"""Tokenize prompts without generating: the method ``Tokenize``."""
 
 import logging
 import math
@@ -9,8 +9,8 @@ from time import monotonic
 
 from inferd.api.admission import charge_invalid, charge_request, find_model
 from inferd.api.generation.limits import Limits, limits_of
+from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.prompt import takes_long, tokens_of
-from inferd.api.generation.wanted import Wanted
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.call_context import log_fields
@@ -32,39 +32,43 @@ class Tokenized:
 
 
 class Tokenizations:
-    """Makes tokens of prompts; called on the poll thread. Each counts as one request in the quota of its caller."""
+    """Tokenizes prompts; called on the poll thread. Each counts as one request in the quota of its caller."""
 
     def __init__(self, resources: HandlerResources) -> None:
         self._resources = resources
 
     def begin(
-        self, call: Call, wanted: Wanted, respond: Callable[[Tokenized], object], fail: Callable[[ServingError], None]
+        self,
+        call: Call,
+        params: GenerationParams,
+        respond: Callable[[Tokenized], object],
+        fail: Callable[[ServingError], None],
     ) -> None:
-        """Call ``respond`` with the tokens of the prompt that is wanted, or ``fail``, in any thread."""
-        self._begin(call, wanted, respond, fail, Waited(monotonic()))
+        """Call ``respond`` with the tokens of the prompt, or ``fail``, in any thread."""
+        self._begin(call, params, respond, fail, Waited(monotonic()))
 
     def _begin(
         self,
         call: Call,
-        wanted: Wanted,
+        params: GenerationParams,
         respond: Callable[[Tokenized], object],
         fail: Callable[[ServingError], None],
         waited: Waited,
     ) -> None:
         try:
-            version, _ = find_model(self._resources.registry, call, wanted.model, wanted.version)
+            version, _ = find_model(self._resources.registry, call, params.model, params.version)
             limits = limits_of(version)
             charge_request(call, version.name)
-            work = partial(self._tokenize, call, wanted, version, limits, respond, fail)
-            if takes_long(wanted):
+            work = partial(self._tokenize, call, params, version, limits, respond, fail)
+            if takes_long(params):
                 self._resources.large_messages.decode(work)
             else:
                 work()
         except ColdModelError as error:
-            go_on = partial(self._begin, call, wanted, respond, fail)
+            go_on = partial(self._begin, call, params, respond, fail)
             call.on_terminated(self._resources.waits.add(call, error, waited, go_on=go_on, fail=fail))
         except InvalidInputError as error:
-            wanted.name_field(error)
+            params.name_field(error)
             fail(charge_invalid(call, error))
         except ServingError as error:
             fail(charge_invalid(call, error))
@@ -72,7 +76,7 @@ class Tokenizations:
     def _tokenize(
         self,
         call: Call,
-        wanted: Wanted,
+        params: GenerationParams,
         version: ModelVersion,
         limits: Limits,
         respond: Callable[[Tokenized], object],
@@ -82,11 +86,11 @@ class Tokenizations:
         if call.ended_at != math.inf:
             return
         try:
-            tokens, text = tokens_of(wanted, version, limits)
+            tokens, text = tokens_of(params, version, limits)
         except ServingError as error:
             fail(error)
         except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
-            _log.exception("could not make tokens of a prompt of %s", call.method, extra=log_fields(call))
+            _log.exception("could not tokenize a prompt of %s", call.method, extra=log_fields(call))
             fail(InferenceFailedError())
         else:
             respond(Tokenized(version=version, ids=tokens, text=text))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from inferd.api.generation.params import GenerationParams, Prompt
 from inferd.api.generation.sampling_names import NAMES, read_sampling
-from inferd.api.generation.wanted import Prompt, Wanted
 from inferd.api.tensors import object_array
 from inferd.dtypes import BY_NAME
 from inferd.errors import InvalidInputError
@@ -64,7 +64,7 @@ class TritonRequest:
     without ``gives_logprobs`` that of log probabilities is null. ``prefix`` is what the text begins with.
     """
 
-    wanted: Wanted
+    params: GenerationParams
     streams: bool
     outputs: frozenset[str]
     gives_logprobs: bool
@@ -72,7 +72,7 @@ class TritonRequest:
 
 
 def read_request(
-    base: Wanted, inputs: Mapping[str, Any], outputs: Collection[str], parameters: Mapping[str, Any]
+    base: GenerationParams, inputs: Mapping[str, Any], outputs: Collection[str], parameters: Mapping[str, Any]
 ) -> TritonRequest:
     """Read a request from the single values of its ``inputs``, or the array of ``input_ids``.
 
@@ -89,7 +89,7 @@ def read_request(
         attributes.setdefault("logprobs", 0)
     paths["prompt"] = "text_input" if isinstance(prompt, str) else "input_ids"
     return TritonRequest(
-        wanted=replace(base, prompt=prompt, fields={**paths, **base.fields}, **attributes),
+        params=replace(base, prompt=prompt, fields={**paths, **base.fields}, **attributes),
         streams=streams,
         outputs=wants,
         gives_logprobs=gives_logprobs,
@@ -123,7 +123,7 @@ def _outputs(prompt: Prompt, asked: Collection[str], returned: set[str]) -> froz
 
 
 def _sampling(inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return attributes of `Wanted`, and where each would be in the request."""
+    """Return attributes of `GenerationParams`, and where each would be in the request."""
     text = inputs.get("sampling_parameters")
     given: Mapping[str, Any]
     if text is None:

@@ -4,9 +4,9 @@ from typing import Any
 
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.generation.generations import Generations
+from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sending import join
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
-from inferd.api.generation.wanted import Wanted
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.api.oip.codec import PATHS, decode_inputs, encode_response
@@ -37,7 +37,7 @@ def read(request: pb.ModelInferRequest, limits: MessageLimits) -> TritonRequest:
             inputs[name] = array.item()
     for position, output in enumerate(request.outputs):
         reject_shared_memory("output", position, output.name, of_message(output.parameters))
-    base = Wanted(
+    base = GenerationParams(
         prompt="",
         model=request.model_name,
         version=request.model_version,
@@ -54,7 +54,7 @@ class Responses:
 
     def __init__(self, request: TritonRequest) -> None:
         self._outputs = TritonOutputs(request)
-        self._own_id = request.wanted.request_id
+        self._own_id = request.params.request_id
         self._names = ("", "")
 
     def started(self, version: ModelVersion, request: GenerationRequest) -> None:
@@ -79,7 +79,7 @@ class UnaryGenerations:
         assert incoming.parsed is not None, "templates are those of tensors"
         request = read(incoming.parsed, self._resources.limits)
         answer = _WholeAnswer(call, self._resources, request)
-        call.on_terminated(self._generations.begin(call, request.wanted, answer, waited=waited))
+        call.on_terminated(self._generations.begin(call, request.params, answer, waited=waited))
 
 
 class _WholeAnswer:

@@ -88,7 +88,7 @@ class OpenInferenceStream(RequestStream[pb.ModelInferRequest]):
         request.begin = None
         cancel = Generations(self._resources).begin(
             self._call,
-            triton.wanted,
+            triton.params,
             _Answer(self, request, triton, self._sender),
             on_settled=reply.release,
             generated=request.generated,

@@ -81,7 +81,7 @@ class CompletionAnswer(OpenAiAnswer):
     def choice(self, index: int) -> ChoiceForm:
         """See `AnswerForm.choice`."""
         asked = self._asked
-        prompt = asked.wanted[index].prompt
+        prompt = asked.params[index].prompt
         echoed = prompt if isinstance(prompt, str) else None
         return CompletionChoice(index, echoed, echo=asked.echo, gives_tokens=asked.token_ids)
 

@@ -41,7 +41,7 @@ class OpenAiChoice(ChoiceForm):
         """Return all that was generated."""
 
     def _tokens(self, delta: Delta) -> Json:
-        """Return the tokens of a piece, if they are wanted."""
+        """Return the tokens of a piece, if they are included."""
         if not self.gives_tokens:
             return {}
         tells_prompt, self._tells_prompt = self._tells_prompt, False

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from inferd.api.generation.params import Chat, GenerationParams, Prompt
 from inferd.api.generation.sampling_names import NAMES, read_sampling
-from inferd.api.generation.wanted import Chat, Prompt, Wanted
 from inferd.api.openai.errors import invalid, unsupported
 from inferd.api.openai.members import Members, integer_of
 from inferd.api.openai.messages import read_messages
@@ -27,14 +27,14 @@ SplitName = Callable[[str], tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What a request asks for: ``wanted`` has each of its choices, those of the first prompt first.
+    """A request; ``params`` are those of each choice, the choices of the first prompt first.
 
     ``model`` is as the request names it. ``choices`` is the number of those of each prompt. ``token_ids`` asks for the
     tokens of prompt and answer, ``echo`` for the prompt before the answer.
     """
 
     model: str
-    wanted: Sequence[Wanted]
+    params: Sequence[GenerationParams]
     choices: int
     stream: bool
     include_usage: bool
@@ -56,7 +56,7 @@ def read_completion(content: dict[str, Any], split_name: SplitName) -> Asked:
         raise unsupported("logprobs", "expected none with echo: log probabilities are those of the answer")
     many = len(prompts) > 1
     texts = [
-        Wanted(
+        GenerationParams(
             prompt=prompt,
             max_tokens=_COMPLETION_TOKENS if max_tokens is None else max_tokens,
             logprobs=logprobs,
@@ -75,13 +75,13 @@ def read_chat(content: dict[str, Any], split_name: SplitName) -> Asked:
     if len({limits[name] for name in given}) > 1:
         raise invalid("max_tokens", "expected none, or the same as max_completion_tokens")
     max_tokens = next(iter(given), "max_completion_tokens")
-    wanted = Wanted(
+    params = GenerationParams(
         prompt=Chat(read_messages(members)),
         max_tokens=limits[max_tokens],
         logprobs=_chat_logprobs(members),
         fields={**_FIELDS, "prompt": "messages", "max_tokens": max_tokens, "logprobs": "top_logprobs"},
     )
-    return _asked(members, split_name, [wanted], OF_CHATS)
+    return _asked(members, split_name, [params], OF_CHATS)
 
 
 def _chat_logprobs(members: Members) -> int | None:
@@ -94,7 +94,7 @@ def _chat_logprobs(members: Members) -> int | None:
 def _asked(
     members: Members,
     split_name: SplitName,
-    prompts: Sequence[Wanted],
+    prompts: Sequence[GenerationParams],
     refused: Mapping[str, Any],
     *,
     echo: bool = False,
@@ -114,7 +114,7 @@ def _asked(
     each = [replace(prompt, model=name, version=version, priority=priority, **sampling) for prompt in prompts]
     return Asked(
         model=model,
-        wanted=[_with_seed(prompt, index) for prompt in each for index in range(choices)],
+        params=[_with_seed(prompt, index) for prompt in each for index in range(choices)],
         choices=choices,
         stream=stream,
         include_usage=include_usage,
@@ -123,9 +123,9 @@ def _asked(
     )
 
 
-def _with_seed(wanted: Wanted, index: int) -> Wanted:
+def _with_seed(params: GenerationParams, index: int) -> GenerationParams:
     """Let the choices of a prompt differ, which has one seed."""
-    return wanted if wanted.seed is None or not index else replace(wanted, seed=(wanted.seed + index) % _SEEDS)
+    return params if params.seed is None or not index else replace(params, seed=(params.seed + index) % _SEEDS)
 
 
 def _choices(members: Members, prompts: int) -> int:

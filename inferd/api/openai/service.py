@@ -6,7 +6,8 @@ from typing import Any
 
 from inferd.api.admission import ModelView
 from inferd.api.generation.bodies import MAX_BODY_BYTES, BodyReader
-from inferd.api.generation.over_http import Begins, StreamedReply, WholeReply
+from inferd.api.generation.generations import Generations
+from inferd.api.generation.over_http import StreamedReply, WholeReply
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.openai import routes
 from inferd.api.openai.answers import ChatAnswer, CompletionAnswer, OpenAiAnswer
@@ -25,7 +26,7 @@ Query = Callable[[HttpMessage, ModelView], HttpBody]
 class OpenAiService:
     """Handlers of the operations, on one registry."""
 
-    def __init__(self, resources: HandlerResources, generations: Begins) -> None:
+    def __init__(self, resources: HandlerResources, generations: Generations) -> None:
         self._resources = resources
         self._generations = generations
         self._models = OpenAiModels(resources.registry)
@@ -58,7 +59,7 @@ class OpenAiService:
         def begin(call: HttpUnaryCall, asked: Asked) -> None:
             kind = StreamedReply if asked.stream else WholeReply
             reply = kind(call, form(asked, request_id_of(call.context)), self._resources)
-            reply.begin(self._generations, asked.wanted)
+            reply.begin(self._generations, asked.params)
 
         def handle(call: HttpUnaryCall, message: HttpMessage) -> None:
             self._bodies.read(call, message, asked_of, partial(begin, call))

@@ -8,10 +8,11 @@ import numpy as np
 import orjson
 
 from inferd.api.generation.bodies import BodyReader
-from inferd.api.generation.over_http import AnswerForm, Begins, ChoiceForm, Json, StreamedReply, WholeReply
+from inferd.api.generation.generations import Generations
+from inferd.api.generation.over_http import AnswerForm, ChoiceForm, Json, StreamedReply, WholeReply
+from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sampling_names import NAMES
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
-from inferd.api.generation.wanted import Wanted
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.oip.parameters import terms_of
 from inferd.api.rest.messages import json_answer, kind_of
@@ -34,7 +35,7 @@ _NOTHING = ("bad_words", "stop_words")
 class Generate:
     """Makes the handlers of both operations."""
 
-    def __init__(self, resources: HandlerResources, generations: Begins) -> None:
+    def __init__(self, resources: HandlerResources, generations: Generations) -> None:
         self._resources = resources
         self._generations = generations
         self._bodies = BodyReader(resources)
@@ -44,7 +45,7 @@ class Generate:
 
         def begin(call: HttpUnaryCall, request: TritonRequest) -> None:
             kind = StreamedReply if streams else WholeReply
-            kind(call, TritonAnswer(request), self._resources).begin(self._generations, [request.wanted])
+            kind(call, TritonAnswer(request), self._resources).begin(self._generations, [request.params])
 
         def handle(call: HttpUnaryCall, message: HttpMessage) -> None:
             self._bodies.read(call, message, partial(_read, message.path, streams), partial(begin, call))
@@ -63,7 +64,7 @@ def _read(path: Mapping[str, str], streams: bool, content: dict[str, Any]) -> Tr
         raise InvalidInputError("stream: expected false, or the operation generate_stream", field="stream")
     inputs["stream"] = streams and inputs.get("stream", True)
     priority, timeout_s = terms_of({name: given[name] for name in _TERMS if name in given})
-    base = Wanted(
+    base = GenerationParams(
         prompt="",
         model=path.get("model", ""),
         version=path.get("version", ""),
@@ -139,7 +140,7 @@ class _Outputs(ChoiceForm):
     """The outputs of a request."""
 
     def __init__(self, request: TritonRequest) -> None:
-        self._request_id = request.wanted.request_id
+        self._request_id = request.params.request_id
         self._outputs = TritonOutputs(request)
         self.gives_tokens = "output_ids" in request.outputs
         self._names: Json = {}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from inferd.api.generation.bodies import MAX_BODY_BYTES
-from inferd.api.generation.over_http import Begins
+from inferd.api.generation.generations import Generations
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.repository import RepositoryControl
@@ -31,7 +31,7 @@ class RestService:
         resources: HandlerResources,
         control: RepositoryControl,
         answers: OpenInferenceQueries,
-        generations: Begins,
+        generations: Generations,
     ) -> None:
         self._resources = resources
         self._generate = Generate(resources, generations)

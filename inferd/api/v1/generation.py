@@ -1,4 +1,4 @@
-"""``inferd.v1.GenerationService``: text of language models, as it comes."""
+"""``inferd.v1.GenerationService``: streams the output of language models, and tokenizes prompts."""
 
 import logging
 from collections.abc import Callable
@@ -10,11 +10,12 @@ import grpc
 from inferd._generated.inferd.v1 import generation_pb2 as pb
 from inferd.api.admission import charge_invalid
 from inferd.api.generation.generations import Generations
+from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sending import DeltaSender
 from inferd.api.generation.tokenization import Tokenizations, Tokenized
-from inferd.api.generation.wanted import Wanted
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.request_decoder import LARGE_BYTES
+from inferd.api.unary import abort
 from inferd.api.v1.generation_codec import GenerationCodec, response_of
 from inferd.call_context import log_fields, set_message_id
 from inferd.errors import InferenceFailedError, ServingError
@@ -43,47 +44,50 @@ class GenerationService:
     def _generate(self, call: StreamCall, message: bytes) -> None:
         answer = _Answer(call, self._resources)
 
-        def begin(wanted: Wanted) -> None:
-            answer.begin(self._generations, wanted)
+        def begin(params: GenerationParams) -> None:
+            answer.begin(self._generations, params)
 
         self._read(call, partial(self._codec.generate, message), len(message), begin, answer.on_error)
 
     def _tokenize(self, call: UnaryCall, message: bytes) -> None:
-        def fail(error: ServingError) -> None:
-            status = self._resources.statuses.status_of(error)
-            call.abort(status.code, status.message, status.trailers())
+        fail = partial(abort, call, self._resources.statuses)
 
-        def begin(wanted: Wanted) -> None:
-            self._tokenizations.begin(call, wanted, lambda tokens: call.reply(_tokenized(tokens)), fail)
+        def begin(params: GenerationParams) -> None:
+            self._tokenizations.begin(call, params, lambda tokens: call.reply(_tokenized(tokens)), fail)
 
         self._read(call, partial(self._codec.tokenize, message), len(message), begin, fail)
 
     def _read(
-        self, call: Call, read: Callable[[], Wanted], size: int, begin: Callable[[Wanted], None], fail: Fail
+        self,
+        call: Call,
+        read: Callable[[], GenerationParams],
+        size: int,
+        begin: Callable[[GenerationParams], None],
+        fail: Fail,
     ) -> None:
         """Read a message, a large one in the thread for them, and ``begin`` on the poll thread, or ``fail``."""
         call_soon = self._resources.call_soon
 
         def in_thread() -> None:
             try:
-                wanted = read()
+                params = read()
             except ServingError as error:
                 call_soon(partial(fail, charge_invalid(call, error)))
             except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
                 _log.exception("could not read a request of %s", call.method, extra=log_fields(call))
                 call_soon(partial(fail, InferenceFailedError()))
             else:
-                call_soon(partial(begin, wanted))
+                call_soon(partial(begin, params))
 
         try:
             if size > LARGE_BYTES:
                 self._resources.large_messages.decode(in_thread)
                 return
-            wanted = read()
+            params = read()
         except ServingError as error:
             fail(charge_invalid(call, error))
         else:
-            begin(wanted)
+            begin(params)
 
 
 class _Answer:
@@ -98,13 +102,13 @@ class _Answer:
         self._head = b""
         self._cancel: Callable[[], None] | None = None
 
-    def begin(self, generations: Generations, wanted: Wanted) -> None:
+    def begin(self, generations: Generations, params: GenerationParams) -> None:
         """Begin to generate."""
         call = self._call
-        if wanted.request_id:
-            self._own_id = wanted.request_id
-            set_message_id(call, wanted.request_id)
-        self._cancel = generations.begin(call, wanted, self)
+        if params.request_id:
+            self._own_id = params.request_id
+            set_message_id(call, params.request_id)
+        self._cancel = generations.begin(call, params, self)
         call.on_terminated(self._cancel)
         if call.context.principal is not None:
             # For authentication, which ends the call when its credential expires or is revoked.

@@ -1,4 +1,4 @@
-"""The messages of ``GenerationService``, to and from what is wanted and generated."""
+"""The messages of ``GenerationService``: requests to params, and generated output to responses."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from inferd._generated.inferd.v1 import generation_pb2 as pb
-from inferd.api.generation.wanted import Chat, Prompt, Wanted
+from inferd.api.generation.params import Chat, GenerationParams, Prompt
 from inferd.api.v1.codec import timeout_s_of
 from inferd.api.wire_scanner import MessageLimits, WireScanner, parse
 from inferd.errors import InvalidInputError
@@ -20,7 +20,7 @@ _SAMPLING = (
     *("repetition_penalty", "frequency_penalty", "presence_penalty"),
     *("temperature", "top_k", "top_p", "min_p", "seed"),
 )
-#: What the contract calls attributes of `Wanted` that are not fields of the request itself.
+#: What the contract calls attributes of `GenerationParams` that are not fields of the request itself.
 _FIELDS: Mapping[str, str] = {
     **{name: f"sampling.{name}" for name in _SAMPLING},
     "stop_texts": "stop.texts",
@@ -51,12 +51,12 @@ class GenerationCodec:
             for request in (pb.GenerateRequest, pb.TokenizeRequest)
         }
 
-    def generate(self, message: bytes) -> Wanted:
+    def generate(self, message: bytes) -> GenerationParams:
         """Read a `GenerateRequest`. Raises `InvalidInputError`."""
         request = self._parse(pb.GenerateRequest, message)
         form, prompt = _prompt(request.prompt)
         stop = request.stop
-        return Wanted(
+        return GenerationParams(
             prompt=prompt,
             model=request.model,
             version=request.version,
@@ -73,11 +73,13 @@ class GenerationCodec:
             fields=_FIELDS_BY_FORM[form],
         )
 
-    def tokenize(self, message: bytes) -> Wanted:
+    def tokenize(self, message: bytes) -> GenerationParams:
         """Read a `TokenizeRequest`. Raises `InvalidInputError`."""
         request = self._parse(pb.TokenizeRequest, message)
         form, prompt = _prompt(request.prompt)
-        return Wanted(prompt=prompt, model=request.model, version=request.version, fields=_FIELDS_BY_FORM[form])
+        return GenerationParams(
+            prompt=prompt, model=request.model, version=request.version, fields=_FIELDS_BY_FORM[form]
+        )
 
     def _parse(self, kind: type[Sent], message: bytes) -> Sent:
         self._scanners[kind].scan(message)

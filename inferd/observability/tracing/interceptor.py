@@ -231,7 +231,7 @@ class TracingInterceptor:
             span_id=self._id(64),
             parent_id=parent.span_id if parent else "",
             tracestate=tracestate if parent else "",
-            stages=timing.wanted(annotations),
+            stages=timing.measure(annotations),
         )
         annotations["trace_id"], annotations["span_id"] = span.trace_id, span.span_id
         listen_for_results(call, partial(self._result, span))

@@ -110,7 +110,7 @@ def test_rejects_without_building_the_request(protocol, monkeypatch):
 def test_times_decoding_on_request(monkeypatch):
     """For traces and the trailer, as for requests that reach the queue."""
     bench, call = Bench(InferenceCodec(), monkeypatch), FakeCall()
-    stages = timing.wanted(call.annotations)
+    stages = timing.measure(call.annotations)
     bench.refuse(v1_request(), full(), call)
     assert stages.durations_s() == [("decode", 0.0)]
 

@@ -131,7 +131,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> StreamBench:
 def test_call_goes_on_when_its_model_is_loaded(bench: Bench, rows: int) -> None:
     """Large messages too, which another thread decodes; its timeout counts from its arrival, decoding from then on."""
     call = FakeCall()
-    stages = timing.wanted(call.annotations)
+    stages = timing.measure(call.annotations)
     bench.infer(call, rows, timeout={"seconds": 9})
     bench.large.work.run()
     bench.large.call_soon.run()

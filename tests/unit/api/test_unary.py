@@ -62,7 +62,7 @@ def test_response_is_sent_when_reply_settles(model):
 def test_records_stages_on_request(model):
     """Up to the last stage that the request reached."""
     call = FakeCall()
-    stages = timing.wanted(call.annotations)
+    stages = timing.measure(call.annotations)
     _ask(model, call)
     assert [name for name, _ in stages.durations_s()] == ["decode"]
     model.answer(0)
@@ -74,7 +74,7 @@ def test_records_stages_on_request(model):
 def test_failed_run_has_timing(model):
     """For the log, and as stages if requested; nothing was encoded."""
     plain, call = _ask(model), FakeCall()
-    stages = timing.wanted(call.annotations)
+    stages = timing.measure(call.annotations)
     _ask(model, call)
     for position, each in enumerate((plain, call)):
         model.fail(position)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from inferd.api.generation.wanted import Wanted
+from inferd.api.generation.params import GenerationParams
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.open_streams import OpenStreams
 from inferd.api.status import StatusTable
@@ -192,6 +192,6 @@ class Recorder:
         return error
 
 
-def wanted(prompt: object = "once", **fields: object) -> Wanted:
+def params(prompt: object = "once", **fields: object) -> GenerationParams:
     """Return a request for the language model."""
-    return Wanted(prompt=prompt, **{"model": "story", **fields})
+    return GenerationParams(prompt=prompt, **{"model": "story", **fields})

@@ -1,4 +1,4 @@
-"""From what is wanted to the engine: checks, defaults, quotas, waits, cancelling."""
+"""From the params to the engine: checks, defaults, quotas, waits, cancelling."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from inferd.api.generation.generations import Generations
+from inferd.api.generation.params import Chat
 from inferd.api.generation.prompt import SHORT_BYTES
-from inferd.api.generation.wanted import Chat
 from inferd.api.model_waits import Waited
 from inferd.call_context import GENERATED_KEY
 from inferd.config.settings import ModelSettings
@@ -24,7 +24,7 @@ from inferd.generation.request import FinishReason, Sampling
 from inferd.observability import timing
 from inferd.security.authorization.policy import Policy, permissions_of
 from inferd.security.authorization.quota import QuotaStore
-from tests.unit.api.generation.fakes import CONTEXT, END, VOCABULARY, Bench, FakeLanguageModel, Recorder, wanted
+from tests.unit.api.generation.fakes import CONTEXT, END, VOCABULARY, Bench, FakeLanguageModel, Recorder, params
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ class Asked(Bench):
 
     def ask(self, prompt: object = "once", **fields: object) -> Recorder:
         self.got = Recorder()
-        self.generations.submit(self.call, wanted(prompt, **fields), self.got)
+        self.call.on_terminated(self.generations.begin(self.call, params(prompt, **fields), self.got))
         return self.got
 
     @property
@@ -294,11 +294,11 @@ def test_records_what_was_generated() -> None:
 def test_measures_stages_on_demand() -> None:
     """Tokenizing counts as decoding."""
     bench = Bench()
-    stages = timing.wanted(bench.call.annotations)
-    Generations(bench.resources).submit(bench.call, wanted(), Recorder())
+    stages = timing.measure(bench.call.annotations)
+    Generations(bench.resources).begin(bench.call, params(), Recorder())
     bench.engine.finish("x")
     assert dict(stages.durations_s()) == {"decode": 0.0, "queue": 0.25}
-    Generations(bench.resources).begin(bench.call, wanted(), Recorder(), waited=Waited(100.0, loads=1, load_s=2.0))
+    Generations(bench.resources).begin(bench.call, params(), Recorder(), waited=Waited(100.0, loads=1, load_s=2.0))
     assert dict(stages.durations_s())["load"] == 2.0
 
 

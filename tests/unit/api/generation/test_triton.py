@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
-from inferd.api.generation.wanted import Wanted
 from inferd.errors import InvalidInputError
 from inferd.generation.request import Candidate, Delta, FinishReason, TokenLogprobs
 
-BASE = Wanted(prompt="", model="story", request_id="7", fields={"model": "model_name"})
+BASE = GenerationParams(prompt="", model="story", request_id="7", fields={"model": "model_name"})
 
 
 def _read(outputs: tuple[str, ...] = (), parameters: dict[str, Any] | None = None, **inputs: Any) -> TritonRequest:
@@ -21,24 +21,24 @@ def _read(outputs: tuple[str, ...] = (), parameters: dict[str, Any] | None = Non
     )
 
 
-def _sampling(**parameters: Any) -> Wanted:
-    return _read(sampling_parameters=json.dumps(parameters).encode()).wanted
+def _sampling(**parameters: Any) -> GenerationParams:
+    return _read(sampling_parameters=json.dumps(parameters).encode()).params
 
 
 def test_reads_what_the_backends_sample_client_sends() -> None:
     """Numbers as strings, and the same once more as parameters of the request."""
     sampling = {"temperature": "0.1", "top_p": "0.95", "max_tokens": "100"}
     request = _read(stream=True, sampling_parameters=json.dumps(sampling).encode(), parameters=sampling)
-    wanted = request.wanted
-    assert (wanted.prompt, wanted.model, wanted.request_id) == ("once", "story", "7")
-    assert (wanted.temperature, wanted.top_p, wanted.max_tokens) == (0.1, 0.95, 100)
+    params = request.params
+    assert (params.prompt, params.model, params.request_id) == ("once", "story", "7")
+    assert (params.temperature, params.top_p, params.max_tokens) == (0.1, 0.95, 100)
     assert request.streams
     assert request.outputs == {"text_output"}
 
 
 def test_reads_all_names_of_sampling() -> None:
     """Null and -1 are those of vLLM."""
-    wanted = _sampling(
+    params = _sampling(
         top_k=-1,
         min_p=0.5,
         seed=3,
@@ -52,18 +52,18 @@ def test_reads_all_names_of_sampling() -> None:
         ignore_eos=True,
         temperature=None,
     )
-    assert (wanted.top_k, wanted.min_p, wanted.seed, wanted.repetition_penalty) == (0, 0.5, 3, 1)
-    assert (wanted.frequency_penalty, wanted.presence_penalty, wanted.min_tokens, wanted.logprobs) == (0.5, -0.5, 2, 5)
-    assert (wanted.stop_texts, wanted.stop_token_ids, wanted.ignore_end_tokens) == (("a",), (1, 2), True)
-    assert wanted.temperature is None
+    assert (params.top_k, params.min_p, params.seed, params.repetition_penalty) == (0, 0.5, 3, 1)
+    assert (params.frequency_penalty, params.presence_penalty, params.min_tokens, params.logprobs) == (0.5, -0.5, 2, 5)
+    assert (params.stop_texts, params.stop_token_ids, params.ignore_end_tokens) == (("a",), (1, 2), True)
+    assert params.temperature is None
     assert _sampling(stop=["a", "b"], ignore_eos="false").stop_texts == ("a", "b")
 
 
 def test_parameters_of_the_request_are_read_without_that_input() -> None:
     """Others that the request may have are not for sampling."""
-    wanted = _read(parameters={"max_tokens": 5, "temperature": 0.5, "priority": 1, "mine": "x"}).wanted
-    assert (wanted.max_tokens, wanted.temperature) == (5, 0.5)
-    assert wanted.field_of("max_tokens") == 'parameters["max_tokens"]'
+    params = _read(parameters={"max_tokens": 5, "temperature": 0.5, "priority": 1, "mine": "x"}).params
+    assert (params.max_tokens, params.temperature) == (5, 0.5)
+    assert params.field_of("max_tokens") == 'parameters["max_tokens"]'
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_additional_outputs() -> None:
         return_num_output_tokens=True,
         sampling_parameters=b'{"logprobs": 2}',
     )
-    assert request.wanted.logprobs == 2
+    assert request.params.logprobs == 2
     first, last = _outputs(request, _delta("a"), _delta("b", -1.0, ends=True))
     assert first == {
         "text_output": [b"a"],
@@ -177,7 +177,7 @@ def test_additional_outputs() -> None:
 def test_log_probabilities_are_null_unless_sampled_with() -> None:
     """As in vLLM; their sum needs nothing else."""
     request = _read(return_logprobs=True, return_cumulative_logprob=True)
-    assert request.wanted.logprobs == 0
+    assert request.params.logprobs == 0
     (outputs,) = _outputs(request, _delta("a"))
     assert (outputs["logprobs"], outputs["cumulative_logprob"]) == ([b"null"], [-0.5])
 
@@ -185,7 +185,7 @@ def test_log_probabilities_are_null_unless_sampled_with() -> None:
 def test_tokens_are_answered_with_tokens() -> None:
     """And with their text, if the model has a tokenizer."""
     request = _read(text_input=None, input_ids=np.array([1, 2]))
-    assert request.wanted.prompt.tolist() == [1, 2]
+    assert request.params.prompt.tolist() == [1, 2]
     assert _outputs(request, _delta("a")) == [{"text_output": [b"a"], "output_ids": [97]}]
 
 

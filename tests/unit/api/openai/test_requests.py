@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.api.generation.wanted import Chat
+from inferd.api.generation.params import Chat
 from inferd.api.openai.errors import UNSUPPORTED
 from inferd.api.openai.requests import read_chat, read_completion
 from inferd.errors import InvalidInputError
@@ -39,24 +39,24 @@ def test_fields_of_both() -> None:
         "priority": 2,
     }
     for asked in (completion, chat):
-        (wanted,) = asked(**fields, stop=["a", "b"], ignore_eos=True, user="me", metadata={"a": "b"}).wanted
-        assert {name: getattr(wanted, name) for name in fields} == {**fields, "stop_token_ids": (4, 5)}
-        assert (wanted.stop_texts, wanted.ignore_end_tokens) == (("a", "b"), True)
-        assert (wanted.model, wanted.version) == ("m", "")
-        assert asked(stop="a").wanted[0].stop_texts == ("a",)
-        assert asked(top_k=-1).wanted[0].top_k == 0, "vLLM's way to say all"
+        (params,) = asked(**fields, stop=["a", "b"], ignore_eos=True, user="me", metadata={"a": "b"}).params
+        assert {name: getattr(params, name) for name in fields} == {**fields, "stop_token_ids": (4, 5)}
+        assert (params.stop_texts, params.ignore_end_tokens) == (("a", "b"), True)
+        assert (params.model, params.version) == ("m", "")
+        assert asked(stop="a").params[0].stop_texts == ("a",)
+        assert asked(top_k=-1).params[0].top_k == 0, "vLLM's way to say all"
 
 
 def test_absent_fields_are_the_models() -> None:
     """But for the length of completions, which has a default in the API. Null is as nothing."""
-    (wanted,) = completion(temperature=None, stop=None, max_tokens=None).wanted
-    assert (wanted.temperature, wanted.stop_texts, wanted.max_tokens, wanted.logprobs) == (None, (), 16, None)
-    assert chat().wanted[0].max_tokens is None
+    (params,) = completion(temperature=None, stop=None, max_tokens=None).params
+    assert (params.temperature, params.stop_texts, params.max_tokens, params.logprobs) == (None, (), 16, None)
+    assert chat().params[0].max_tokens is None
 
 
 def test_version_behind_the_name() -> None:
     asked = chat(model="m:stable")
-    assert (asked.wanted[0].model, asked.wanted[0].version, asked.model) == ("m", "stable", "m:stable")
+    assert (asked.params[0].model, asked.params[0].version, asked.model) == ("m", "stable", "m:stable")
 
 
 @pytest.mark.parametrize(
@@ -72,33 +72,33 @@ def test_version_behind_the_name() -> None:
 def test_prompts(prompt: object, prompts: list) -> None:
     """One or several, as text or tokens; each with all its choices, whose seeds differ."""
     asked = completion(prompt=prompt, n=2, seed=10)
-    assert [each.prompt for each in asked.wanted] == [prompt for prompt in prompts for _ in range(2)]
-    assert [each.seed for each in asked.wanted] == [10, 11] * len(prompts)
+    assert [each.prompt for each in asked.params] == [prompt for prompt in prompts for _ in range(2)]
+    assert [each.seed for each in asked.params] == [10, 11] * len(prompts)
     assert asked.choices == 2
 
 
 def test_paths_of_prompts() -> None:
     """Errors say which one."""
-    assert [each.field_of("prompt") for each in completion(prompt=["a", "b"]).wanted] == ["prompt[0]", "prompt[1]"]
-    assert completion().wanted[0].field_of("prompt") == "prompt"
-    assert chat().wanted[0].field_of("prompt") == "messages"
-    assert chat().wanted[0].field_of("stop_texts") == "stop"
+    assert [each.field_of("prompt") for each in completion(prompt=["a", "b"]).params] == ["prompt[0]", "prompt[1]"]
+    assert completion().params[0].field_of("prompt") == "prompt"
+    assert chat().params[0].field_of("prompt") == "messages"
+    assert chat().params[0].field_of("stop_texts") == "stop"
 
 
 def test_lengths_of_chats() -> None:
     """By either name; errors have the one that was used."""
     for name in ("max_tokens", "max_completion_tokens"):
-        (wanted,) = chat(**{name: 5}).wanted
-        assert (wanted.max_tokens, wanted.field_of("max_tokens")) == (5, name)
-    assert chat(max_tokens=5, max_completion_tokens=5).wanted[0].max_tokens == 5
+        (params,) = chat(**{name: 5}).params
+        assert (params.max_tokens, params.field_of("max_tokens")) == (5, name)
+    assert chat(max_tokens=5, max_completion_tokens=5).params[0].max_tokens == 5
 
 
 def test_log_probabilities() -> None:
     """Completions have a number, chats a switch and a number."""
-    assert completion(logprobs=0).wanted[0].logprobs == 0
-    assert chat(logprobs=True).wanted[0].logprobs == 0
-    assert chat(logprobs=True, top_logprobs=3).wanted[0].logprobs == 3
-    assert chat(logprobs=False, top_logprobs=0).wanted[0].logprobs is None
+    assert completion(logprobs=0).params[0].logprobs == 0
+    assert chat(logprobs=True).params[0].logprobs == 0
+    assert chat(logprobs=True, top_logprobs=3).params[0].logprobs == 3
+    assert chat(logprobs=False, top_logprobs=0).params[0].logprobs is None
 
 
 def test_streams() -> None:
@@ -118,7 +118,7 @@ def test_messages() -> None:
             {"role": "user", "content": []},
         ]
     )
-    assert asked.wanted[0].prompt == Chat(
+    assert asked.params[0].prompt == Chat(
         [
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": "a\nb", "name": "me"},

@@ -1,4 +1,4 @@
-"""What a caller wants generated, in no protocol's words, and who takes what comes of it."""
+"""The parameters of a generation request, independent of the protocol, and the receiver of its output."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ Prompt = str | Sequence[int] | TokenIds | Chat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """A request to generate as its caller has put it; `Generations` checks it and adds the model's defaults.
+class GenerationParams:
+    """A generation request as its caller sent it; `Generations` validates it and adds the model's defaults.
 
     None is for what was not given: the model's default applies. ``priority`` 0 is the model's default. ``logprobs`` is
-    the number of most likely tokens to give with each one, None for no log probabilities. ``fields`` says what the
-    protocol calls an attribute where that is not its name here; errors name it so.
+    the number of most likely tokens to give with each one, None for no log probabilities. ``fields`` maps
+    attributes to their names in the protocol, for errors, where these differ.
     """
 
     prompt: Prompt
@@ -67,7 +67,7 @@ class Wanted:
             error.field = self.field_of(str(error.at))
 
     def too_long(self, name: str, text: str) -> InvalidInputError:
-        """Return the same for what does not fit into the context; clients of OpenAI look for that reason."""
+        """Return the error for what does not fit into the context, with the reason that clients of OpenAI look for."""
         error = self.invalid(name, text)
         error.reason = "CONTEXT_LENGTH_EXCEEDED"
         return error
@@ -81,5 +81,5 @@ class GenerationReceiver(Receiver, Protocol):
     """
 
     def on_started(self, version: ModelVersion, request: GenerationRequest, /) -> None:
-        """Take note of which version generates, and of the request as it was checked."""
+        """Get the version that generates, and the validated request."""
         ...

@@ -21,6 +21,19 @@ SOURCE, ROW = "source", "row"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """The columns of a job's files.
+
+    ``is_text``: their values are texts, which are read in the types of the model. ``extra`` are columns that are read
+    in any case, for filters and errors.
+    """
+
+    schema: pa.Schema
+    is_text: bool = False
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Binding:
     """How a job's columns meet the model.
 
@@ -39,35 +52,22 @@ class Binding:
 
 
 def bind(
-    signature: ModelSignature,
-    schema: pa.Schema,
-    options: JobOptions,
-    preparation: Preparation | None = None,
-    *,
-    is_text: bool = False,
-    extra: Sequence[str] = (),
+    signature: ModelSignature, columns: Columns, options: JobOptions, preparation: Preparation | None = None
 ) -> Binding:
-    """Return how the columns of ``schema`` meet the model. Raises `UsageError`.
-
-    ``is_text``: the files hold text, whose values are read in the types of the model. ``extra`` are columns that have
-    to be read too, for filters.
-    """
-    columns = _considered(schema, options)
+    """Return how ``columns`` meet the model. Raises `UsageError`."""
+    schema = columns.schema
+    considered = _considered(schema, options)
     if preparation is not None:
-        check_known("--tokenize or --image", preparation.column, columns)
+        check_known("--tokenize or --image", preparation.column, considered)
     types = {field.name: field.type for field in schema}
-    inputs = _inputs(signature, {name: types[name] for name in columns}, options, preparation)
-    joined = _joined(columns, options)
+    inputs = _inputs(signature, {name: types[name] for name in considered}, options, preparation)
+    joined = _joined(considered, options)
     outputs = _outputs(signature, options)
-    for name in extra:
-        check_known("--where", name, schema.names)
-    read = _read_types(signature, inputs, types, options, preparation if is_text else None)
-    # Columns of nulls only, as some writers make them, may have values in the next file.
-    types |= {name: kind for name, kind in read.items() if is_text or pa.types.is_null(types[name])}
+    types |= _read_types(signature, inputs, columns, options, preparation)
     for name, given in inputs.items():
         _check_types(signature.input(name), given, types)
     prepared = () if preparation is None else (preparation.column,)
-    used = dict.fromkeys([*(name for each in inputs.values() for name in each), *prepared, *joined, *extra])
+    used = dict.fromkeys([*(name for each in inputs.values() for name in each), *prepared, *joined, *columns.extra])
     for name in used:
         if schema.names.count(name) > 1:
             raise UsageError(f'column "{name}": expected one of that name, got {schema.names.count(name)}')
@@ -177,16 +177,26 @@ def _outputs(signature: ModelSignature, options: JobOptions) -> dict[str, str]:
 def _read_types(
     signature: ModelSignature,
     inputs: Mapping[str, tuple[str, ...]],
-    types: Mapping[str, pa.DataType],
+    columns: Columns,
     options: JobOptions,
     preparation: Preparation | None,
 ) -> dict[str, pa.DataType]:
-    """Return the types in which text is read where the model tells them; those in ``options.types`` stay."""
-    # A text that looks like a number or a date is a text.
-    read = {} if preparation is None else {preparation.column: pa.string()}
+    """Return the types in which columns are read where the model tells them; those in ``options.types`` stay.
+
+    These are columns of text, and those of nulls only, as some writers make them: the next file may have values.
+    """
+    types = {field.name: field.type for field in columns.schema}
+    read: dict[str, pa.DataType] = {}
     for name, used in inputs.items():
         spec = signature.input(name) if len(used) == 1 else _element_of(signature.input(name))
-        read |= {column: read_type(spec, types[column]) for column in used}
+        read |= {
+            column: read_type(spec, types[column])
+            for column in used
+            if columns.is_text or pa.types.is_null(types[column])
+        }
+    if preparation is not None and columns.is_text:
+        # A text that looks like a number or a date is a text.
+        read[preparation.column] = pa.string()
     return {column: kind for column, kind in read.items() if column not in options.types}
 
 

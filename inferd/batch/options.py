@@ -57,8 +57,9 @@ class JobOptions:
     name, and ``outputs`` the column of each wanted output; empty for all, under their names. ``join`` are the input
     columns to keep: None for none, empty for all. ``row_ids`` adds the columns ``source`` and ``row``. ``columns``
     are the input columns to look at; empty for all. ``types`` are the types of columns of CSV and JSONL files, by
-    name, as pyarrow's aliases. ``sample`` is a share from 0 to 1, drawn by ``seed``. ``batch_rows`` and
-    ``batch_bytes`` are chosen unless given, and ``look_ahead`` and ``part_rows``, in rows, too.
+    name, as pyarrow's aliases. ``delimiter`` is between the fields of CSV; None for a comma, in .tsv files a tab.
+    ``sample`` is a share from 0 to 1, drawn by ``seed``. ``batch_rows`` and ``batch_bytes`` are chosen unless given,
+    and ``look_ahead`` and ``part_rows``, in rows, too.
     """
 
     model: str
@@ -73,6 +74,7 @@ class JobOptions:
     row_ids: bool = False
     columns: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str | None = None
     where: str | None = None
     limit: int | None = None
     sample: float | None = None

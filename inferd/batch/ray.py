@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from inferd.batch.binding import Binding, bind
+from inferd.batch.binding import Binding, Columns, bind
 from inferd.batch.blocks import BatchLimits, Block, FinishedBlock, Origin
 from inferd.batch.errors import RowError, UsageError
 from inferd.batch.local import open_local
@@ -127,7 +127,7 @@ class Predictor:
         if self._bound is None or not self._bound.schema.equals(schema):
             signature = self._runner.signature
             preparation = preparation_for(self._options, signature, schema)
-            binding = bind(signature, schema, self._options, preparation)
+            binding = bind(signature, Columns(schema=schema), self._options, preparation)
             if ERROR in binding.output_schema.names:
                 raise UsageError(f'column "{ERROR}": that is the column of errors; give the output another name')
             self._bound = _Bound(schema, binding, BlockPreparation(binding, signature, _SOURCES, None))

@@ -110,6 +110,10 @@ def batch(
             help="The type of a column of CSV or JSON lines, such as id=string. Repeatable.",
         ),
     ] = None,
+    delimiter: Annotated[
+        str | None,
+        _columns(metavar="CHARACTER", help="Between fields of CSV; or tab. Defaults to a comma, in .tsv files a tab."),
+    ] = None,
     where: Annotated[
         str | None,
         _rows(metavar="EXPRESSION", help="Only rows for which it is true, such as 'lang == \"en\" and stars > 3'."),
@@ -235,6 +239,7 @@ def batch(
             row_ids=row_ids,
             columns=arguments.names("--columns", columns or ()),
             types=arguments.pairs("--type", types or (), "COLUMN=TYPE"),
+            delimiter=arguments.delimiter(delimiter),
             where=where,
             limit=limit,
             sample=sample,

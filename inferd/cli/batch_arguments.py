@@ -57,6 +57,15 @@ def on_error(text: str) -> OnError:
     return int(text)
 
 
+def delimiter(text: str | None) -> str | None:
+    """Return the character between the fields of CSV; None for the usual one."""
+    if text in {None, "tab", r"\t"}:
+        return text and "\t"
+    if len(text) != 1 or not text.isascii() or text in '"\r\n':
+        raise ValueError(f'--delimiter: expected one character of ASCII, or tab, got "{text}"')
+    return text
+
+
 def _add(option: str, found: dict[str, str], name: str, value: str) -> None:
     if name in found:
         raise ValueError(f"{option} {name}: expected once, got {found[name]} and {value}")

@@ -1,4 +1,4 @@
-"""Reader of CSV, with a line of column names: commas in ``.csv``, tabs in ``.tsv``."""
+"""Reader of CSV, with a line of column names."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -21,6 +21,8 @@ from inferd.batch.sources.text_rows import RowTexts, TextRows
 #: Fields without a value, in columns that are none of texts.
 _NULLS = pa.array(["", "NA", "N/A", "null", "NULL"])
 
+_TAB_SUFFIXES = (".tsv", ".tsv.gz", ".tsv.zst")
+
 #: The rows whose fields tell the types of columns.
 _SAMPLE_ROWS = 10_000
 
@@ -32,10 +34,16 @@ _WITH_ZEROS = r"^([+-]?\d+)\.0*$"
 
 
 class CsvReader:
-    """Reads fields as bytes, and casts them by column."""
+    """Reads fields as bytes, and casts them by column.
 
-    def __init__(self) -> None:
-        self._texts = {delimiter: TextRows(CsvScanner(delimiter), headers=1) for delimiter in (b",", b"\t")}
+    Without a ``delimiter``, fields have tabs between them in files whose suffix says so, and else commas.
+    """
+
+    def __init__(self, delimiter: str | None = None) -> None:
+        self._delimiter = delimiter
+        self._texts = {
+            each: TextRows(CsvScanner(each.encode()), headers=1) for each in ([delimiter] if delimiter else [",", "\t"])
+        }
         self._headers: dict[tuple[str, str], list[str]] = {}
 
     def schema(self, file: SourceFile) -> pa.Schema:
@@ -44,7 +52,8 @@ class CsvReader:
         samples = []
         for texts in self._rows(file).first(file, _SAMPLE_ROWS):
             rows = texts.slice(max(0, -texts.first), len(texts))
-            samples.append(_columns(rows, _well_formed(rows, header), header, range(len(header)), _delimiter(file)))
+            good = _well_formed(rows, header)
+            samples.append(_columns(rows, good, header, range(len(header)), self._delimiter_of(file)))
         columns = [pa.concat_arrays(pieces) for pieces in zip(*samples, strict=True)]
         pairs = zip(header, columns, strict=True)
         return file_schema(file, pa.schema([(name, _type_of(column)) for name, column in pairs]))
@@ -61,7 +70,7 @@ class CsvReader:
         wanted = [header.index(name) for name in names]
         for texts in self._rows(file).read(file, start, stop, rows):
             good = _well_formed(texts, header)
-            columns = _columns(texts, good, header, wanted, _delimiter(file))
+            columns = _columns(texts, good, header, wanted, self._delimiter_of(file))
             errors = [
                 row_error(file, texts.first + index, texts.bad.get(index) or _wrong_count(texts, index, header))
                 for index in np.flatnonzero(~good).tolist()
@@ -71,20 +80,19 @@ class CsvReader:
             yield in_schema(file, schema, read, numbers, errors=errors, cast=_cast)
 
     def _rows(self, file: SourceFile) -> TextRows:
-        return self._texts[_delimiter(file)]
+        return self._texts[self._delimiter_of(file)]
+
+    def _delimiter_of(self, file: SourceFile) -> str:
+        return self._delimiter or ("\t" if file.address.lower().endswith(_TAB_SUFFIXES) else ",")
 
     def _header(self, file: SourceFile) -> list[str]:
         key = (file.address, file.version)
         if key not in self._headers:
-            self._headers[key] = _names(self._rows(file).first(file, 0), _delimiter(file))
+            self._headers[key] = _names(self._rows(file).first(file, 0), self._delimiter_of(file))
         return self._headers[key]
 
 
-def _delimiter(file: SourceFile) -> bytes:
-    return b"\t" if ".tsv" in file.address.lower() else b","
-
-
-def _names(blocks: Sequence[RowTexts], delimiter: bytes) -> list[str]:
+def _names(blocks: Sequence[RowTexts], delimiter: str) -> list[str]:
     """Return the column names in the first row."""
     first = next(filter(len, blocks), None)
     if first is None:
@@ -92,7 +100,7 @@ def _names(blocks: Sequence[RowTexts], delimiter: bytes) -> list[str]:
     if 0 in first.bad:
         raise UnreadableFileError(f"the line of column names is {first.bad[0]}")
     try:
-        [names] = csv.reader([first.text(0).decode()], delimiter=delimiter.decode())
+        [names] = csv.reader([first.text(0).decode()], delimiter=delimiter)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UnreadableFileError(f"the line of column names is none: {error}") from error
     return names
@@ -108,7 +116,7 @@ def _wrong_count(texts: RowTexts, index: int, header: Sequence[str]) -> str:
 
 
 def _columns(
-    texts: RowTexts, good: NDArray[np.bool_], header: Sequence[str], wanted: Sequence[int], delimiter: bytes
+    texts: RowTexts, good: NDArray[np.bool_], header: Sequence[str], wanted: Sequence[int], delimiter: str
 ) -> list[pa.Array]:
     """Return the fields of the ``wanted`` columns of the ``good`` rows."""
     rows = int(good.sum())
@@ -123,7 +131,7 @@ def _columns(
     table = pa_csv.read_csv(
         pa.BufferReader(data),
         pa_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=numbers),
-        pa_csv.ParseOptions(delimiter=delimiter.decode(), newlines_in_values=True),
+        pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         pa_csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.binary()), check_utf8=False),
     )
     if table.num_rows != rows:

@@ -35,6 +35,7 @@ class CsvScanner:
 
     def __init__(self, delimiter: bytes) -> None:
         self._delimiter = delimiter[0]
+        delimiter = re.escape(delimiter)
         quoted = rb'"(?:[^"]++|"")*+"'
         plain = rb'(?:[^"\r\n%b][^\r\n%b]*+)?+' % (delimiter, delimiter)
         one = rb"(?:%b|%b)(?=[\r\n%b]|\Z)" % (quoted, plain, delimiter)

@@ -49,6 +49,11 @@ def find_sources(addresses: Sequence[str], given_format: str | None) -> tuple[So
     return _with_partition_types(found)
 
 
+def is_pattern(text: str) -> bool:
+    """Whether ``text`` may stand for several names."""
+    return _WILDCARD.search(text) is not None
+
+
 def is_picture(address: str) -> bool:
     """Whether the suffix of ``address`` is that of a picture."""
     return address.lower().endswith(_SUFFIXES["images"])

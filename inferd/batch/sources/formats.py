@@ -1,5 +1,6 @@
 """The reader of each format."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import cast
 
@@ -18,7 +19,19 @@ _READERS = {
 }
 
 
-def reader_for(file_format: str) -> Reader:
-    """Return a reader of files of ``file_format``, which is one of `inferd.batch.options.InputFormat`."""
+def reader_for(file_format: str, *, delimiter: str | None = None, columns: Sequence[str] = ()) -> Reader:
+    """Return a reader of files of ``file_format``, which is one of `inferd.batch.options.InputFormat`.
+
+    ``delimiter`` is between the fields of CSV, None for the usual one. ``columns`` are those that are looked at, empty
+    for all.
+    """
     module, name = _READERS[file_format]
-    return cast("Reader", getattr(import_module(f"inferd.batch.sources.{module}"), name)())
+    make = getattr(import_module(f"inferd.batch.sources.{module}"), name)
+    match file_format:
+        case "csv":
+            reader = make(delimiter)
+        case "npz":
+            reader = make(columns)
+        case _:
+            reader = make()
+    return cast("Reader", reader)

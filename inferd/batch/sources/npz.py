@@ -18,7 +18,7 @@ from inferd.batch.sources.arrays import ArrayHeader, chunks_of, read_header, rea
 from inferd.batch.sources.columns import damage_text, file_schema, in_schema, lost_rows, stored_names
 from inferd.batch.sources.native_files import raw_file
 from inferd.batch.sources.passes import KeptPass
-from inferd.plain_text import escaped
+from inferd.plain_text import escaped, listed
 
 _SUFFIX = ".npy"
 
@@ -30,12 +30,14 @@ _SKIPPED_BYTES = 1 << 20
 
 
 class NpzReader:
-    """Reads all arrays side by side, from their begin on, a little at a time.
+    """Reads arrays side by side, from their begin on, a little at a time.
 
-    Parts that follow each other are read in one pass, which is kept between them.
+    Those of ``columns``, or all if it is empty, must have as many rows as each other. Parts that follow each other are
+    read in one pass, which is kept between them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Sequence[str] = ()) -> None:
+        self._used = columns
         self._kept: KeptPass[_Pass] = KeptPass()
 
     def schema(self, file: SourceFile) -> pa.Schema:
@@ -43,14 +45,16 @@ class NpzReader:
 
         Single numbers are left out.
         """
-        return file_schema(file, _columns(_headers(file)))
+        headers = _headers(file)
+        self._rows(headers)
+        return file_schema(file, _columns(headers))
 
     def spans(self, file: SourceFile) -> Sequence[int]:
         """Return the number of rows, of which later ones cannot be read without the others.
 
         Reads the whole file: its checksums stand at the end of the rows, which would be answered before.
         """
-        rows = next(iter(_headers(file).values())).shape[0]
+        rows = self._rows(_headers(file))
         try:
             _verify(file.address, file.version)
         except _DAMAGE as error:
@@ -73,6 +77,16 @@ class NpzReader:
             yield from lost_rows(file, schema, range(position, stop), f"damaged: {damage_text(file, error)}")
         else:
             self._kept.keep(key, stop, reading)
+
+    def _rows(self, headers: Mapping[str, ArrayHeader]) -> int:
+        """Return the rows of the arrays that are used. Raises `UnreadableFileError` if they differ."""
+        used = {name: header for name, header in headers.items() if name in self._used} or headers
+        lengths = {header.shape[0] for header in used.values()}
+        if len(lengths) != 1:
+            got = listed(f"{escaped(name)} {header.shape[0]}" for name, header in used.items()) or "none"
+            advice = "name those to look at with --columns" if used else "there is nothing to read"
+            raise UnreadableFileError(f"expected arrays of as many rows, got {got}; {advice}")
+        return lengths.pop()
 
 
 class _Pass:
@@ -121,14 +135,9 @@ def _columns(headers: Mapping[str, ArrayHeader]) -> pa.Schema:
 def _headers(file: SourceFile) -> Mapping[str, ArrayHeader]:
     """Return what the arrays are. Raises `UnreadableFileError`."""
     try:
-        headers = _read_headers(file.address, file.version)
+        return _read_headers(file.address, file.version)
     except _DAMAGE as error:
         raise UnreadableFileError(f"expected an archive of arrays: {damage_text(file, error)}") from error
-    lengths = {header.shape[0] for header in headers.values()}
-    if len(lengths) != 1:
-        got = ", ".join(f"{escaped(name)} {header.shape[0]}" for name, header in headers.items()) or "none"
-        raise UnreadableFileError(f"expected arrays of as many rows, got {got}")
-    return headers
 
 
 @lru_cache(maxsize=64)

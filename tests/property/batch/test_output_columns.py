@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferd.batch.binding import bind
+from inferd.batch.binding import Columns, bind
 from inferd.batch.blocks import Origin
 from inferd.batch.column_types import mismatch
 from inferd.batch.options import JobOptions
@@ -56,7 +56,7 @@ def test_answers_of_a_job_are_inputs_of_another(drawn: tuple[TensorSpec, int, li
     signature = ModelSignature(inputs=(x,), outputs=(spec,), batchable=True)
     binding = bind(
         signature,
-        pa.schema([("x", pa.float32())]),
+        Columns(schema=pa.schema([("x", pa.float32())])),
         JobOptions(model="m", inputs=("in",), output="out", join=(), row_ids=True),
     )
     outputs = OutputRows(binding, signature, rows)

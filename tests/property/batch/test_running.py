@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.batch.binding import bind
+from inferd.batch.binding import Columns, bind
 from inferd.batch.blocks import BatchLimits, Origin, PreparedBlock
 from inferd.batch.local import open_local
 from inferd.batch.options import JobOptions
@@ -63,7 +63,7 @@ lengths = st.one_of(
 def test_rows_have_their_own_answers(runner, rows, sizes, most, nbytes):
     """In order, whatever they ran beside."""
     options = JobOptions(model="m", inputs=("in",), output="out", row_ids=True)
-    binding = bind(runner.signature, pa.schema(list(TYPES.items())), options)
+    binding = bind(runner.signature, Columns(schema=pa.schema(list(TYPES.items()))), options)
     finished = list(
         BlockRunner(runner, binding, BatchLimits(most, nbytes), ("in",)).finished(blocks(runner.signature, rows, sizes))
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pytest
 
-from inferd.batch.binding import Binding, bind
+from inferd.batch.binding import Binding, Columns, bind
 from inferd.batch.blocks import BadRows, ColumnTensor
 from inferd.batch.errors import UsageError
 from inferd.batch.options import JobOptions
@@ -37,7 +37,12 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 
 def _bind(signature: ModelSignature, schema: pa.Schema, *given: object, **options: object) -> Binding:
     texts = {name: options.pop(name) for name in ("is_text", "extra") if name in options}
-    return bind(signature, schema, JobOptions(model="m", inputs=("in",), output="out", **options), *given, **texts)
+    return bind(
+        signature,
+        Columns(schema=schema, **texts),
+        JobOptions(model="m", inputs=("in",), output="out", **options),
+        *given,
+    )
 
 
 def _refused(signature: ModelSignature, schema: pa.Schema, *given: object, **options: object) -> str:
@@ -250,7 +255,6 @@ def test_one_row_of_a_model_that_does_not_batch():
         (pa.schema([("x", FLOATS), ("x", FLOATS)]), {}, 'column "x": expected one of that name, got 2'),
         (_schema(x=FLOATS), {"join": ("z",)}, '--join: there is no column "z", only x'),
         (_schema(x=FLOATS), {"columns": ("z",)}, '--columns: there is no column "z", only x'),
-        (_schema(x=FLOATS), {"extra": ("z",)}, '--where: there is no column "z", only x'),
         (
             _schema(x=FLOATS, y=pa.string()),
             {"join": ()},

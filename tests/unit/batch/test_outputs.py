@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from inferd.batch.binding import Binding, bind
+from inferd.batch.binding import Binding, Columns, bind
 from inferd.batch.blocks import Origin, Selection
 from inferd.batch.errors import RUN_FAILED, RowsFailedError
 from inferd.batch.options import JobOptions
@@ -28,7 +28,7 @@ def _signature(*outputs: TensorSpec) -> ModelSignature:
 
 def _binding(signature: ModelSignature, **options: object) -> Binding:
     schema = pa.schema([("x", pa.float32()), ("id", pa.string())])
-    return bind(signature, schema, JobOptions(model="m", inputs=("in",), output="out", **options))
+    return bind(signature, Columns(schema=schema), JobOptions(model="m", inputs=("in",), output="out", **options))
 
 
 def _table(specs: tuple[TensorSpec, ...], *given: tuple[Selection, dict[str, Array]], **options: object) -> pa.Table:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from inferd.batch.binding import Binding, bind
+from inferd.batch.binding import Binding, Columns, bind
 from inferd.batch.blocks import BadRows, Block, ColumnTensor, Origin
 from inferd.batch.errors import INVALID_INPUT, NOT_PREPARED, RowError
 from inferd.batch.options import JobOptions
@@ -54,7 +54,9 @@ class _Workers:
 
 
 def _binding(schema: pa.Schema, preparation: Preparation | None = None, **options: object) -> Binding:
-    return bind(SIGNATURE, schema, JobOptions(model="m", inputs=("x",), output="y", **options), preparation)
+    return bind(
+        SIGNATURE, Columns(schema=schema), JobOptions(model="m", inputs=("x",), output="y", **options), preparation
+    )
 
 
 def _block(columns: dict[str, pa.Array], first_row: int = 10) -> Block:

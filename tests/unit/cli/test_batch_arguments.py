@@ -45,3 +45,11 @@ def test_on_error():
     assert [arguments.on_error(text) for text in ("skip", "stop", "10")] == ["skip", "stop", 10]
     with pytest.raises(ValueError, match='--on-error: expected skip, stop or a number of rows, got "-1"'):
         arguments.on_error("-1")
+
+
+def test_delimiter():
+    """One character, or tab by its name."""
+    assert [arguments.delimiter(text) for text in (None, ";", "\t", "tab", r"\t")] == [None, ";", "\t", "\t", "\t"]
+    for text in ("", ";;", '"', "\n", "é"):
+        with pytest.raises(ValueError, match=f'--delimiter: expected one character of ASCII, or tab, got "{text}"'):
+            arguments.delimiter(text)

@@ -179,3 +179,16 @@ def test_large_rows_come_in_small_chunks(tmp_path: Path, monkeypatch: pytest.Mon
     file = source(npy(tmp_path, np.zeros((9, 5))), "npy")
     chunks = list(NpyReader().read(file, NpyReader().schema(file), 0, 9, 1000))
     assert [len(chunk.rows) for chunk in chunks] == [2, 2, 2, 2, 1]
+
+
+def test_npz_compares_arrays_that_are_used(tmp_path: Path) -> None:
+    """Others may have any length; without a choice all are used."""
+    file = source(npz(tmp_path, x=NUMBERS, labels=np.arange(3)), "npz")
+    for call in (NpzReader().schema, NpzReader().spans, NpzReader(["x", "labels"]).spans):
+        with pytest.raises(
+            UnreadableFileError, match=r"expected arrays of as many rows, got x 37, labels 3; name those .* --columns"
+        ):
+            call(file)
+    reader = NpzReader(["x"])
+    assert reader.schema(file).names == ["x", "labels"]
+    assert reader.spans(file) == [37]

@@ -140,3 +140,28 @@ def test_ranges_in_long_files(tmp_path, monkeypatch):
         expected = {row: (str(row), "y" * (row % 200) + "\n" + "z" * (row % 3)) for row in range(start, stop)}
         assert rows_of(reader, file, TEXTS, start, stop, rows=1000) == (expected, {})
         assert rows_of(CsvReader(), file, TEXTS, start, stop, rows=70) == (expected, {})
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t", "^", "]", "\\", "-", " "])
+def test_delimiters(tmp_path, delimiter):
+    """Fields have the given character between them, which may be in quotes; commas are characters like others."""
+    lines = [["a", "b"], ["1,5", f'"x{delimiter}y"'], ["", "z"], ["only one"]]
+    content = "\n".join(delimiter.join(fields) for fields in lines).encode()
+    values, errors = rows_of(CsvReader(delimiter), _file(tmp_path, content), TEXTS)
+    if delimiter == " ":
+        assert values.pop(2) == ("only", "one")
+        assert not errors
+    else:
+        assert errors == {2: "malformed: expected 2 fields, got 1"}
+    assert values == {0: ("1,5", f"x{delimiter}y"), 1: ("", "z")}
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("a.tsv", ["a", "b"]), ("a.TSV.gz", ["a", "b"]), ("x.tsv/a.csv", ["a\tb"])]
+)
+def test_suffix_tells_tabs(tmp_path, name, columns):
+    """That of the file, not of its folder."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    content = b"a\tb\n"
+    file = _file(tmp_path, gzip.compress(content) if name.endswith("gz") else content, name)
+    assert CsvReader().schema(file).names == columns

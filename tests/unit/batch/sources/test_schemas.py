@@ -37,11 +37,11 @@ class _Reader:
         raise NotImplementedError
 
 
-def _schema(reader: _Reader, files: int, **partition: str) -> pa.Schema:
+def _schema(reader: _Reader, files: int, *wanted: str, **partition: str) -> pa.Schema:
     given = [
         SourceFile(address=str(file), format="jsonl", size=0, version="", partition=partition) for file in range(files)
     ]
-    return schema_of(reader, given)
+    return schema_of(reader, given, wanted)
 
 
 def test_first_file_tells_columns() -> None:
@@ -77,3 +77,10 @@ def test_no_readable_file() -> None:
     """The first problem is told."""
     with pytest.raises(BatchError, match="no file can be read; 0: worse"):
         _schema(_Reader("worse", "bad"), 2)
+
+
+def test_wanted_columns_may_be_in_the_next_files() -> None:
+    """They are looked for until all are found, and others are not taken."""
+    reader = _Reader([("a", pa.int8())], [("b", pa.string()), ("new", pa.int8())], [("c", pa.bool_())], "not asked for")
+    assert _schema(reader, 4, "c", "b") == pa.schema([("a", pa.int8()), ("b", pa.string()), ("c", pa.bool_())])
+    assert reader.asked == 3

@@ -6,11 +6,12 @@ row-major, without padding, each BYTES element preceded by its length. Typed lis
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from inferd.dtypes import BYTES, DataType
@@ -211,27 +212,56 @@ def _chunks(values: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
         yield start, values[start : start + _CHUNK]
 
 
-def to_list(array: Array) -> tuple[str, list[Any]]:
-    """Return the name of the list of ``inferd.v1.Tensor`` for the elements of ``array``, and the elements."""
+def to_lists(array: Array) -> tuple[str, Iterator[list[Any]]]:
+    """Return the name of the list of ``inferd.v1.Tensor`` for the elements of ``array``, and the list in parts.
+
+    A part takes one step each, so that outputs of any size neither hold the GIL nor exist as Python objects at once.
+    """
     flat = array.ravel()
-    kind = flat.dtype.kind
-    if kind == "O":
-        return _text_or_bytes(flat.tolist())
-    if kind in _LIST_OF_KIND:
-        return _LIST_OF_KIND[kind], flat.tolist()
-    # The shortest digits that identify the element in its own type: 0.1 and not 0.10000000149011612.
-    return "floats", [float(str(element)) for element in flat]
+    field = _LIST_OF_KIND.get(flat.dtype.kind, "floats")
+    if field == "strings" and not _is_text(flat):
+        field = "bytes_values"
+    return field, (_AS_LIST[field](flat[start : start + _CHUNK]) for start in range(0, flat.size, _CHUNK))
 
 
 #: By the kind of a numpy dtype; the other kinds are floating-point.
-_LIST_OF_KIND = {"b": "bools", "i": "ints", "u": "uints"}
+_LIST_OF_KIND = {"b": "bools", "i": "ints", "u": "uints", "O": "strings"}
 
 
-def _text_or_bytes(elements: list[bytes]) -> tuple[str, list[Any]]:
+def _is_text(elements: Array) -> bool:
     try:
-        return "strings", [element.decode() for element in elements]
+        for element in elements:
+            element.decode()
     except UnicodeDecodeError:
-        return "bytes_values", elements
+        return False
+    return True
+
+
+def _as_texts(part: Array) -> list[Any]:
+    return [element.decode() for element in part]
+
+
+def _as_floats(part: Array) -> list[Any]:
+    """Return the shortest digits that identify each element in its own type: 0.1 and not 0.10000000149011612."""
+    digits: list[Any]
+    if part.dtype == np.float64:
+        digits = part.tolist()
+        return digits
+    if part.dtype == np.float32 and np.isfinite(part).all():
+        # As below, in a sixth of the time.
+        digits = orjson.loads(orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY))
+        return digits
+    return [float(str(element)) for element in part]
+
+
+_AS_LIST: Mapping[str, Callable[[Array], list[Any]]] = {
+    "bools": np.ndarray.tolist,
+    "ints": np.ndarray.tolist,
+    "uints": np.ndarray.tolist,
+    "floats": _as_floats,
+    "strings": _as_texts,
+    "bytes_values": np.ndarray.tolist,
+}
 
 
 def _wrong_list(name: str, datatype: DataType, given: str) -> InvalidInputError:

@@ -59,8 +59,9 @@ def _v1(answer):
     for name, array in result.outputs.items():
         tensor = response.outputs.add(name=name, datatype=dtypes.BY_NUMPY[array.dtype].proto, shape=array.shape)
         if answer.form.as_lists:
-            field, values = tensors.to_list(array)
-            getattr(tensor, field).extend(values)
+            field, parts = tensors.to_lists(array)
+            for part in parts:
+                getattr(tensor, field).extend(part)
         else:
             tensor.raw = bytes(tensors.to_bytes(array))
     response.timing.SetInParent()

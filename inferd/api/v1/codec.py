@@ -13,7 +13,7 @@ from inferd import dtypes, wire
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import RAW, Header, Response, ResponseForm, Terms, rows_of
+from inferd.api.codec import RAW, AdmissionTerms, Header, Response, ResponseForm, rows_of
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.batching.request import InferenceResult
 from inferd.dtypes import BYTES
@@ -53,9 +53,9 @@ class InferenceCodec:
         """Return the timeout that ``request`` names."""
         return timeout_s_of(request.timeout) if request.HasField("timeout") else None
 
-    def terms(self, outline: pb.InferRequest, signature: ModelSignature) -> Terms:
-        """Return the terms of a request whose ``outline`` was parsed."""
-        return Terms(outline.priority, self.timeout_s(outline), rows_of(outline.inputs, signature))
+    def admission_terms(self, outline: pb.InferRequest, signature: ModelSignature) -> AdmissionTerms:
+        """Return what decides the admission of a request whose ``outline`` was parsed."""
+        return AdmissionTerms(outline.priority, self.timeout_s(outline), rows_of(outline.inputs, signature))
 
     def decode(self, request: pb.InferRequest, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
@@ -93,7 +93,7 @@ class InferenceCodec:
             parts.append(wire.field(_REQUEST_ID, response.request_id.encode()))
         for name, array in result.outputs.items():
             if response.form.as_lists:
-                parts.append(_encode_list(name, array))
+                parts += _encode_list(name, array)
             else:
                 raw = tensors.to_bytes(array)
                 parts.append(_encode_tensor_head(name, array.dtype, array.shape, len(raw)))
@@ -126,12 +126,15 @@ def _encode_tensor_head(name: str, dtype: np.dtype[np.generic], shape: tuple[int
     return wire.prefix(_OUTPUTS, len(head) + nbytes) + head
 
 
-def _encode_list(name: str, array: NDArray[np.generic]) -> bytes:
-    """Encode the field of one output with its elements in a typed list."""
-    tensor = _tensor(name, array.dtype, array.shape)
-    field, values = tensors.to_list(array)
-    getattr(tensor, field).extend(values)
-    return wire.field(_OUTPUTS, tensor.SerializeToString())
+def _encode_list(name: str, array: NDArray[np.generic]) -> list[bytes]:
+    """Encode the field of one output with its elements in a typed list; a message whose parts are joined is whole."""
+    field, lists = tensors.to_lists(array)
+    parts = [_tensor(name, array.dtype, array.shape).SerializeToString()]
+    for elements in lists:
+        part = pb.Tensor()
+        getattr(part, field).extend(elements)
+        parts.append(part.SerializeToString())
+    return [wire.prefix(_OUTPUTS, sum(map(len, parts))), *parts]
 
 
 def _tensor(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> pb.Tensor:
@@ -146,6 +149,13 @@ def _encode_timing(result: InferenceResult) -> bytes:
     content = b"".join((_QUEUE_US, queue_us, _RUN_US, run_us, _BATCH_ROWS, varint(timing.rows)))
     # Three integers of 32 bits never take more than 127 bytes, so that the length is one byte.
     return bytes((_TIMING, len(content))) + content
+
+
+def duration_of(seconds: float) -> Duration:
+    """Return ``seconds`` as a message, to the nanosecond."""
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
 
 
 def timeout_s_of(timeout: Duration) -> float | None:

@@ -121,7 +121,8 @@ def test_rejects_wrong_list(convert, name, values, said):
 )
 def test_elements_go_to_list_of_their_kind(array, field, values):
     """Floats have the shortest digits of their type."""
-    assert tensors.to_list(array) == (field, values)
+    name, parts = tensors.to_lists(array)
+    assert (name, [*parts]) == (field, [values])
 
 
 @pytest.mark.parametrize("name", ["FP16", "BF16", "FP32", "FP64"])
@@ -129,4 +130,13 @@ def test_short_floats_round_trip(name):
     """Short for readers, exact for programs."""
     dtype = BY_NAME[name].numpy
     array = np.random.default_rng(0).standard_normal(200).astype(dtype)
-    assert np.array_equal(tensors.from_floats("x", BY_NAME[name], tensors.to_list(array)[1]), array)
+    (values,) = tensors.to_lists(array)[1]
+    assert np.array_equal(tensors.from_floats("x", BY_NAME[name], values), array)
+
+
+def test_long_lists_come_in_parts():
+    """Each is converted in one step."""
+    array = np.arange(120_001, dtype=np.float32)
+    parts = [*tensors.to_lists(array)[1]]
+    assert max(map(len, parts)) <= 50_000
+    assert [element for part in parts for element in part] == array.tolist()

@@ -4,11 +4,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.admission import ModelView
 from inferd.config.routing import RoutingSettings
+from inferd.config.validation import SettingsError, validate
 from inferd.errors import InvalidInputError
 from inferd.models.router import Router
 from inferd.security.authorization.methods import MethodKind
@@ -48,11 +47,11 @@ def change_routing(router: Router, name: str, settings: RoutingSettings, *, prin
 def routing_settings(content: Mapping[str, Any]) -> RoutingSettings:
     """Return the settings that a caller asks for. Raises `InvalidInputError` naming the field."""
     try:
-        return RoutingSettings.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, ("routing", *first["loc"])))
-        raise InvalidInputError(f"{field}: {first['msg']}", field=field) from None
+        return validate(RoutingSettings, content, origin_of=lambda _: "")
+    except SettingsError as error:
+        first = error.problems[0]
+        field = f"routing.{first.name}" if first.name else "routing"
+        raise InvalidInputError(f"{field}: {first.text}", field=field) from None
 
 
 def _message(settings: RoutingSettings) -> pb.Routing:

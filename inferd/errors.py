@@ -120,6 +120,8 @@ class ModelControlError(ServingError):
     """The server's mode of control does not allow models to be loaded or unloaded by calls."""
 
     reason = "MODEL_CONTROL_DISABLED"
+    # The same call would be refused again.
+    retry = Retry.NEVER
 
 
 class ModelLoadFailedError(ServingError):

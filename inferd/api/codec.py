@@ -30,7 +30,7 @@ class Header(NamedTuple):
     request_id: str
 
 
-class Terms(NamedTuple):
+class AdmissionTerms(NamedTuple):
     """What decides whether a request is admitted: as in `DecodedRequest`. ``rows`` is None if that is not clear."""
 
     priority: int
@@ -93,8 +93,8 @@ class Codec(Protocol[_Request_contra]):
         """Return the timeout that ``request`` names; None for none."""
         ...
 
-    def terms(self, outline: _Request_contra, signature: ModelSignature) -> Terms:
-        """Return the terms of a request whose ``outline`` was parsed, without the contents of its tensors."""
+    def admission_terms(self, outline: _Request_contra, signature: ModelSignature) -> AdmissionTerms:
+        """Return what decides the admission of a request, given its ``outline``: parsed without contents of tensors."""
         ...
 
     def decode(self, request: _Request_contra, signature: ModelSignature) -> DecodedRequest:

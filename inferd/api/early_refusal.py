@@ -14,7 +14,7 @@ from typing import Generic
 from inferd.api.admission import RequestParams, deadline_of, find_model, granted_priority, params_of, release_at_end
 from inferd.api.codec import Request
 from inferd.api.request_decoder import CachingDecoder, Sent
-from inferd.api.status import StatusTable
+from inferd.api.status import StatusTable, abort
 from inferd.call_context import set_message_id
 from inferd.errors import ServingError
 from inferd.models.registry import ModelRegistry
@@ -51,7 +51,7 @@ class EarlyRefusals(Generic[Sent, Request]):
             return False
         try:
             model, grant = find_model(self._registry, call, outline.name, outline.version)
-            terms = self._decoder.codec.terms(outline.request, model.require_signature())
+            terms = self._decoder.codec.admission_terms(outline.request, model.require_signature())
             params = None if terms.rows is None else params_of(model, terms.rows, terms.priority, terms.timeout_s)
         except ServingError:
             return False
@@ -97,6 +97,5 @@ class EarlyRefusals(Generic[Sent, Request]):
             stages.decoding_at, stages.decoded_at = received_at, monotonic()
         batcher.refused(params.rows, received_at, error)
         self.overloaded_until = received_at + _OVERLOAD_S
-        status = self._statuses.status_of(error)
-        call.abort(status.code, status.message, status.trailers())
+        abort(call, self._statuses, error)
         return True

@@ -4,7 +4,7 @@ import weakref
 from typing import Protocol
 
 
-class Drains(Protocol):
+class Drainable(Protocol):
     """A stream of requests."""
 
     def drain(self) -> None:
@@ -16,10 +16,10 @@ class OpenStreams:
     """The open streams, for draining; on the poll thread only. A stream is removed when its call is freed."""
 
     def __init__(self) -> None:
-        self._streams: weakref.WeakSet[Drains] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[Drainable] = weakref.WeakSet()
         self._draining = False
 
-    def add(self, stream: Drains) -> None:
+    def add(self, stream: Drainable) -> None:
         """Add a new stream; it ends at once if the server is draining."""
         self._streams.add(stream)
         if self._draining:

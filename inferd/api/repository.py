@@ -20,12 +20,12 @@ from inferd.api.admission import ModelView
 from inferd.api.handler_resources import DRAINING
 from inferd.api.large_messages import LargeMessages
 from inferd.api.request_decoder import LARGE_BYTES
-from inferd.api.status import StatusTable
+from inferd.api.status import StatusTable, abort
+from inferd.api.unary import run_guarded
 from inferd.api.wire_scanner import DEFAULT_LIMITS, WireScanner, parse
 from inferd.call_context import ANONYMOUS, log_fields
 from inferd.errors import (
     InvalidInputError,
-    ModelControlError,
     ModelNotFoundError,
     ModelUnavailableError,
     OverloadedError,
@@ -36,7 +36,7 @@ from inferd.models.manager import IndexEntry, ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
 from inferd.plain_text import clipped, escaped
-from inferd.rpc import Metadata, UnaryCall
+from inferd.rpc import UnaryCall
 from inferd.rpc.worker_pool import WorkerPool
 from inferd.security.authorization.methods import MethodKind
 
@@ -55,11 +55,6 @@ _MAX_NAME_BYTES = 255
 
 _VERSION = re.compile(r"[0-9]{1,18}")
 _FILE = re.compile(r"(?:0|[1-9][0-9]{0,17})/(?P<name>[^./][^/]*)")
-
-_INTERNAL_ERROR = "internal error"
-
-#: A client that retries would get the same answer.
-_NO_RETRY: Metadata = (("grpc-retry-pushback-ms", "-1"),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,22 +185,24 @@ class RepositoryControl:
                 ready = only_ready(message)
             finally:
                 view.charge()
-            if not self._searches.submit(partial(self._guarded, call, partial(answer, call, view, ready))):
+            if not self._searches.submit(
+                partial(run_guarded, call, self._statuses, partial(answer, call, view, ready))
+            ):
                 text = f"{_MAX_SEARCHES} calls wait for the repositories to be searched"
                 raise OverloadedError(text, retry_after_s=_RETRY_AFTER_S, reason="REPOSITORY_SEARCHES")
 
         def answer(call: UnaryCall, view: ModelView, ready: bool) -> None:
             call.reply(respond(_visible(self._manager.index(), view, ready=ready)))
 
-        return lambda call, message: self._guarded(call, partial(ask, call, message))
+        return lambda call, message: run_guarded(call, self._statuses, partial(ask, call, message))
 
     def command_handler(self, method: CommandMethod[Incoming]) -> Callable[[UnaryCall, Incoming], None]:
         """Return a handler of calls to load or unload a model, which end when that is done."""
 
         def handle(call: UnaryCall, message: Incoming) -> None:
-            work = partial(self._guarded, call, partial(self._command, method, call, message))
+            work = partial(run_guarded, call, self._statuses, partial(self._command, method, call, message))
             if len(message) > LARGE_BYTES:
-                self._guarded(call, partial(self._large_messages.decode, work))
+                run_guarded(call, self._statuses, partial(self._large_messages.decode, work))
             else:
                 work()
 
@@ -225,16 +222,6 @@ class RepositoryControl:
     def stop(self, timeout_s: float) -> bool:
         """End the thread. Return False if it is still busy after the timeout."""
         return self._searches.stop(timeout_s)
-
-    def _guarded(self, call: UnaryCall, work: Callable[[], None]) -> None:
-        """Do ``work`` for ``call``, which ends with a status if that fails."""
-        try:
-            work()
-        except ServingError as error:
-            self._abort(call, error)
-        except Exception:  # noqa: BLE001  (the call must end, without internals in its status)
-            _log.exception("%s failed", call.method, extra=log_fields(call))
-            call.abort(grpc.StatusCode.INTERNAL, _INTERNAL_ERROR)
 
     def _command(self, method: CommandMethod[Incoming], call: UnaryCall, message: Incoming) -> None:
         view = ModelView(self._registry, call)
@@ -275,7 +262,7 @@ class RepositoryControl:
         """End the call of ``operation``; any thread."""
         if operation.method.may_be_absent and isinstance(error, ModelNotFoundError):
             error = None
-        self._guarded(operation.call, partial(self._end, operation, error))
+        run_guarded(operation.call, self._statuses, partial(self._end, operation, error))
 
     def _end(self, operation: _Operation, error: ServingError | None) -> None:
         """End the call of ``operation``, unless that was done."""
@@ -286,7 +273,7 @@ class RepositoryControl:
         if error is None:
             operation.call.reply(operation.method.respond(operation.command.model))
         else:
-            self._abort(operation.call, error)
+            abort(operation.call, self._statuses, error)
 
     def _log_outcome(self, operation: _Operation, error: ServingError | None) -> None:
         """Log who has loaded or unloaded which model, and whether that succeeded."""
@@ -304,10 +291,3 @@ class RepositoryControl:
         else:
             outcome = self._statuses.status_of(error).code.name
             _log.warning("model control", extra={**fields, "outcome": outcome, "reason": error.message})
-
-    def _abort(self, call: UnaryCall, error: ServingError) -> None:
-        status = self._statuses.status_of(error)
-        trailing = status.trailing_metadata()
-        if isinstance(error, ModelControlError):
-            trailing = (*trailing, *_NO_RETRY)
-        call.abort(status.code, status.message, trailing)

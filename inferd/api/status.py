@@ -29,7 +29,7 @@ from inferd.errors import (
     ServingError,
 )
 from inferd.plain_text import escaped
-from inferd.rpc import EncodedMetadata, Metadata, Rejection, RejectionCause, encoded_metadata
+from inferd.rpc import EncodedMetadata, Metadata, Rejection, RejectionCause, StreamCall, UnaryCall, encoded_metadata
 
 _CODES: dict[type[ServingError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -123,6 +123,18 @@ class StatusTable:
             code, retry_after_ms = self._codes[OverloadedError], math.ceil(cause.retry_after_s * 1000)
         status = Status(code, cause.details, cause.reason, retry_after_ms)
         return Rejection(code, cause.details, status.trailing_metadata())
+
+
+def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:
+    """End a unary ``call`` with the status of ``error``."""
+    status = statuses.status_of(error)
+    call.abort(status.code, status.message, status.trailers())
+
+
+def finish(call: StreamCall, statuses: StatusTable, error: ServingError) -> None:
+    """End the stream of ``call`` with the status of ``error``."""
+    status = statuses.status_of(error)
+    call.finish(status.code, status.message, status.trailing_metadata())
 
 
 #: Limits within a field violation.

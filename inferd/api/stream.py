@@ -26,6 +26,7 @@ from inferd.api.codec import RAW, Response, WireRequest
 from inferd.api.handler_resources import DRAINING, HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.api.request_decoder import LARGE_BYTES, IncomingRequest, RequestDecoder
+from inferd.api.status import finish
 from inferd.api.stream_request import ColdRequest, Countdown, StreamRequest
 from inferd.api.tensors import take_long_to_encode
 from inferd.batching.queued import Principal
@@ -314,8 +315,7 @@ class RequestStream(ABC, Generic[WireRequest]):
 
     def end(self, error: ServingError) -> None:
         """End the stream with the status of ``error`` and cancel its open requests. Any thread."""
-        status = self._resources.statuses.status_of(error)
-        self._call.finish(status.code, status.message, status.trailing_metadata())
+        finish(self._call, self._resources.statuses, error)
         self.on_terminated()
 
     def _settle(self, request: StreamRequest[WireRequest], outcome: Outcome) -> None:
@@ -383,8 +383,7 @@ class RequestStream(ABC, Generic[WireRequest]):
         if self._half_closed:
             self._call.finish()
         elif self._draining:
-            status = self._resources.statuses.status_of(ModelUnavailableError(DRAINING))
-            self._call.finish(status.code, status.message, status.trailing_metadata())
+            finish(self._call, self._resources.statuses, ModelUnavailableError(DRAINING))
 
     def _send_ready(self) -> None:
         for message in self._take_messages():

@@ -16,7 +16,7 @@ from inferd.api.early_refusal import EarlyRefusals
 from inferd.api.large_messages import LargeMessages
 from inferd.api.model_waits import ModelWaits, Waited
 from inferd.api.request_decoder import LARGE_BYTES, CachingDecoder, IncomingRequest, Sent
-from inferd.api.status import StatusTable
+from inferd.api.status import StatusTable, abort
 from inferd.api.tensors import take_long_to_encode
 from inferd.batching.queued import Principal
 from inferd.batching.request import FailedRunError, InferenceRequest, InferenceResult, Outcome, Reply
@@ -134,7 +134,7 @@ class UnaryInference(Generic[Sent, Request]):
             self._large_messages.call_soon(partial(self._submit, call, incoming, model, grant, request))
 
     def _generate_large(self, call: UnaryCall, incoming: IncomingRequest[Request], waited: Waited | None) -> None:
-        assert self._generate is not None, "only then"
+        assert self._generate is not None, "called for requests to language models only"
         try:
             self._generate(call, incoming, waited)
         except ServingError as error:
@@ -297,7 +297,12 @@ def query_answerer(
     return handle
 
 
-def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:
-    """End ``call`` with the status of ``error``."""
-    status = statuses.status_of(error)
-    call.abort(status.code, status.message, status.trailers())
+def run_guarded(call: UnaryCall, statuses: StatusTable, work: Callable[[], None]) -> None:
+    """Do ``work`` for ``call``; if that fails, log what is unexpected and end ``call`` with a status. Any thread."""
+    try:
+        work()
+    except ServingError as error:
+        abort(call, statuses, error)
+    except Exception:  # noqa: BLE001  (the call must end, without internals in its status)
+        _log.exception("%s failed", call.method, extra=log_fields(call))
+        call.abort(grpc.StatusCode.INTERNAL, "internal error")

@@ -1,20 +1,17 @@
 """The operations of the status page: its files, which are open, and its data, which its caller may see."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import grpc
 import orjson
 
 import inferd
 from inferd.api.admission import ModelView
-from inferd.api.status import StatusTable
-from inferd.api.unary import abort
+from inferd.api.status import StatusTable, abort
+from inferd.api.unary import run_guarded
 from inferd.api.v1.routing import change_routing, routing_settings
-from inferd.call_context import log_fields
 from inferd.config.repository import ModelControl
 from inferd.errors import InvalidInputError, OverloadedError, ServingError
 from inferd.http.messages import HttpBody, HttpHandler, HttpMessage, Operation
@@ -31,8 +28,6 @@ from inferd.plain_text import clipped
 from inferd.rpc import UnaryCall
 from inferd.rpc.worker_pool import WorkerPool
 from inferd.security.authorization.methods import MethodKind
-
-_log = logging.getLogger(__name__)
 
 _DATA_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"), *SAFE_HEADERS)
 
@@ -52,7 +47,6 @@ _RECENT = 5
 #: No request of the page is larger.
 _MAX_BODY_BYTES = 4096
 
-_INTERNAL_ERROR = "internal error"
 
 #: Makes the answer to a request, or raises `ServingError`.
 Respond = Callable[[ModelView, HttpMessage], Any]
@@ -96,7 +90,7 @@ class StatusPage:
         yield _operation(routes.STATUS, partial(self._answer, self._status))
         yield _operation(routes.HISTORY, partial(self._answer, self._model_history))
         yield _operation(routes.EXAMPLE, partial(self._answer, self._example))
-        yield _operation(routes.LABELS, partial(self._guarded, self._label))
+        yield _operation(routes.LABELS, partial(self._answer_now, self._label))
 
     def start(self) -> None:
         """Start sampling."""
@@ -116,24 +110,23 @@ class StatusPage:
         view = ModelView(self._registry, call)
         try:
             view.charge(message.path.get("model"))
-            if not self._threads.submit(partial(self._guarded, respond, call, message, view)):
+            if not self._threads.submit(partial(self._answer_now, respond, call, message, view)):
                 text = f"{_MAX_WAITING} requests for the status page wait"
                 raise OverloadedError(text, retry_after_s=_RETRY_AFTER_S, reason="STATUS_PAGE")
         except ServingError as error:
             abort(call, self._statuses, error)
 
-    def _guarded(self, respond: Respond, call: UnaryCall, message: HttpMessage, view: ModelView | None = None) -> None:
+    def _answer_now(
+        self, respond: Respond, call: UnaryCall, message: HttpMessage, view: ModelView | None = None
+    ) -> None:
         """Answer ``call``; with a status if that fails."""
-        try:
+
+        def answer() -> None:
             content = respond(view or ModelView(self._registry, call), message)
             body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-        except ServingError as error:
-            abort(call, self._statuses, error)
-        except Exception:  # noqa: BLE001  (the call must end, without internals in its status)
-            _log.exception("%s failed", call.method, extra=log_fields(call))
-            call.abort(grpc.StatusCode.INTERNAL, _INTERNAL_ERROR)
-        else:
             _reply(call, HttpBody(body, _DATA_HEADERS))
+
+        run_guarded(call, self._statuses, answer)
 
     def _status(self, view: ModelView, message: HttpMessage) -> dict[str, Any]:
         """Return all that the page shows of the server; the models only if they have changed for the page."""

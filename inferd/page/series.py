@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S
 from inferd.page.history import (
     ANSWERED,
@@ -16,7 +19,6 @@ from inferd.page.history import (
     Figures,
     Interval,
 )
-from inferd.page.percentiles import percentile
 
 #: Models that the caller may see; None for all.
 Visible = Callable[[str], bool] | None
@@ -102,3 +104,22 @@ def _gpus(intervals: Sequence[Interval]) -> list[dict[str, Any]]:
 def _short(value: float) -> float:
     """Return ``value`` with four significant digits, which are enough for a chart."""
     return float(f"{value:.4g}")
+
+
+def percentile(counts: ArrayLike, bounds: Sequence[float], share: float) -> float | None:
+    """Return the value that ``share`` of the counted values do not exceed; None if there are none.
+
+    ``counts`` are by bucket, with one more for values above the last of ``bounds``, which are taken for that bound.
+    Values are assumed to be spread evenly within their bucket.
+    """
+    cumulative = np.cumsum(np.asarray(counts, np.float64))
+    if not cumulative[-1]:
+        return None
+    wanted = share * cumulative[-1]
+    index = int(np.searchsorted(cumulative, wanted))
+    if index >= len(bounds):
+        return bounds[-1]
+    low = bounds[index - 1] if index else 0.0
+    before = float(cumulative[index - 1]) if index else 0.0
+    within = (wanted - before) / (float(cumulative[index]) - before)
+    return float(low + within * (bounds[index] - low))

@@ -10,7 +10,7 @@ from inferd.api.generation.generations import Generations
 from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sending import join
 from inferd.api.handler_resources import HandlerResources
-from inferd.api.unary import abort
+from inferd.api.status import abort
 from inferd.call_context import request_id_of
 from inferd.errors import ServingError
 from inferd.generation.request import Delta, GenerationRequest, Usage

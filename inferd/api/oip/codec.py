@@ -11,9 +11,9 @@ from inferd import dtypes, wire
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import RAW, Header, Response, ResponseForm, ShapedTensor, Terms, rows_of
+from inferd.api.codec import RAW, AdmissionTerms, Header, Response, ResponseForm, ShapedTensor, rows_of
 from inferd.api.oip.classification import check_classes, classes_wanted, with_classes
-from inferd.api.oip.parameters import Parameters, of_message, parameter_path, reject_shared_memory, terms_of
+from inferd.api.oip.parameters import Parameters, of_message, parameter_path, priority_and_timeout, reject_shared_memory
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.dtypes import DataType
 from inferd.errors import InvalidInputError, Part, Place
@@ -58,16 +58,16 @@ class OpenInferenceCodec:
 
     def timeout_s(self, request: pb.ModelInferRequest) -> float | None:
         """Return the timeout that ``request`` names."""
-        return terms_of(of_message(request.parameters))[1]
+        return priority_and_timeout(of_message(request.parameters))[1]
 
-    def terms(self, outline: pb.ModelInferRequest, signature: ModelSignature) -> Terms:
-        """Return the terms of a request whose ``outline`` was parsed."""
-        priority, timeout_s = terms_of(of_message(outline.parameters))
-        return Terms(priority, timeout_s, rows_of(outline.inputs, signature))
+    def admission_terms(self, outline: pb.ModelInferRequest, signature: ModelSignature) -> AdmissionTerms:
+        """Return what decides the admission of a request whose ``outline`` was parsed."""
+        priority, timeout_s = priority_and_timeout(of_message(outline.parameters))
+        return AdmissionTerms(priority, timeout_s, rows_of(outline.inputs, signature))
 
     def decode(self, request: pb.ModelInferRequest, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
-        priority, timeout_s = terms_of(of_message(request.parameters))
+        priority, timeout_s = priority_and_timeout(of_message(request.parameters))
         return DecodedRequest(
             inputs=decode_inputs(request, signature, self._limits),
             outputs=requested_outputs(

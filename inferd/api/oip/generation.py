@@ -10,10 +10,10 @@ from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.api.oip.codec import PATHS, decode_inputs, encode_response
-from inferd.api.oip.parameters import of_message, reject_shared_memory, terms_of
+from inferd.api.oip.parameters import of_message, priority_and_timeout, reject_shared_memory
 from inferd.api.request_decoder import IncomingRequest
+from inferd.api.status import abort
 from inferd.api.tensors import invalid
-from inferd.api.unary import abort
 from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import ServingError
 from inferd.generation.request import Delta, GenerationRequest
@@ -26,7 +26,7 @@ _FIELDS = {name: PATHS[name] for name in ("model", "priority", "timeout")}
 def read(request: pb.ModelInferRequest, limits: MessageLimits) -> TritonRequest:
     """Read a request to a language model; any thread. Raises `InvalidInputError`."""
     parameters = of_message(request.parameters)
-    priority, timeout_s = terms_of(parameters)
+    priority, timeout_s = priority_and_timeout(parameters)
     inputs: dict[str, Any] = {}
     for name, array in decode_inputs(request, SIGNATURE, limits).items():
         if name == "input_ids":

@@ -61,7 +61,7 @@ def boolean(name: str, value: object) -> bool:
     return value
 
 
-def terms_of(parameters: Parameters) -> tuple[int, float | None]:
+def priority_and_timeout(parameters: Parameters) -> tuple[int, float | None]:
     """Return the priority (0 for none) and the timeout in seconds. Raises for parameters that would be ignored.
 
     A parameter with its null value counts as absent: 0 for ``sequence_id``, ``priority`` and ``timeout``, false for

@@ -1,8 +1,6 @@
 """JSON schemas of requests and answers that generate text."""
 
-from typing import Any
-
-Schema = dict[str, Any]
+from inferd.api.rest.schemas import Schema, reference
 
 _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}
@@ -17,13 +15,8 @@ def _number(least: float, most: float | None = None) -> Schema:
     )
 
 
-def _object(required: tuple[str, ...], properties: dict[str, Schema], *, closed: bool = False) -> Schema:
-    schema: Schema = {"type": "object", "properties": properties, "required": list(required)}
-    return {**schema, "additionalProperties": False} if closed else schema
-
-
-def _reference(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _object(required: tuple[str, ...], properties: dict[str, Schema]) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(required)}
 
 
 #: Parameters of sampling, by the names of OpenAI and vLLM.
@@ -172,7 +165,7 @@ TEXT_SCHEMAS: dict[str, Schema] = {
     ),
     "LanguageModel": _MODEL,
     "LanguageModels": _object(
-        ("object", "data"), {"object": _STRING, "data": {"type": "array", "items": _reference("LanguageModel")}}
+        ("object", "data"), {"object": _STRING, "data": {"type": "array", "items": reference("LanguageModel")}}
     ),
     "OpenAiError": _object(
         ("error",),

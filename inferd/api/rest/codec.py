@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
-from inferd.api.codec import RAW, Header, Response, ResponseForm, Terms, rows_of
+from inferd.api.codec import RAW, AdmissionTerms, Header, Response, ResponseForm, rows_of
 from inferd.api.oip.classification import classes_wanted
 from inferd.api.oip.codec import PATHS, path_of, requested_outputs, spec_of
-from inferd.api.oip.parameters import boolean, parameter_path, terms_of, type_name
+from inferd.api.oip.parameters import boolean, parameter_path, priority_and_timeout, type_name
 from inferd.api.rest.encoder import encode
 from inferd.api.rest.json_data import from_data, from_long_array
 from inferd.api.rest.long_arrays import Array
@@ -55,16 +55,16 @@ class RestCodec:
 
     def timeout_s(self, request: RestRequest) -> float | None:
         """Return the timeout that ``request`` names."""
-        return terms_of(request.parameters)[1]
+        return priority_and_timeout(request.parameters)[1]
 
-    def terms(self, outline: RestRequest, signature: ModelSignature) -> Terms:
-        """Return the terms of a request whose ``outline`` was parsed."""
-        priority, timeout_s = terms_of(outline.parameters)
-        return Terms(priority, timeout_s, rows_of(outline.inputs, signature))
+    def admission_terms(self, outline: RestRequest, signature: ModelSignature) -> AdmissionTerms:
+        """Return what decides the admission of a request whose ``outline`` was parsed."""
+        priority, timeout_s = priority_and_timeout(outline.parameters)
+        return AdmissionTerms(priority, timeout_s, rows_of(outline.inputs, signature))
 
     def decode(self, request: RestRequest, signature: ModelSignature) -> DecodedRequest:
         """Convert ``request`` to arrays of the dtypes and ranks that ``signature`` declares."""
-        priority, timeout_s = terms_of(request.parameters)
+        priority, timeout_s = priority_and_timeout(request.parameters)
         if _ALL_BINARY in request.parameters:
             boolean(_ALL_BINARY, request.parameters[_ALL_BINARY])
         inputs = self._inputs(request, signature)

@@ -14,7 +14,7 @@ from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sampling_names import NAMES
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
 from inferd.api.handler_resources import HandlerResources
-from inferd.api.oip.parameters import terms_of
+from inferd.api.oip.parameters import priority_and_timeout
 from inferd.api.rest.messages import json_answer, kind_of
 from inferd.errors import InvalidInputError
 from inferd.generation.request import Delta, GenerationRequest, Usage
@@ -63,7 +63,7 @@ def _read(path: Mapping[str, str], streams: bool, content: dict[str, Any]) -> Tr
     if not streams and inputs.get("stream"):
         raise InvalidInputError("stream: expected false, or the operation generate_stream", field="stream")
     inputs["stream"] = streams and inputs.get("stream", True)
-    priority, timeout_s = terms_of({name: given[name] for name in _TERMS if name in given})
+    priority, timeout_s = priority_and_timeout({name: given[name] for name in _TERMS if name in given})
     base = GenerationParams(
         prompt="",
         model=path.get("model", ""),

@@ -28,7 +28,6 @@ _CHANGES = np.zeros(256, np.int8)
 _CHANGES[list(b"[{")] = 1
 _CHANGES[list(b"]}")] = -1
 
-Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 

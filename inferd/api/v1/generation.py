@@ -15,7 +15,7 @@ from inferd.api.generation.sending import DeltaSender
 from inferd.api.generation.tokenization import Tokenizations, Tokenized
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.request_decoder import LARGE_BYTES
-from inferd.api.unary import abort
+from inferd.api.status import abort, finish
 from inferd.api.v1.generation_codec import GenerationCodec, response_of
 from inferd.call_context import log_fields, set_message_id
 from inferd.errors import InferenceFailedError, ServingError
@@ -142,8 +142,7 @@ class _Answer:
             self._resources.call_soon(self._cancel)
 
     def _finish(self, error: ServingError) -> None:
-        status = self._resources.statuses.status_of(error)
-        self._call.finish(status.code, status.message, status.trailing_metadata())
+        finish(self._call, self._resources.statuses, error)
 
 
 def _tokenized(tokens: Tokenized) -> bytes:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from inferd._generated.inferd.v1 import generation_pb2 as pb
 from inferd.api.generation.params import Chat, GenerationParams, Prompt
-from inferd.api.v1.codec import timeout_s_of
+from inferd.api.v1.codec import duration_of, timeout_s_of
 from inferd.api.wire_scanner import MessageLimits, WireScanner, parse
 from inferd.errors import InvalidInputError
 from inferd.generation.request import Candidate, Delta, FinishReason, TokenLogprobs, Usage
@@ -126,12 +125,6 @@ def _usage(usage: Usage) -> pb.GenerationUsage:
     return pb.GenerationUsage(
         prompt_tokens=usage.prompt_tokens,
         generated_tokens=usage.generated_tokens,
-        queue_time=_duration(usage.queue_s),
-        first_token_time=_duration(usage.first_token_s),
+        queue_time=duration_of(usage.queue_s),
+        first_token_time=duration_of(usage.first_token_s),
     )
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration

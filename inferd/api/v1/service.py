@@ -3,7 +3,6 @@
 from typing import Any
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.admission import ModelView
@@ -11,7 +10,7 @@ from inferd.api.handler_resources import HandlerResources
 from inferd.api.repository import RepositoryControl
 from inferd.api.request_decoder import RequestDecoder
 from inferd.api.unary import UnaryInference, query_handler
-from inferd.api.v1.codec import InferenceCodec
+from inferd.api.v1.codec import InferenceCodec, duration_of
 from inferd.api.v1.repository import repository_handlers
 from inferd.api.v1.routing import RoutingMethods
 from inferd.api.v1.stream import InferenceStream
@@ -108,7 +107,7 @@ def _residency(version: ModelVersion) -> pb.Residency:
         device_memory_bytes=version.device_memory_bytes,
     )
     if version.is_loaded:
-        residency.load_duration.CopyFrom(_duration(version.load_s))
+        residency.load_duration.CopyFrom(duration_of(version.load_s))
     return residency
 
 
@@ -117,7 +116,7 @@ def _batching(version: ModelVersion) -> pb.Batching:
     message = pb.Batching(
         enabled=version.max_batch_size > 1,
         max_batch_size=version.max_batch_size,
-        max_wait=_duration(batching.max_wait_ms / 1000),
+        max_wait=duration_of(batching.max_wait_ms / 1000),
         instances=batching.max_instances,
         min_instances=batching.min_instances,
         max_queue_rows=queue.max_rows if version.language is None else version.settings.generation.max_waiting_tokens,
@@ -137,16 +136,10 @@ def _batching(version: ModelVersion) -> pb.Batching:
 
 def _run_cost(cost: RunCost) -> pb.RunCost:
     sizes = [
-        pb.PredictedRun(rows=run.rows, duration=_duration(run.seconds), duration_p95=_duration(run.p95_s))
+        pb.PredictedRun(rows=run.rows, duration=duration_of(run.seconds), duration_p95=duration_of(run.p95_s))
         for run in cost.sizes
     ]
     return pb.RunCost(sizes=sizes, error=cost.error, runs=cost.runs)
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
 
 
 def _tensor_info(spec: TensorSpec) -> pb.TensorInfo:

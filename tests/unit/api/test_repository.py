@@ -204,7 +204,7 @@ def test_load_that_ends_before_it_could_be_given_up() -> None:
     call = Bench(manager=RefusingManager()).load()
     assert call.ended == (CODES.UNAVAILABLE, "not allowed")
     assert call.terminated is None
-    assert call.trailing["grpc-retry-pushback-ms"] == "-1"
+    assert call.trailing[b"grpc-retry-pushback-ms"] == b"-1"
 
 
 def test_drain_gives_loads_up(bench: Bench) -> None:

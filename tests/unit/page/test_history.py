@@ -8,9 +8,8 @@ from inferd.observability.metrics.gpu import GpuSample
 from inferd.observability.metrics.histogram import DURATION_BOUNDS_S, ROWS_BOUNDS
 from inferd.observability.metrics.models import Activity
 from inferd.page.history import ANSWERED, FAILED, WAITING, Gauges, History, Reading
-from inferd.page.percentiles import percentile
 from inferd.page.sampler import CounterSources, read_counters
-from inferd.page.series import model_series, recent_figures, server_series
+from inferd.page.series import model_series, percentile, recent_figures, server_series
 from tests.unit.observability.metrics.samples import LANGUAGE_MODEL
 
 _BUCKETS = len(DURATION_BOUNDS_S) + 1

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from inferd.batch.column_types import mismatch, output_type, read_type, row_shape
 from inferd.batch.errors import UsageError
+from inferd.batch.exact_numbers import marked
 from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions
 from inferd.batch.ports import Preparation
@@ -72,7 +73,7 @@ def bind(
         if schema.names.count(name) > 1:
             raise UsageError(f'column "{name}": expected one of that name, got {schema.names.count(name)}')
     return Binding(
-        read_schema=pa.schema([pa.field(name, types[name]) for name in used]),
+        read_schema=pa.schema([_read_field(name, types[name], columns, joined) for name in used]),
         inputs=inputs,
         joined=joined,
         outputs=outputs,
@@ -198,6 +199,11 @@ def _read_types(
         # A text that looks like a number or a date is a text.
         read[preparation.column] = pa.string()
     return {column: kind for column, kind in read.items() if column not in options.types}
+
+
+def _read_field(name: str, kind: pa.DataType, columns: Columns, joined: Sequence[str]) -> pa.Field:
+    field = pa.field(name, kind)
+    return marked(field) if columns.is_text and name in joined else field
 
 
 def _check_types(spec: TensorSpec, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from inferd.batch.blocks import BadRows, Chunk
@@ -23,8 +22,8 @@ DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 _SPACES = re.compile(r"\s+")
 _LONGEST_TEXT = 200
 
-#: Returns an array in a type, or raises one of `DAMAGE` if any value is not of it.
-Cast = Callable[[pa.Array, pa.DataType], pa.Array]
+#: Returns an array in the type of a field, or raises one of `DAMAGE` if any value is not of it.
+Cast = Callable[[pa.Array, pa.Field], pa.Array]
 
 
 #: Rows of a chunk of errors.
@@ -84,7 +83,7 @@ def in_schema(
     *,
     errors: Sequence[RowError] = (),
     bad: BadRows | None = None,
-    cast: Cast = pc.cast,
+    cast: Cast | None = None,
 ) -> Chunk:
     """Return the ``rows`` of ``file`` whose columns were ``read``, in the types of ``schema`` by ``cast``.
 
@@ -123,29 +122,35 @@ def empty(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
 
 
-def convert(column: pa.Array, field: pa.Field, bad: BadRows, cast: Cast = pc.cast) -> pa.Array:
+def convert(column: pa.Array, field: pa.Field, bad: BadRows, cast: Cast | None = None) -> pa.Array:
     """Return ``column`` as ``field``, with null for each row that is not; ``bad`` gets what came there instead."""
+    # Fields of CSV have no type of their own.
+    kind = "" if column.type == field.type or cast is not None else f" ({column.type})"
 
     def converted(part: pa.Array) -> pa.Array:
         # Bytes of texts that are none, and offsets out of bounds, are found here and not where they do harm.
         part.validate(full=True)
         part = without_list_views(part)
-        return part if part.type == field.type else _cast(part, field.type, cast)
+        return part if part.type == field.type else _cast(part, field, cast or _cast_plainly)
 
     def text_of(row: pa.Array) -> str:
-        return f'column "{escaped(field.name)}": expected {field.type}, {_got(row)}'
+        return f'column "{escaped(field.name)}": expected {field.type}, {_got(row)}{kind}'
 
     return bisected(column, converted, field.type, text_of, bad)
 
 
-def _cast(part: pa.Array, kind: pa.DataType, cast: Cast) -> pa.Array:
+def _cast_plainly(values: pa.Array, field: pa.Field) -> pa.Array:
+    return values.cast(field.type)
+
+
+def _cast(part: pa.Array, field: pa.Field, cast: Cast) -> pa.Array:
     try:
-        values = cast(part, kind)
+        values = cast(part, field)
     except DAMAGE:
         if not pa.types.is_nested(part.type):
             raise
         # Casts of lists look at elements of rows that are not in a slice, too: a copy has none of those.
-        values = cast(part.take(pa.array(range(len(part)))), kind)
+        values = cast(part.take(pa.array(range(len(part)))), field)
     if pa.types.is_dictionary(part.type):
         # The texts of a dictionary are not looked at with its indices.
         values.validate(full=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from inferd.batch.blocks import Chunk
 from inferd.batch.column_types import is_binary, is_text
 from inferd.batch.errors import UnreadableFileError
+from inferd.batch.exact_numbers import are_exact, is_marked
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import DAMAGE, file_schema, in_schema, row_error, stored_names
 from inferd.batch.sources.csv_rows import CsvScanner
@@ -140,8 +141,9 @@ def _columns(
     return [table.column(name).combine_chunks() for name in names]
 
 
-def _cast(fields: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return ``fields`` as ``kind``. Raises one of `DAMAGE` if any is none."""
+def _cast(fields: pa.Array, field: pa.Field) -> pa.Array:
+    """Return ``fields`` in the type of ``field``. Raises one of `DAMAGE` if any is not of it."""
+    kind = field.type
     if is_binary(kind):
         return fields.cast(kind)
     texts = fields.cast(pa.string())
@@ -149,9 +151,13 @@ def _cast(fields: pa.Array, kind: pa.DataType) -> pa.Array:
         return texts.cast(kind)
     values = _with_nulls(texts)
     if pa.types.is_nested(kind):
-        return array_of([None if value is None else loaded(value) for value in values.to_pylist()], kind)
+        objects = [None if value is None else loaded(value) for value in values.to_pylist()]
+        return array_of(objects, kind, is_exact=is_marked(field))
     if pa.types.is_integer(kind):
         values = pc.replace_substring_regex(values, _WITH_ZEROS, r"\1")
+    if is_marked(field) and pa.types.is_floating(kind) and not are_exact(values):
+        msg = f"a whole number that {kind} cannot hold"
+        raise ValueError(msg)
     return values.cast(kind)
 
 
@@ -171,6 +177,8 @@ def _type_of(fields: pa.Array) -> pa.DataType:
     if pc.any(pc.match_substring_regex(values, _LEADING_ZERO)).as_py():
         return pa.string()
     for kind in (pa.int64(), pa.float64(), pa.bool_()):
+        if pa.types.is_floating(kind) and not are_exact(values):
+            continue
         try:
             values.cast(kind)
         except DAMAGE:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from inferd.batch import exact_numbers
 from inferd.batch.column_types import is_binary, is_list, is_text
 
 #: How JSON has numbers that it has not, as `inferd infer --json` and protobuf write them.
@@ -26,9 +27,12 @@ def loaded(text: bytes | str) -> Any:  # noqa: ANN401  (any value of JSON)
             raise ValueError(msg) from None
 
 
-def array_of(values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    """Return ``values`` as ``kind``. Raises `ValueError` or an error of pyarrow if any is none."""
-    checked = [_checked(value, kind) for value in values]
+def array_of(values: Sequence[object], kind: pa.DataType, *, is_exact: bool = False) -> pa.Array:
+    """Return ``values`` as ``kind``. Raises `ValueError` or an error of pyarrow if any is none.
+
+    ``is_exact``: whole numbers are not rounded.
+    """
+    checked = [_checked(value, kind, is_exact=is_exact) for value in values]
     if pa.types.is_nested(kind) or _has_own_type(kind):
         return pa.array(checked, kind)
     # Times and the like are written as texts.
@@ -48,27 +52,30 @@ def _has_own_type(kind: pa.DataType) -> bool:
     return is_number or is_text(kind) or is_binary(kind)
 
 
-def _checked(value: Any, kind: pa.DataType) -> object:  # noqa: ANN401  (any value of JSON)
+def _checked(value: Any, kind: pa.DataType, *, is_exact: bool) -> object:  # noqa: ANN401  (any value of JSON)
     """Return ``value`` as what pyarrow takes for ``kind``; it would take others too, and cut them."""
     types = pa.types
     if value is None or types.is_boolean(kind):
         return _expected(value, bool)
     if types.is_floating(kind) or types.is_integer(kind):
-        return _number(value, kind)
+        return _number(value, kind, is_exact=is_exact)
     if types.is_struct(kind):
         fields = _expected(value, dict)
-        return {field.name: _checked(fields.get(field.name), field.type) for field in kind}
+        return {field.name: _checked(fields.get(field.name), field.type, is_exact=is_exact) for field in kind}
     if is_list(kind):
-        return [_checked(element, kind.value_type) for element in _expected(value, list)]
+        return [_checked(element, kind.value_type, is_exact=is_exact) for element in _expected(value, list)]
     if isinstance(value, int | float) and (is_text(kind) or is_binary(kind)):
         # As in CSV: keys are often numbers in some rows and texts in others.
         return json.dumps(value)
     return _expected(value, str)
 
 
-def _number(value: Any, kind: pa.DataType) -> int | float:  # noqa: ANN401  (any value of JSON)
+def _number(value: Any, kind: pa.DataType, *, is_exact: bool) -> int | float:  # noqa: ANN401  (any value of JSON)
     if pa.types.is_floating(kind):
         number = _NO_NUMBERS.get(value, value) if isinstance(value, str) else value
+        if is_exact and isinstance(number, int) and not exact_numbers.is_exact(number):
+            msg = f"a whole number that {kind} cannot hold"
+            raise ValueError(msg)
         return float(_expected(number, int | float))
     return int(value) if isinstance(value, float) and value.is_integer() else int(_expected(value, int))
 

@@ -13,6 +13,7 @@ import pyarrow.json as pa_json
 from inferd.batch.blocks import BadRows, Chunk
 from inferd.batch.column_types import is_list
 from inferd.batch.errors import UnreadableFileError
+from inferd.batch.exact_numbers import is_marked, may_be_rounded
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import DAMAGE, bisected, file_schema, got, in_schema, row_error
 from inferd.batch.sources.json_values import array_of, loaded, type_of
@@ -97,7 +98,8 @@ def _parsed(texts: RowTexts, fields: pa.Schema) -> pa.Table | None:
         )
     except DAMAGE:
         return None
-    return table if table.num_rows == len(texts) else None
+    is_rounded = any(is_marked(field) and may_be_rounded(table.column(field.name)) for field in fields)
+    return table if table.num_rows == len(texts) and not is_rounded else None
 
 
 def _are_objects(texts: RowTexts) -> bool:
@@ -131,7 +133,7 @@ def _one_by_one(file: SourceFile, schema: pa.Schema, fields: pa.Schema, texts: R
     columns = {
         field.name: bisected(
             [value.get(field.name) for value in objects],
-            partial(array_of, kind=field.type),
+            partial(array_of, kind=field.type, is_exact=is_marked(field)),
             field.type,
             partial(_unexpected, field),
             bad,

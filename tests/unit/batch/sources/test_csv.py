@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from inferd.batch.errors import UnreadableFileError
+from inferd.batch.exact_numbers import marked
 from inferd.batch.sources import text_rows
 from inferd.batch.sources.csv import CsvReader
 from tests.unit.batch.sources.files import rows_of, source
@@ -165,3 +166,28 @@ def test_suffix_tells_tabs(tmp_path, name, columns):
     content = b"a\tb\n"
     file = _file(tmp_path, gzip.compress(content) if name.endswith("gz") else content, name)
     assert CsvReader().schema(file).names == columns
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["1.5", "9007199254740993"], pa.string()),
+        (["12345678901234567890", "1"], pa.string()),
+        (["1.5", "9007199254740992", "-9007199254740992.0"], pa.float64()),
+        (["1.5", "0.12345678901234567890", "1e300"], pa.float64()),
+        (["9007199254740993", "1"], pa.int64()),
+    ],
+)
+def test_no_type_that_loses_digits(tmp_path, values, kind):
+    """Whole numbers that floats cannot hold beside fractions are texts."""
+    assert CsvReader().schema(_file(tmp_path, "\n".join(["a", *values]).encode())) == pa.schema([("a", kind)])
+
+
+def test_kept_numbers_are_not_rounded(tmp_path):
+    """One that comes after the rows that told the type is an error of its row; inputs of models are rounded."""
+    file = _file(tmp_path, b"a\n1.5\n9007199254740993\n9007199254740992\n1e17\n")
+    field = pa.field("a", pa.float64())
+    kept = {0: (1.5,), 2: (2.0**53,), 3: (1e17,)}
+    text = "column \"a\": expected double, got '9007199254740993'"
+    assert rows_of(CsvReader(), file, pa.schema([marked(field)])) == (kept, {1: text})
+    assert rows_of(CsvReader(), file, pa.schema([field])) == (kept | {1: (2.0**53,)}, {})

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from inferd.batch.errors import UnreadableFileError
+from inferd.batch.exact_numbers import marked
 from inferd.batch.sources import text_rows
 from inferd.batch.sources.jsonl import JsonlReader
 from tests.unit.batch.sources.files import rows_of, source
@@ -167,3 +168,17 @@ def test_row_too_long_for_memory_is_skipped(tmp_path, monkeypatch):
     values, errors = rows_of(JsonlReader(), _file(tmp_path, content), pa.schema([("x", pa.int64())]))
     assert values == {0: (0,), 2: (2,)}
     assert list(errors) == [1]
+
+
+def test_kept_numbers_are_not_rounded(tmp_path):
+    """Also in lists: one that comes after the rows that told the type is an error of its row."""
+    lines = [b'{"a": 1.5, "l": [1]}', b'{"a": 9007199254740993}', b'{"l": [9007199254740993]}', b'{"a": 1e17}']
+    file = _file(tmp_path, b"\n".join(lines))
+    fields = [pa.field("a", pa.float64()), pa.field("l", pa.list_(pa.float64()))]
+    values, errors = rows_of(JsonlReader(), file, pa.schema([marked(field) for field in fields]))
+    assert values == {0: (1.5, [1.0]), 3: (1e17, None)}
+    assert errors == {
+        1: 'column "a": expected double, got 9007199254740993',
+        2: 'column "l": expected list<item: double>, got [9007199254740993]',
+    }
+    assert rows_of(JsonlReader(), file, pa.schema(fields))[1] == {}

@@ -85,7 +85,10 @@ def test_value_of_another_type_costs_its_row(tmp_path):
     file = source(tmp_path / "a.parquet", "parquet")
     found, errors = rows_of(ParquetReader(), file, pa.schema([("n", pa.int64()), ("l", pa.list_(pa.float32()))]))
     assert found == {0: (1, [1.0]), 2: (None, [None]), 3: (3, [3.0])}
-    assert errors == {1: 'column "n": expected int64, got 2.5', 4: 'column "n": expected int64, got 1e+30'}
+    assert errors == {
+        1: 'column "n": expected int64, got 2.5 (double)',
+        4: 'column "n": expected int64, got 1e+30 (double)',
+    }
 
 
 def test_text_that_is_not_utf8_costs_its_row(tmp_path):

@@ -1,18 +1,8 @@
 """The panels of language models."""
 
-from scripts.dashboard_parts import Panel, Query, Section
+from scripts.dashboard_parts import Panel, Query, Section, quantiles, rate
 
 _VERSION = "{{model}} {{version}}"
-
-
-def _rate(metric: str) -> str:
-    return f"rate({metric}{{$M}}[$__rate_interval])"
-
-
-def _quantiles(metric: str) -> tuple[Query, ...]:
-    rates = f"sum by (le) ({_rate(f'{metric}_bucket')})"
-    shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-    return tuple(Query(expr=f"histogram_quantile({share}, {rates})", legend=name) for name, share in shares)
 
 
 GENERATION = Section(
@@ -22,26 +12,26 @@ GENERATION = Section(
             title="Time to the first token",
             description="From the receipt of a request, the time in the queue included.",
             unit="s",
-            queries=_quantiles("inferd_time_to_first_token_seconds"),
+            queries=quantiles("inferd_time_to_first_token_seconds"),
         ),
         Panel(
             title="Time between tokens",
             description="Of each request, for each token.",
             unit="s",
-            queries=_quantiles("inferd_inter_token_latency_seconds"),
+            queries=quantiles("inferd_inter_token_latency_seconds"),
         ),
         Panel(
             title="Time of whole generations",
             description="From the receipt of a request to its end, whatever ended it.",
             unit="s",
-            queries=_quantiles("inferd_e2e_request_latency_seconds"),
+            queries=quantiles("inferd_e2e_request_latency_seconds"),
         ),
         Panel(
             title="Tokens",
             description="Generated, and those of prompts that were processed, per second.",
             queries=(
-                Query(expr=f"sum({_rate('inferd_generation_tokens_total')})", legend="generated"),
-                Query(expr=f"sum({_rate('inferd_prompt_tokens_total')})", legend="prompts"),
+                Query(expr=f"sum({rate('inferd_generation_tokens_total')})", legend="generated"),
+                Query(expr=f"sum({rate('inferd_prompt_tokens_total')})", legend="prompts"),
             ),
         ),
         Panel(
@@ -65,7 +55,7 @@ GENERATION = Section(
             unit="reqps",
             queries=(
                 Query(
-                    expr=f"sum by (finish_reason) ({_rate('inferd_generation_requests_total')})",
+                    expr=f"sum by (finish_reason) ({rate('inferd_generation_requests_total')})",
                     legend="{{finish_reason}}",
                 ),
             ),
@@ -75,8 +65,8 @@ GENERATION = Section(
             description="Mean of the prompts, and of what was generated.",
             queries=tuple(
                 Query(
-                    expr=f"sum({_rate(f'inferd_request_{kind}_tokens_sum')})"
-                    f" / sum({_rate(f'inferd_request_{kind}_tokens_count')})",
+                    expr=f"sum({rate(f'inferd_request_{kind}_tokens_sum')})"
+                    f" / sum({rate(f'inferd_request_{kind}_tokens_count')})",
                     legend=kind,
                 )
                 for kind in ("prompt", "generation")
@@ -88,8 +78,8 @@ GENERATION = Section(
             unit="percentunit",
             queries=(
                 Query(
-                    expr=f"sum by (model, version) ({_rate('inferd_prefill_seconds_total')})"
-                    f" / sum by (model, version) ({_rate('inferd_inference_duration_seconds_sum')})",
+                    expr=f"sum by (model, version) ({rate('inferd_prefill_seconds_total')})"
+                    f" / sum by (model, version) ({rate('inferd_inference_duration_seconds_sum')})",
                     legend=_VERSION,
                 ),
             ),

@@ -2,7 +2,7 @@
 
 from scripts.dashboard_generation_panels import GENERATION
 from scripts.dashboard_model_panels import MODELS
-from scripts.dashboard_parts import Panel, Query, Section
+from scripts.dashboard_parts import Panel, Query, Section, quantiles, rate
 
 _UNARY_OK = 'code="OK", method=~".*/(Infer|ModelInfer|infer)"'
 #: Labels of ratios: each version has its own queue and instances, and an idle one must not hide another.
@@ -12,23 +12,13 @@ _INSTANCES = "inferd_model_instances{$M}"
 _FAILURES = 'code=~"INTERNAL|UNKNOWN|DATA_LOSS|UNAVAILABLE|DEADLINE_EXCEEDED"'
 
 
-def _rate(metric: str, labels: str = "") -> str:
-    return f"rate({metric}{{$M{', ' + labels if labels else ''}}}[$__rate_interval])"
-
-
-def _quantiles(metric: str, labels: str = "") -> tuple[Query, ...]:
-    rates = f"sum by (le) ({_rate(f'{metric}_bucket', labels)})"
-    shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-    return tuple(Query(expr=f"histogram_quantile({share}, {rates})", legend=name) for name, share in shares)
-
-
 def _heatmap(metric: str, labels: str = "") -> tuple[Query, ...]:
     narrowed = f"$M{', ' + labels if labels else ''}"
     return (Query(expr=f"sum by (le) (increase({metric}_bucket{{{narrowed}}}[$__rate_interval]))", legend="{{le}}"),)
 
 
 def _sum(by: str, metric: str, labels: str = "") -> str:
-    return f"sum by ({by}) ({_rate(metric, labels)})"
+    return f"sum by ({by}) ({rate(metric, labels)})"
 
 
 OVERVIEW = Section(
@@ -45,9 +35,9 @@ OVERVIEW = Section(
             description="Offered rows include rejected ones: the difference is the excess load. No language models.",
             unit="rowsps",
             queries=(
-                Query(expr=f"sum({_rate('inferd_offered_rows_total')})", legend="offered"),
+                Query(expr=f"sum({rate('inferd_offered_rows_total')})", legend="offered"),
                 Query(
-                    expr=f"sum({_rate('inferd_batch_rows_sum')}"
+                    expr=f"sum({rate('inferd_batch_rows_sum')}"
                     " unless on (instance, model, version) inferd_sequences_limit)",
                     legend="served",
                 ),
@@ -69,7 +59,7 @@ OVERVIEW = Section(
             title="Latency of answers",
             description="Unary calls with OK, measured in the server.",
             unit="s",
-            queries=_quantiles("inferd_request_duration_seconds", _UNARY_OK),
+            queries=quantiles("inferd_request_duration_seconds", _UNARY_OK),
         ),
         Panel(
             title="Error ratio",
@@ -121,7 +111,7 @@ QUEUE = Section(
             description="From admission to the start of the batch.",
             unit="s",
             width=6,
-            queries=_quantiles("inferd_queue_duration_seconds"),
+            queries=quantiles("inferd_queue_duration_seconds"),
         ),
         Panel(
             title="Queued bytes",
@@ -192,9 +182,9 @@ BATCHING = Section(
             unit="ops",
             width=6,
             queries=(
-                Query(expr=f"sum({_rate('inferd_batch_rows_count')})", legend="runs"),
-                Query(expr=f"sum({_rate('inferd_batch_failures_total')})", legend="failed"),
-                Query(expr=f"sum({_rate('inferd_caller_runs_total')})", legend="caller runs"),
+                Query(expr=f"sum({rate('inferd_batch_rows_count')})", legend="runs"),
+                Query(expr=f"sum({rate('inferd_batch_failures_total')})", legend="failed"),
+                Query(expr=f"sum({rate('inferd_caller_runs_total')})", legend="caller runs"),
             ),
         ),
         Panel(
@@ -203,7 +193,7 @@ BATCHING = Section(
             unit="ops",
             width=6,
             queries=(
-                Query(expr=f"sum({_rate('inferd_batch_checks_total')})", legend="checks"),
+                Query(expr=f"sum({rate('inferd_batch_checks_total')})", legend="checks"),
                 Query(expr=_sum(_VERSION, "inferd_batch_mismatches_total"), legend=f"mismatches, {_VERSION_LEGEND}"),
             ),
         ),
@@ -219,7 +209,7 @@ RUNTIME = Section(
             unit="percentunit",
             queries=(
                 Query(
-                    expr=f"sum by ({_VERSION}) ({_rate('inferd_inference_duration_seconds_sum')} and {_INSTANCES})"
+                    expr=f"sum by ({_VERSION}) ({rate('inferd_inference_duration_seconds_sum')} and {_INSTANCES})"
                     f" / sum by ({_VERSION}) ({_INSTANCES})",
                     legend=_VERSION_LEGEND,
                 ),
@@ -229,7 +219,7 @@ RUNTIME = Section(
             title="Runs of the model",
             description="One per batch.",
             unit="s",
-            queries=_quantiles("inferd_inference_duration_seconds"),
+            queries=quantiles("inferd_inference_duration_seconds"),
         ),
         Panel(
             title="CPU",

@@ -32,3 +32,15 @@ class Section:
 
     title: str
     panels: tuple[Panel, ...]
+
+
+def rate(metric: str, labels: str = "") -> str:
+    """Return the rate of a counter, of the selected models and with ``labels``."""
+    return f"rate({metric}{{$M{', ' + labels if labels else ''}}}[$__rate_interval])"
+
+
+def quantiles(metric: str, labels: str = "") -> tuple[Query, ...]:
+    """Return the median and two high percentiles of a histogram; see `rate`."""
+    rates = f"sum by (le) ({rate(f'{metric}_bucket', labels)})"
+    shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    return tuple(Query(expr=f"histogram_quantile({share}, {rates})", legend=name) for name, share in shares)

@@ -15,7 +15,7 @@ from inferd.http.limits import ConnectionLimits
 from inferd.http.pace import Pace
 from inferd.http.server import HttpServer
 from inferd.observability.metrics.exposition import render, requested_format
-from inferd.observability.scrapes import Renderings
+from inferd.observability.scrapes import ScrapeCoalescer
 from inferd.plain_text import escaped
 
 #: So many that thousands of slow clients may wait: closing them for others costs more, as they come again.
@@ -30,7 +30,7 @@ _LONGEST_WAIT_S = 0.5
 _GATHER_S = 0.02
 #: Used length of a query or of an Accept header. Real clients need a quarter of that;
 #: parsing a header of the maximum size would take ten milliseconds.
-_LONGEST_WISH = 1024
+_MAX_HEADER_CHARACTERS = 1024
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Monitoring:
     def __init__(
         self, registry: CollectorRegistry, readiness: Callable[[], Health], liveness: Callable[[], Health]
     ) -> None:
-        self._renderings = Renderings(functools.partial(render, registry), share=_SHARE)
+        self._renderings = ScrapeCoalescer(functools.partial(render, registry), share=_SHARE)
         self._health = {"/readyz": readiness, "/livez": liveness}
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
@@ -114,17 +114,17 @@ class Monitoring:
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
         if not _is_trusted(request):
             return web.Response(status=403, text="expected a client certificate\n")
-        form = requested_format(_wish(request, "Accept"), _wish(request, "Accept-Encoding"))
+        form = requested_format(_header(request, "Accept"), _header(request, "Accept-Encoding"))
         body = await self._renderings.get(form)
         return web.Response(body=body, headers={"Content-Type": form.content_type, **dict(form.headers)})
 
 
-def _wish(request: web.BaseRequest, header: str) -> str:
-    return ",".join(request.headers.getall(header, ()))[:_LONGEST_WISH]
+def _header(request: web.BaseRequest, header: str) -> str:
+    return ",".join(request.headers.getall(header, ()))[:_MAX_HEADER_CHARACTERS]
 
 
 def _is_verbose(request: web.BaseRequest) -> bool:
-    return "verbose" in parse_qs(request.query_string[:_LONGEST_WISH], keep_blank_values=True)
+    return "verbose" in parse_qs(request.query_string[:_MAX_HEADER_CHARACTERS], keep_blank_values=True)
 
 
 def _is_trusted(request: web.BaseRequest) -> bool:

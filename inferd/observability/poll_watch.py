@@ -1,8 +1,9 @@
-"""Reports not ready, or not alive, when the poll thread is too far behind."""
+"""Report not ready, or not alive, when the poll thread is too far behind."""
 
 import logging
-import threading
 from collections.abc import Callable
+
+from inferd.periodic_thread import PeriodicThread
 
 #: The interval of measuring the lag.
 _PERIOD_S = 1.0
@@ -30,8 +31,7 @@ class PollWatch:
         self._live_max_lag_s = live_max_lag_s
         self._on_change = on_change
         self._reported: tuple[bool, bool] = (False, False)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="poll-watch", daemon=True)
+        self._thread = PeriodicThread("poll-watch", period_s=_PERIOD_S, action=self.check)
 
     def why_not_ready(self) -> str:
         """Return why the server is not ready for calls; empty if it is."""
@@ -47,9 +47,7 @@ class PollWatch:
 
     def stop(self) -> None:
         """Stop checking; no effect if never started."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.stop()
 
     def check(self) -> None:
         """Check once; log a change."""
@@ -69,7 +67,3 @@ class PollWatch:
     def _beyond(self, max_s: float, setting: str) -> str:
         lag_s = self._lag_s()
         return f"the poll thread is {lag_s:.1f} s behind, {setting} is {max_s:g}" if lag_s >= max_s else ""
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_PERIOD_S):
-            self.check()

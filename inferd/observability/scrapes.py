@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Format = TypeVar("Format", bound=Hashable)
 
 
-class Renderings(Generic[Format]):
+class ScrapeCoalescer(Generic[Format]):
     """Renders for all waiting clients, using at most ``share`` of the time.
 
     Rendering holds the interpreter lock, so no call is served at that time: the next rendering starts after a pause

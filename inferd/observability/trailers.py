@@ -52,21 +52,21 @@ class TrailersInterceptor:
 
     def finished(self, call: Call, code: grpc.StatusCode, details: str) -> None:  # noqa: ARG002  the contract
         """Add the trailers."""
-        wanted: _Wanted | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # set in `_read`
+        requested: _RequestedTrailers | None = call.annotations.get(_KEY)  # type: ignore[assignment]  # set in `_read`
         failed = code is not _OK
-        if wanted is None and not self._report_always:
+        if requested is None and not self._report_always:
             if failed:
                 # An id is legal as it is, and refusals must cost little.
                 call.add_trailing_metadata(EncodedMetadata(((_ENCODED_ID, request_id_of(call.context).encode()),)))
             return
         pairs: list[tuple[str, str | bytes]] = []
-        if failed or (wanted and wanted.request_id):
+        if failed or (requested and requested.request_id):
             pairs.append((ID_METADATA, request_id_of(call.context)))
-        if wanted and wanted.stages is not None:
-            durations_s = wanted.totals.durations_s() or wanted.stages.durations_s()
+        if requested and requested.stages is not None:
+            durations_s = requested.totals.durations_s() or requested.stages.durations_s()
             total = ("total", call.ended_at - call.started_at)
             pairs.append((TIMING_METADATA, server_timing([*durations_s, total])))
-        wants_load = self._report_always or (wanted and wanted.load)
+        wants_load = self._report_always or (requested and requested.load)
         if wants_load and code is not grpc.StatusCode.UNAUTHENTICATED and call.context.principal != ANONYMOUS:
             pairs.append((LOAD_METADATA, self._load_report()))
         if pairs:
@@ -74,20 +74,20 @@ class TrailersInterceptor:
 
     def _read(self, call: Call, key: str, value: str | bytes) -> None:
         annotations = call.annotations
-        wanted = annotations.setdefault(_KEY, _Wanted())
-        assert isinstance(wanted, _Wanted)
+        requested = annotations.setdefault(_KEY, _RequestedTrailers())
+        assert isinstance(requested, _RequestedTrailers)
         if key == ID_METADATA:
-            wanted.request_id = True
+            requested.request_id = True
             call.context.request_id = sanitized_id(str(value))
         elif key == LOAD_FORMAT_METADATA:
-            wanted.load = value == "bin"
-        elif value == "1" and wanted.stages is None:
-            wanted.stages = timing.measure(annotations)
-            listen_for_results(call, lambda _, result: wanted.totals.add(result.stages))
+            requested.load = value == "bin"
+        elif value == "1" and requested.stages is None:
+            requested.stages = timing.measure(annotations)
+            listen_for_results(call, lambda _, result: requested.totals.add(result.stages))
 
 
 @dataclass(slots=True)
-class _Wanted:
+class _RequestedTrailers:
     """Trailers that a caller asked for. ``totals`` are for a stream, ``stages`` for a unary request."""
 
     request_id: bool = False

@@ -237,7 +237,7 @@ class _Checks:
 
 
 @dataclass(slots=True)
-class _Troubles:
+class _Incidents:
     """Runs that were out of memory, and attempts to open the session again by whether they worked."""
 
     out_of_memory: int = 0
@@ -266,7 +266,7 @@ class ModelStats:
         self._runs = _Runs()
         self._inferences = _Inferences()
         self._checks = _Checks()
-        self._troubles = _Troubles()
+        self._incidents = _Incidents()
         self._last_run_s = 0.0
 
     def offered(self, rows: int) -> None:
@@ -319,12 +319,12 @@ class ModelStats:
     def out_of_memory(self) -> None:
         """Count a run that was out of memory."""
         with self._lock:
-            self._troubles.out_of_memory += 1
+            self._incidents.out_of_memory += 1
 
     def reopened(self, *, worked: bool) -> None:
         """Count an attempt to open a session again that did not run any more."""
         with self._lock:
-            self._troubles.reopened[worked] += 1
+            self._incidents.reopened[worked] += 1
 
     def checked(self, run_s: float, *, mismatch: bool) -> None:
         """Count a request of a batch that ran again alone, and whether its answer differed."""
@@ -361,8 +361,8 @@ class ModelStats:
             return ModelCounts(
                 offered_rows=self._offered_rows,
                 model_failures=inferences.model_failures,
-                out_of_memory=self._troubles.out_of_memory,
-                reopened=dict(self._troubles.reopened),
+                out_of_memory=self._incidents.out_of_memory,
+                reopened=dict(self._incidents.reopened),
                 rejected=dict(self._rejected),
                 caller_runs=self._caller_runs,
                 batch_failures=runs.failures,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from inferd.observability.scrapes import Renderings
+from inferd.observability.scrapes import ScrapeCoalescer
 from tests.fakes import FakeClock
 
 COST_S = 0.01
@@ -22,7 +22,7 @@ class Setup:
         self.began: list[tuple[str, float]] = []
         self.during_pause: Callable[[], None] = lambda: None
         self.error: Exception | None = None
-        self.renderings = Renderings(
+        self.renderings = ScrapeCoalescer(
             self._render, share=SHARE, clock=self.clock, cpu_clock=self.clock, sleep=self._sleep
         )
 

@@ -36,10 +36,10 @@ class BegunParts:
     def ends(self, parts: Container[int]) -> dict[int, int]:
         """Return how often a process has ended in each of ``parts``, without those in which none has."""
         found: dict[int, int] = {}
-        for name in begun_files(self._folder, self._work):
-            # One that cannot be read says nothing.
+        for content in self._folder.read_all(begun_files(self._folder, self._work)):
+            # One that is damaged says nothing.
             with suppress(AttributeError, TypeError, ValueError):
-                for part, ends in json.loads(self._folder.read(name) or b"").items():
+                for part, ends in json.loads(content).items():
                     found[int(part)] = max(int(ends), found.get(int(part), 0))
         self._ends = {part: ends for part, ends in sorted(found.items()) if part in parts}
         return self._ends

@@ -152,12 +152,11 @@ class Manifest:
         Not of those whose answers or error rows are lost: these parts are run again.
         """
         notes = []
-        for name in self._notes():
-            content = self._folder.read(name)
-            # Another process may just have completed the job. A part whose note is damaged is run again.
-            if content is not None:
-                with suppress(TypeError, ValueError):
-                    notes.append(PartNote(**json.loads(content)))
+        # Another process may just have completed the job, and deleted some.
+        for content in self._folder.read_all(self._notes()):
+            # A part whose note is damaged is run again.
+            with suppress(TypeError, ValueError):
+                notes.append(PartNote(**json.loads(content)))
         sizes, error_files = self._part_sizes(), set(self._error_files())
         # In this order: all of them are deleted once the summary is there.
         summary = self._summary()

@@ -46,6 +46,10 @@ class OutputFolder(Protocol):
         """Return the content of ``name``; None if there is no such file."""
         ...
 
+    def read_all(self, names: Iterable[str]) -> list[bytes]:
+        """Return the contents of those of the files ``names`` that are there."""
+        ...
+
     def size(self, name: str) -> int | None:
         """Return the bytes of ``name``; None if there is no such file."""
         ...
@@ -145,6 +149,10 @@ class LocalFolder:
                 return (self._root / name).read_bytes()
             except FileNotFoundError:
                 return None
+
+    def read_all(self, names: Iterable[str]) -> list[bytes]:
+        """Return the contents of those of the files ``names`` that are there."""
+        return [content for name in names if (content := self.read(name)) is not None]
 
     def size(self, name: str) -> int | None:
         """Return the bytes of ``name``; None if there is no such file."""

@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO
 
-from inferd.batch.errors import BatchError
+from inferd.batch.errors import BatchError, UsageError
 from inferd.batch.output_file import output_file
 from inferd.batch.remote_lock import RemoteLock, held
-from inferd.batch.storage import errors_of, file_system
+from inferd.batch.storage import errors_of, file_system, shown
+
+#: Small files that are read at a time: it is mostly waiting.
+_READ_AT_A_TIME = 16
 
 _AGAIN = "run it again when that is fixed: it continues"
 
@@ -28,13 +32,13 @@ class RemoteFolder:
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
         """Context with a file that is at ``name``, in place of another, when it ends without an error."""
-        with self._errors(name):
+        with self._errors(name), self._no_bucket():
             file = self._system.open(self._at(name), "wb", autocommit=False)
         try:
             yield output_file(file, partial(self._errors, name))
             for lock in self._locks:
                 lock.require()
-            with self._errors(name):
+            with self._errors(name), self._no_bucket():
                 file.close()
                 file.commit()
         except BaseException:
@@ -43,7 +47,7 @@ class RemoteFolder:
 
     def create_new(self, name: str, content: bytes) -> bool:
         """Write ``content`` to ``name`` unless there is another file; return whether ``content`` is there."""
-        with self._errors(name):
+        with self._errors(name), self._no_bucket():
             try:
                 self._system.pipe_file(self._at(name), content, mode="create")
             # S3's answer that it is there is another error; so is that to a second try after one whose answer was lost.
@@ -68,6 +72,11 @@ class RemoteFolder:
             except FileNotFoundError:
                 return None
             return content
+
+    def read_all(self, names: Iterable[str]) -> list[bytes]:
+        """Return the contents of those of the files ``names`` that are there."""
+        with ThreadPoolExecutor(_READ_AT_A_TIME, thread_name_prefix="inferd-batch-notes") as threads:
+            return [content for content in threads.map(self.read, names) if content is not None]
 
     def write(self, name: str, content: bytes) -> None:
         """Write ``content`` to ``name``."""
@@ -134,6 +143,16 @@ class RemoteFolder:
                     self._system.call_s3(
                         "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]
                     )
+
+    @contextmanager
+    def _no_bucket(self) -> Iterator[None]:
+        """Context of a write, where what is not there is the bucket: folders need not be."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{shown(self.address)}: there is no such bucket; make it, or name another OUTPUT"
+            ) from error
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}" if name else self._path

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from inferd.batch.bounded_threads import BoundedThreads
@@ -16,12 +17,14 @@ from inferd.client.errors import (
     InferdError,
     Internal,
     InvalidInput,
+    NotFound,
     Overloaded,
     Unavailable,
 )
 from inferd.client.results import ModelInfo, TensorInfo
 from inferd.dtypes import BY_NAME
 from inferd.endpoint import Endpoint
+from inferd.plain_text import listed
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 
 #: Requests at a time, at the most, unless given.
@@ -193,19 +196,30 @@ def open_server(endpoint: Endpoint, model: str, version: str = "", *, in_flight:
         allow_insecure_token=endpoint.allow_insecure_token,
         retry=None,
     )
-    try:
-        info = client.model(model, version=version, load=True, timeout_s=_CALL_S)
-        if not info.inputs:
-            client.wait_until_ready(info.name, version=info.version, timeout_s=_CALL_S)
-            info = client.model(info.name, version=info.version, timeout_s=_CALL_S)
+    with ExitStack() as stack:
+        stack.callback(client.close)
+        try:
+            info = client.model(model, version=version, load=True, timeout_s=_CALL_S)
+            if not info.inputs:
+                client.wait_until_ready(info.name, version=info.version, timeout_s=_CALL_S)
+                info = client.model(info.name, version=info.version, timeout_s=_CALL_S)
+        except NotFound as error:
+            raise UsageError(f"MODEL {model}: {endpoint.address}: {error}{_known_models(client)}") from None
+        except InferdError as error:
+            raise BatchError(f"{endpoint.address}: {error}") from None
         _require_tables(info)
-        return ServerRunner(client, info, in_flight=in_flight)
-    except InferdError as error:
-        client.close()
-        raise BatchError(f"{endpoint.address}: {error}") from None
-    except BaseException:
-        client.close()
-        raise
+        runner = ServerRunner(client, info, in_flight=in_flight)
+        # The runner closes it.
+        stack.pop_all()
+    return runner
+
+
+def _known_models(client: Client) -> str:
+    """Return what to add to an error: the models of the server, if it says them."""
+    with suppress(InferdError):
+        names = dict.fromkeys(each.name for each in client.models(timeout_s=_CALL_S))
+        return f"; its models are {listed(names) or 'none'}"
+    return ""
 
 
 def _require_tables(info: ModelInfo) -> None:

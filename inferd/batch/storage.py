@@ -71,7 +71,8 @@ def errors_of(address: str, advice: str = "") -> Iterator[None]:
     except BatchError:
         raise
     except FileNotFoundError as error:
-        raise UsageError(_text(address, "there is no such file or directory", advice)) from error
+        what = "file, directory or bucket" if is_remote(address) else "file or directory"
+        raise UsageError(_text(address, f"there is no such {what}", advice)) from error
     # Libraries of remote storage have errors of their own.
     except Exception as error:
         if not isinstance(error, OSError) and not is_remote(address):

@@ -114,8 +114,8 @@ def test_server_gives_the_same_answers(tmp_path):
     assert answers[0]["label"] == answers[1]["label"]
     probabilities = [np.array(table["probabilities"].to_pylist()) for table in answers]
     np.testing.assert_allclose(*probabilities, atol=1e-6)
-    assert missing.returncode == 1
-    assert "nope" in missing.stderr.splitlines()[-1]
+    assert missing.returncode == 2
+    assert missing.stderr.endswith(': there is no model "nope"; its models are digits\n')
 
 
 def test_missing_packages():

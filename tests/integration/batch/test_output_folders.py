@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from s3fs import S3FileSystem
 
-from inferd.batch.errors import BatchError, InUseError
+from inferd.batch.errors import BatchError, InUseError, UsageError
 from inferd.batch.manifest import manifest_of
 from inferd.batch.output_folder import LocalFolder, OutputFolder
 from inferd.batch.remote_folder import RemoteFolder
@@ -56,6 +56,18 @@ def test_files_are_there_as_a_whole(folder: OutputFolder) -> None:
         assert folder.size("a/part.bin") == _LARGE
     with folder.open("a/part.bin") as file:
         assert file.read() == b"new"
+
+
+@pytest.mark.usefixtures("s3")
+def test_bucket_is_missing() -> None:
+    """It is said, of the output and of inputs; nothing says that another run would continue."""
+    folder = RemoteFolder("s3://nowhere/out")
+    text = r"^s3://nowhere/out: there is no such bucket; make it, or name another OUTPUT$"
+    for use in (folder.lock("lock"), folder.create("part")):
+        with pytest.raises(UsageError, match=text), use:
+            pass
+    with pytest.raises(UsageError, match=r"^s3://nowhere/rows.csv: there is no such file, directory or bucket$"):
+        list_files("s3://nowhere/rows.csv")
 
 
 def test_failed_file_leaves_nothing(folder: OutputFolder) -> None:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -13,10 +13,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from inferd.config.settings import Settings
 from inferd.config.validation import Problem, SettingPath, SettingsError
-from inferd.config.yaml_text import YamlError, read_yaml
+from inferd.config.yaml_text import YamlError, keys_of, line_of, longest_match, read_yaml
 from inferd.small_files import read_text
-
-T = TypeVar("T")
 
 PREFIX = "INFERD_"
 DELIMITER = "__"
@@ -98,7 +96,7 @@ class EnvironmentSource:
 
     def where(self, path: SettingPath) -> str:
         """Return the variable, which may hold a whole section as JSON."""
-        return f"environment variable {_longest_match(self._variables, path)}"
+        return f"environment variable {longest_match(self._variables, path)}"
 
     def spell(self, name: str) -> str:
         """Return the variable of a setting."""
@@ -121,7 +119,7 @@ class FileSource:
 
     def where(self, path: SettingPath) -> str:
         """Return the line."""
-        line = _longest_match(self._lines, path)
+        line = longest_match(self._lines, path)
         return f"{self._path} line {line}" if line else str(self._path)
 
     def spell(self, name: str) -> str:
@@ -135,19 +133,11 @@ class FileSource:
         if not isinstance(node, yaml.MappingNode):
             kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             raise self._error(f"expected sections with settings, got {kind}", node.start_mark.line + 1)
-        self._record_lines(node, ())
-        return dict(content)
-
-    def _record_lines(self, node: yaml.MappingNode, above: SettingPath) -> None:
-        for key, value in node.value:
-            path = (*above, str(key.value))
-            line = key.start_mark.line + 1
+        for path, key in keys_of(node):
             if key.tag != _STRING_TAG:
-                raise self._error(f"expected a name, got {key.value}", line)
-            self._lines[path] = line
-            # No setting is nested deeper, and aliases may be recursive.
-            if isinstance(value, yaml.MappingNode) and len(path) < 4:
-                self._record_lines(value, path)
+                raise self._error(f"expected a name, got {key.value}", line_of(key))
+            self._lines[path] = line_of(key)
+        return dict(content)
 
     def _error(self, text: str, line: int = 0) -> SettingsError:
         origin = f"{self._path} line {line}" if line else str(self._path)
@@ -200,7 +190,3 @@ def _put(values: dict[str, Any], path: SettingPath, value: object) -> None:
             return
         values = inner
     values[path[-1]] = value
-
-
-def _longest_match(known: Mapping[SettingPath, T], path: SettingPath) -> T | None:
-    return next((known[path[:length]] for length in range(len(path), 0, -1) if path[:length] in known), None)

@@ -1,8 +1,9 @@
 """A strict YAML reader: rejects duplicate keys, of which parsers silently keep the last, and alias bombs."""
 
 from collections import deque
+from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -11,6 +12,11 @@ _MAX_VALUES = 1_000_000
 
 #: Long strings count as more than one value.
 _CHARACTERS_PER_VALUE = 64
+
+#: Keys of nested mappings beyond these levels have no line of their own; aliases may be recursive.
+_MOST_LEVELS = 4
+
+T = TypeVar("T")
 
 #: A node and the keys that lead to it.
 _PathNode = tuple[yaml.Node, tuple[str, ...]]
@@ -67,6 +73,27 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         raise YamlError("is not YAML: a value does not match its tag") from None
 
 
+def keys_of(node: yaml.Node | None, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], yaml.Node]]:
+    """Yield each key of the mapping ``node`` and of those in it, with the keys that lead to it and its own."""
+    if not isinstance(node, yaml.MappingNode) or len(above) >= _MOST_LEVELS:
+        return
+    for key, value in node.value:
+        path = (*above, str(key.value))
+        yield path, key
+        yield from keys_of(value, path)
+
+
+def line_of(key: yaml.Node) -> int:
+    """Return the line of a key, from 1."""
+    line: int = key.start_mark.line
+    return line + 1
+
+
+def longest_match(known: Mapping[tuple[str, ...], T], path: tuple[str, ...]) -> T | None:
+    """Return what is known of ``path``, or else of the nearest of the keys that lead to it; None if of none."""
+    return next((known[path[:length]] for length in range(len(path), 0, -1) if path[:length] in known), None)
+
+
 def _require_bounded(root: yaml.Node) -> None:
     """Reject alias bombs: a few lines that expand to a huge number of values."""
     sizes: dict[int, int] = {}
@@ -109,7 +136,7 @@ def _values(mapping: yaml.MappingNode, path: tuple[str, ...]) -> list[_PathNode]
     for key, value in mapping.value:
         inner = (*path, str(key.value))
         if isinstance(key, yaml.ScalarNode):
-            name, line = (key.tag, key.value), key.start_mark.line + 1
+            name, line = (key.tag, key.value), line_of(key)
             if name in lines:
                 raise RepeatedKeyError(inner, line, lines[name])
             lines[name] = line

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from inferd.config.section import merge
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingPath
-from inferd.config.yaml_text import YamlError, read_yaml
+from inferd.config.yaml_text import YamlError, keys_of, line_of, longest_match, read_yaml
 from inferd.models.repository import ModelSource
 from inferd.models.triton import Translation, translate_file
 from inferd.runtime import providers
@@ -42,27 +43,40 @@ def read_model_settings(settings: Settings, source: ModelSource, *, log: bool = 
     )
     if triton is not None and log:
         _log_translation(translation, triton, source)
-    given = {} if source.config is None else _read(source.config)
-    layers = [("config.pbtxt", translation.settings), ("model.yaml", given)]
+    given = _Layer("model.yaml") if source.config is None else _read(source.config)
+    layers = [_Layer("config.pbtxt", translation.settings), given]
     if source.override is not None:
-        layers = [("model.yaml", given), ("the config of the load", translation.settings)]
+        layers = [given, _Layer("the config of the load", translation.settings)]
     overrides: Mapping[str, Any] = {}
-    for origin, layer in layers:
-        replaced = list(_conflicts(overrides, layer))
+    for layer in layers:
+        replaced = list(_conflicts(overrides, layer.values))
         if replaced and log:
-            _log.info("%s of model %s replaces %s", origin, source.name, ", ".join(replaced))
-        overrides = merge(overrides, layer)
+            _log.info("%s of model %s replaces %s", layer.origin, source.name, ", ".join(replaced))
+        overrides = merge(overrides, layer.values)
     try:
         return settings.for_model(overrides, partial(_origin, layers))
     except ValueError as error:
         raise ModelLoadError(str(error)) from error
 
 
-def _origin(layers: Sequence[tuple[str, Mapping[str, Any]]], path: SettingPath) -> str:
-    """Return the layer that the setting at ``path`` comes from, or the last one if it only contradicts the server's."""
-    given = [origin for origin, layer in layers if layer]
-    having = [origin for origin, layer in layers if _has(layer, path)]
-    return [*given, *having][-1]
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Settings of one file, whose name is ``origin``, and the ``lines`` of the file that they are on, if known."""
+
+    origin: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    lines: Mapping[SettingPath, int] = field(default_factory=dict)
+
+    def where(self, path: SettingPath) -> str:
+        line = longest_match(self.lines, path)
+        return f"{self.origin} line {line}" if line else self.origin
+
+
+def _origin(layers: Sequence[_Layer], path: SettingPath) -> str:
+    """Return where the setting at ``path`` comes from, or the last file if it only contradicts the server's."""
+    given = [layer for layer in layers if layer.values]
+    having = [layer for layer in layers if _has(layer.values, path)]
+    return [*given, *having][-1].where(path)
 
 
 def _has(layer: Mapping[str, Any], path: SettingPath) -> bool:
@@ -95,9 +109,9 @@ def _conflicts(below: Mapping[str, Any], above: Mapping[str, Any], path: str = "
             yield f"{path}{name} ({below[name]} by {value})"
 
 
-def _read(config: Path) -> Mapping[str, Any]:
+def _read(config: Path) -> _Layer:
     try:
-        _, content = read_yaml(read_text(config))
+        node, content = read_yaml(read_text(config))
     except OSError as error:
         msg = f"{config.name} cannot be read: {error.strerror}"
         raise ModelLoadError(msg) from error
@@ -108,11 +122,11 @@ def _read(config: Path) -> Mapping[str, Any]:
         msg = f"{config.name}{f' line {error.line}' if error.line else ''}: {' '.join(str(error).split())}"
         raise ModelLoadError(msg) from error
     if content is None:
-        return {}
+        return _Layer("model.yaml")
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         msg = f"{config.name}: expected settings by name, got {type(content).__name__}"
         raise ModelLoadError(msg)
-    return content
+    return _Layer("model.yaml", content, {path: line_of(key) for path, key in keys_of(node)})
 
 
 def max_threads_per_run(versions: int, cores: int) -> int:

@@ -93,20 +93,21 @@ def test_differences_are_logged(tmp_path, caplog):
     [
         ({"triton": CONFIG.format(8, 65)}, "batching.instances: .* 64, got 65 \\(config.pbtxt\\)"),
         (
-            {"triton": CONFIG.format(8, 2), "config": "batching: {instances: 65}\n"},
-            "batching.instances: .*, got 65 \\(model.yaml\\)",
+            {"triton": CONFIG.format(8, 2), "config": "batching:\n  instances: 65\n"},
+            "batching.instances: .*, got 65 \\(model.yaml line 2\\)",
         ),
         (
             {"config": "batching: {instances: 2}\n", "override": CONFIG.format(8, 65)},
             "batching.instances: .*, got 65 \\(the config of the load\\)",
         ),
+        ({"config": "batching: {}\nqueues: {}\n"}, "^queues: .* queue\\? \\(model.yaml line 2\\)$"),
         ({"config": "queue: {max_rows: 8}\n"}, "batching.max_batch_size: .*, got 64 \\(model.yaml\\)"),
         ({"triton": CONFIG.format(-1, 2)}, "^triton: max_batch_size: expected a number from 0, got -1$"),
         ({"triton": CONFIG.format("", 2)}, "^triton line 2: max_batch_size: a number is missing"),
     ],
 )
 def test_errors_name_the_file(tmp_path, files, expected):
-    """That is the one with the invalid value."""
+    """That is the one with the invalid value, and the line of a model.yaml."""
     with pytest.raises(ModelLoadError, match=expected):
         read_model_settings(Settings(), source(tmp_path, **files))
 

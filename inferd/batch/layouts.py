@@ -1,5 +1,6 @@
 """Columns in any of Arrow's layouts as lists and plain elements: what is the same value in another layout."""
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -30,6 +31,13 @@ def plain(column: pa.Array) -> pa.Array:
             return column.cast(pa.large_binary())
         else:
             return column
+
+
+def nested(values: pa.Array, sizes: Sequence[int]) -> pa.Array:
+    """Return ``values`` as lists of fixed ``sizes`` in each other, the first of which is the outermost."""
+    for size in reversed(sizes):
+        values = pa.FixedSizeListArray.from_arrays(values, size)
+    return values
 
 
 def without_runs(column: pa.RunEndEncodedArray) -> pa.Array:
@@ -71,13 +79,11 @@ def _tensors(column: pa.ExtensionArray, shape: tuple[int, ...]) -> pa.FixedSizeL
     size = prod(shape)
     storage = column.storage.cast(pa.list_(column.type.storage_type.value_type, size))
     # With those of null rows, which `flatten` leaves out.
-    nested = storage.values.slice(storage.offset * size, len(storage) * size)
+    values = storage.values.slice(storage.offset * size, len(storage) * size)
     order = getattr(column.type, "permutation", None) or range(len(shape))
     if list(order) != sorted(order):
         within = np.arange(size).reshape(shape).transpose(order).ravel()
-        nested = nested.take(pa.array((np.arange(len(storage))[:, None] * size + within).ravel()))
+        values = values.take(pa.array((np.arange(len(storage))[:, None] * size + within).ravel()))
     sizes = [shape[axis] for axis in order]
-    for inner in reversed(sizes[1:]):
-        nested = pa.FixedSizeListArray.from_arrays(nested, inner)
     mask = storage.is_null() if storage.null_count else None
-    return pa.FixedSizeListArray.from_arrays(nested, sizes[0], mask=mask)
+    return pa.FixedSizeListArray.from_arrays(nested(values, sizes[1:]), sizes[0], mask=mask)

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ from inferd.batch.binding import Binding
 from inferd.batch.blocks import BadRows, Block, ColumnTensor, PreparedBlock
 from inferd.batch.errors import INVALID_INPUT, NOT_PREPARED, RowError
 from inferd.batch.ports import Prepared
+from inferd.batch.preparation.pool import PreparationPool
 from inferd.batch.tensors import column_tensor, concatenated, stacked
 from inferd.plain_text import escaped
 from inferd.runtime.signature import ModelSignature, TensorSpec
@@ -19,16 +19,6 @@ from inferd.runtime.signature import ModelSignature, TensorSpec
 #: Blocks that are with the workers while another one is put together. All are in memory, read and prepared, so that
 #: there are not more of them with more workers: each is cut for several.
 _BLOCKS_AHEAD = 4
-
-
-class Workers(Protocol):
-    """Processes that run a preparation, ``size`` of them; with 0, the caller's thread does."""
-
-    size: int
-
-    def submit(self, column: pa.Array) -> "Future[Prepared]":
-        """Begin to prepare all rows of ``column``."""
-        ...
 
 
 class BlockPreparation:
@@ -42,7 +32,7 @@ class BlockPreparation:
         binding: Binding,
         signature: ModelSignature,
         sources: Sequence[str],
-        workers: Workers | None,
+        workers: PreparationPool | None,
         *,
         path_column: str | None = None,
     ) -> None:

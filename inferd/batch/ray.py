@@ -24,6 +24,7 @@ import pyarrow as pa
 from inferd.batch.binding import Binding, Columns, bind
 from inferd.batch.blocks import BatchLimits, Block, FinishedBlock, Origin
 from inferd.batch.errors import RowError, UsageError
+from inferd.batch.layouts import nested
 from inferd.batch.local import open_local
 from inferd.batch.options import JobOptions
 from inferd.batch.preparation.arguments import image_options, tokenize_options
@@ -171,10 +172,7 @@ def _plain(table: pa.Table) -> pa.RecordBatch:
 def _lists(column: pa.Array) -> pa.Array:
     if getattr(column.type, "extension_name", "") not in _RAY_TENSORS or column.null_count:
         return column
-    values = column.storage.flatten()
-    for size in reversed(column.type.shape):
-        values = pa.FixedSizeListArray.from_arrays(values, size)
-    return values
+    return nested(column.storage.flatten(), column.type.shape)
 
 
 def _block(rows: pa.RecordBatch) -> Block:

@@ -10,11 +10,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from inferd.batch.errors import BatchError, InUseError
 from inferd.batch.storage import shown
 from inferd.periodic_thread import PeriodicThread
+
+if TYPE_CHECKING:
+    from inferd.batch.remote_folder import RemoteFolder
 
 _log = logging.getLogger(__name__)
 
@@ -23,33 +26,11 @@ _log = logging.getLogger(__name__)
 _RENEW_S, _STALE_S, _SETTLE_S = 5.0, 30.0, 2.0
 
 
-class _Objects(Protocol):
-    """Where the locks are."""
-
-    address: str
-
-    def read(self, name: str) -> bytes | None:
-        """Return the content of ``name``."""
-        ...
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write ``name``."""
-        ...
-
-    def create_new(self, name: str, content: bytes) -> bool:
-        """Write ``name`` if it is not there."""
-        ...
-
-    def delete(self, names: Iterable[str]) -> None:
-        """Delete ``names``."""
-        ...
-
-
 class RemoteLock:
     """The lock ``name``. Threads: its holder's, and one that renews it."""
 
-    def __init__(self, objects: _Objects, name: str, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._objects = objects
+    def __init__(self, folder: "RemoteFolder", name: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._folder = folder
         self._name = name
         self._sleep = sleep
         self._holder = uuid.uuid4().hex
@@ -68,33 +49,33 @@ class RemoteLock:
             # It is taken over in time.
             with suppress(BatchError):
                 if self._is_own():
-                    self._objects.delete([self._name])
+                    self._folder.delete([self._name])
 
     def require(self) -> None:
         """Raise `BatchError` if another process has taken the lock over."""
         if not self._is_own():
-            raise InUseError(f"{shown(self._objects.address)} was taken over by another run of inferd batch")
+            raise InUseError(f"{shown(self._folder.address)} was taken over by another run of inferd batch")
 
     def renew(self) -> None:
         """Show that its holder is there."""
         try:
             if self._is_own():
-                self._objects.write(self._name, self._beat())
+                self._folder.write(self._name, self._beat())
         except BatchError as error:
             # It is tried again; before anything is completed, the lock has to be seen.
             _log.warning("cannot renew the lock: %s", error)
 
     def _take(self) -> None:
-        if self._objects.create_new(self._name, self._beat()):
+        if self._folder.create_new(self._name, self._beat()):
             return
-        if not held(self._objects, [self._name], self._sleep) and self._objects.create_new(self._name, self._beat()):
+        if not held(self._folder, [self._name], self._sleep) and self._folder.create_new(self._name, self._beat()):
             self._sleep(_SETTLE_S)
             if self._is_own():
                 return
-        raise InUseError(f"{shown(self._objects.address)} is in use by another run of inferd batch")
+        raise InUseError(f"{shown(self._folder.address)} is in use by another run of inferd batch")
 
     def _is_own(self) -> bool:
-        content = self._objects.read(self._name)
+        content = self._folder.read(self._name)
         return content is not None and content.startswith(self._holder.encode())
 
     def _beat(self) -> bytes:
@@ -102,13 +83,13 @@ class RemoteLock:
         return f"{self._holder} {self._beats}".encode()
 
 
-def held(objects: _Objects, names: Iterable[str], sleep: Callable[[float], None] = time.sleep) -> list[str]:
+def held(folder: "RemoteFolder", names: Iterable[str], sleep: Callable[[float], None] = time.sleep) -> list[str]:
     """Return those of the locks ``names`` that are renewed. The others are deleted."""
-    before = {name: content for name in names if (content := objects.read(name)) is not None}
+    before = {name: content for name in names if (content := folder.read(name)) is not None}
     if not before:
         return []
-    _log.warning("%s: waiting %.0f s for a sign of another run", shown(objects.address), _STALE_S)
+    _log.warning("%s: waiting %.0f s for a sign of another run", shown(folder.address), _STALE_S)
     sleep(_STALE_S)
-    now = {name: objects.read(name) for name in before}
-    objects.delete([name for name in before if now[name] == before[name]])
+    now = {name: folder.read(name) for name in before}
+    folder.delete([name for name in before if now[name] == before[name]])
     return [name for name in before if now[name] not in (before[name], None)]

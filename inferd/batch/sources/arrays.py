@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from inferd.batch.blocks import Chunk
 from inferd.batch.column_types import nested_type
 from inferd.batch.errors import UnreadableFileError
+from inferd.batch.layouts import nested
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import file_schema, in_schema, lost_rows, stored_names
 from inferd.batch.sources.native_files import raw_file
@@ -59,9 +60,7 @@ class ArrayHeader:
             column = pa.array(values.tolist(), _element_type(self.dtype))
         else:
             column = pa.array(values.astype(self.dtype.newbyteorder("="), copy=False))
-        for size in reversed(self.shape[1:]):
-            column = pa.FixedSizeListArray.from_arrays(column, size)
-        return column
+        return nested(column, self.shape[1:])
 
 
 def read_header(stream: IO[bytes]) -> ArrayHeader:

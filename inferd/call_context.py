@@ -83,7 +83,7 @@ class CallContext:
 
 @dataclass(slots=True)
 class Generated:
-    """What a call, or one request of a stream, has generated so far, for logs and traces.
+    """Generated output of a call, or of one request of a stream, so far; for logs and traces.
 
     ``operation`` is "chat" or "text_completion", as in OpenTelemetry; ``first_token_s`` is from the receipt of the
     first request that got a token. ``finish_reasons`` has each one once, in the order in which they came. Changed by
@@ -97,23 +97,23 @@ class Generated:
     finish_reasons: dict[str, None] = field(default_factory=dict)
 
     def admitted(self, prompt_tokens: int, operation: str = "text_completion") -> None:
-        """Take note of a request that is going to be answered."""
+        """Record an admitted request."""
         self.prompt_tokens += prompt_tokens
         self.operation = operation
 
     def add(self, tokens: int, since_received_s: float) -> None:
-        """Take note of further tokens of a request that was received so long ago."""
+        """Record further tokens, generated ``since_received_s`` seconds after the receipt of their request."""
         if self.first_token_s is None and tokens:
             self.first_token_s = since_received_s
         self.tokens += tokens
 
     def finished(self, reason: str) -> None:
-        """Take note of why a request ended."""
+        """Record why a request ended."""
         self.finish_reasons[reason] = None
 
 
 def generated_by(annotations: MutableMapping[str, object]) -> Generated:
-    """Return what the call with these annotations generates; from now on it counts as one that generates."""
+    """Return the record of generated output in ``annotations``; create it for the first request that generates."""
     generated = annotations.setdefault(GENERATED_KEY, Generated())
     assert isinstance(generated, Generated)
     return generated

@@ -35,7 +35,7 @@ def kind_of(mode: int) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step, so that nobody ever reads half of it; only the owner can read it.
+    """Write ``text`` to ``path`` in one step, so that readers never see half of it; only the owner can read it.
 
     Raises `OSError`, and leaves what was there before then.
     """

@@ -1,10 +1,10 @@
-"""Refuses requests before their tensors are looked at, so that a refusal costs little and any size costs the same.
+"""Refuse requests before their tensors are looked at, so that a refusal costs little and any size costs the same.
 
 A model's queue says whether it would reject a request of some priority, principal and deadline, whatever its numbers.
 For a request that matches a cached template these are known. Of others the *outline* is parsed, the message without the
-contents of its tensors, and only while requests have just been rejected: the full decoding would repeat that work.
+contents of its tensors, and only shortly after rejections, as the full decoding repeats that work.
 
-A request that is refused so is not validated, so an invalid one may hear of the overload first.
+A request that is refused early is not validated, so an invalid one may get the overload status first.
 """
 
 import math

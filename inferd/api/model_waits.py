@@ -1,4 +1,4 @@
-"""Requests that find their on-demand model cold, and go on when it is loaded."""
+"""Keep requests whose on-demand model is not loaded, and continue them when it is."""
 
 import math
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def _waited_since(began_at: float, call: Call, before: Waited) -> Waited:
     """Count another load that a request of ``call`` has waited for, also for the access log."""
     wait_s = monotonic() - began_at
     earlier_ms = call.annotations.get(LOAD_WAIT_KEY, 0.0)
-    assert isinstance(earlier_ms, float), "nobody else writes it"
+    assert isinstance(earlier_ms, float), "written here only"
     call.annotations[LOAD_WAIT_KEY] = round(earlier_ms + wait_s * 1000, 3)
     return Waited(before.received_at, before.loads + 1, before.load_s + wait_s)
 

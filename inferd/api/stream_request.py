@@ -37,7 +37,7 @@ class StreamRequest(Generic[Request]):
     under the stream's lock.
 
     A request to a language model has no ``inference``, but ``begin``, which begins to generate, on the poll thread;
-    ``withdraw`` then ends that, and ``generated`` is what came of it.
+    ``withdraw`` then ends that, and ``generated`` records its output.
     """
 
     __slots__ = (

@@ -274,7 +274,7 @@ class Application:
         self._services.settle(settled)
 
     def _on_state(self, version: ModelVersion) -> None:
-        """Take note of a version that has changed its state; in the thread that has changed it."""
+        """Count and report a change of state of a version; in the thread that changes it."""
         self._telemetry.model_loads.changed(version, version.name, version.state.value)
         self._readiness.on_state()
 

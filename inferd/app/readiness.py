@@ -76,21 +76,21 @@ class Readiness:
 
     def why_exit(self) -> str:
         """Return why the server should exit, now that its models have been tried; empty if it should not."""
-        failed = [*self._in(frozenset({ModelState.FAILED})), *self._absent()]
+        failed = [*self._versions_in(frozenset({ModelState.FAILED})), *self._absent()]
         if failed and self._repository.exit_on_error:
             return f"failed to load, with repository.exit_on_error: {listed(failed)}"
-        if self._repository.mode is ModelControl.NONE and not self._in(_SERVED):
+        if self._repository.mode is ModelControl.NONE and not self._versions_in(_SERVED):
             return "no model could be loaded"
         return ""
 
     def open(self, on_ready: Callable[[], None]) -> None:
-        """Become ready, now or as soon as all versions are that must be; the thread that sees it calls ``on_ready``."""
+        """Become ready as soon as all required versions are; the thread that detects it calls ``on_ready``."""
         self._on_ready = on_ready
         self.health.start()
         self._open_if_possible()
 
     def on_state(self) -> None:
-        """Take note that a version has changed its state, or stopped or begun to run."""
+        """Check readiness again, and report changes: a version has changed its state, or stopped or begun to run."""
         self._open_if_possible()
         self._lost = [f"{each.name} {each.version}" for each in self._registry.all() if each.has_lost_device]
         self.health.update_models()
@@ -110,8 +110,8 @@ class Readiness:
         """Return the models that the server waits for, with the states of their versions."""
         unloaded = [f"{name} (just written)" for name in self._found if not self._registry.versions(name)]
         if self._repository.readiness is RequiredModels.ALL:
-            return [*self._in(_MISSING), *self._absent(), *unloaded]
-        return [] if self._in(_TRIED) else unloaded or (self._in(IN_PROGRESS) if self._found else [])
+            return [*self._versions_in(_MISSING), *self._absent(), *unloaded]
+        return [] if self._versions_in(_TRIED) else unloaded or (self._versions_in(IN_PROGRESS) if self._found else [])
 
     def readiness(self) -> Health:
         """Return the result of /readyz."""
@@ -153,7 +153,7 @@ class Readiness:
         named = [name for name in self._named if name != EVERY_MODEL]
         return [f"{name} (no version)" for name in named if not self._registry.versions(name)]
 
-    def _in(self, states: frozenset[ModelState]) -> list[str]:
+    def _versions_in(self, states: frozenset[ModelState]) -> list[str]:
         """Return the versions in ``states``."""
         versions = self._registry.all()
         return [f"{each.name} {each.version} ({each.state.value})" for each in versions if each.state in states]

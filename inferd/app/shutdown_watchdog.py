@@ -1,4 +1,4 @@
-"""Ends the process if its orderly shutdown hangs."""
+"""End the process if its orderly shutdown hangs."""
 
 import faulthandler
 import logging

@@ -1,4 +1,4 @@
-"""Puts the status page together."""
+"""Build the status page of a server."""
 
 import time
 from collections.abc import Callable

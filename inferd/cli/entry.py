@@ -72,7 +72,7 @@ def _load(name: str) -> Any:  # noqa: ANN401 - as above
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Imports create many objects and hardly any garbage; looking for it is a tenth of the start of a server."""
+    """Switch garbage collection off: imports leave little garbage; looking for it is a tenth of a server's start."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -72,7 +72,7 @@ def _http_status(connection: Connection, service: str) -> HealthStatus:
         with transport:
             transport.request("GET", ("v2", *_HTTP_PATHS.get(service, of_model)), timeout_s=timeout_s)
     except RestError as error:
-        if error.http_status in _NOT_READY and not error.says_why:
+        if error.http_status in _NOT_READY and not error.is_protocol_error:
             return HealthStatus.NOT_SERVING
         raise _failed(connection, service, error.status, error.message) from None
     return HealthStatus.SERVING

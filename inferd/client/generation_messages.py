@@ -1,4 +1,4 @@
-"""Converts between the messages of GenerationService and the client's types. Pure."""
+"""Convert between the messages of GenerationService and the client's types. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Converts between messages of the contract and the client's types. Pure."""
+"""Convert between messages of the contract and the client's types. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache

@@ -231,7 +231,7 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A version that gets copies of requests to the others, to compare its answers; nobody waits for them.
+    """A version that gets copies of requests to the others, to compare its answers; callers do not wait for it.
 
     ``version`` is its number or label. ``share`` of the requests is copied, from 0 to 1. Two floats are equal up to the
     relative difference ``tolerance``.

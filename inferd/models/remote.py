@@ -68,7 +68,7 @@ class RemoteRepositories:
         """Delete what earlier processes left. Raises `RepositoryError` for a cache that cannot be written."""
         try:
             self._cache.delete_leftovers()
-            self._counts.cache_has(self._cache.size())
+            self._counts.set_cache_size(self._cache.size())
         except OSError as error:
             msg = f"remote.cache: expected a directory that can be written: {error}"
             raise RepositoryError(msg) from error

@@ -48,7 +48,7 @@ _RECENT = 5
 _MAX_BODY_BYTES = 4096
 
 
-#: Makes the answer to a request, or raises `ServingError`.
+#: Returns the content of an answer, or raises `ServingError`.
 Respond = Callable[[ModelView, HttpMessage], Any]
 
 
@@ -60,8 +60,8 @@ def switched_off() -> Iterator[tuple[str, Operation]]:
 class StatusPage:
     """The page of one server.
 
-    Threads: handlers are called on the poll thread, the main one calls the rest. Data is put together in a thread of
-    its own, because it takes milliseconds with many models.
+    Threads: handlers are called on the poll thread, the main one calls the rest. Data is collected in another
+    thread, because it takes milliseconds with many models.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reads the server's counters every few seconds."""
+"""Read the server's counters every few seconds."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

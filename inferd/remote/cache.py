@@ -10,8 +10,8 @@ Layout of the folder, which several processes may share:
 - ``listings/KEY``: what each address had when it was last listed.
 
 Whatever a killed process leaves behind is deleted by the next one, except downloads, which continue where they
-were: those of another boot are deleted, as a crash of the machine may have lost parts of them, and so are those that
-nobody has continued for a day, as their files may have changed, or sooner if the disk is full.
+stopped: those of another boot are deleted, as a crash of the machine may have lost parts of them, and so are those that
+were not continued for a day, as their files may have changed, or sooner if the disk is full.
 """
 
 import errno
@@ -182,7 +182,7 @@ class FileCache:
                 draft.replace(entry)
 
     def delete_leftovers(self) -> None:
-        """Delete what processes left that have ended: their trees, and downloads that nobody continues."""
+        """Delete what processes left that have ended: their trees, and downloads that are not continued."""
         with self._locked():
             in_use = self._in_use.names()
             for tree in (self._folder / "trees").iterdir():

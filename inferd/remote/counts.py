@@ -1,4 +1,4 @@
-"""What is counted of remote storage, for the metrics."""
+"""Count downloads, files and listings of remote storage, for the metrics."""
 
 import threading
 from collections import Counter
@@ -32,33 +32,33 @@ class RemoteCounts:
         self._listings: Counter[tuple[str, str]] = Counter()
 
     def began(self, size: int) -> None:
-        """A download of ``size`` bytes begins."""
+        """Count a download of ``size`` bytes that begins."""
         with self._lock:
             self._pending_bytes += size
 
     def received(self, size: int) -> None:
-        """That many bytes of a download have come."""
+        """Count received bytes of a download."""
         with self._lock:
             self._downloaded_bytes += size
             self._pending_bytes -= size
 
     def ended(self, unread: int) -> None:
-        """A download has ended, with ``unread`` bytes of it not read."""
+        """Count the end of a download, of which ``unread`` bytes were not received."""
         with self._lock:
             self._pending_bytes -= unread
 
     def file(self, outcome: str) -> None:
-        """A file that a load needs was ``cached``, is ``downloaded``, or its download has ``failed``."""
+        """Count a file that a load needs, by ``outcome``: cached, downloaded or failed."""
         with self._lock:
             self._files[outcome] += 1
 
     def listed(self, repository: str, outcome: str) -> None:
-        """A listing has succeeded or failed."""
+        """Count a listing by ``outcome``: listed or failed."""
         with self._lock:
             self._listings[repository, outcome] += 1
 
-    def cache_has(self, size: int) -> None:
-        """The files of the cache have ``size`` bytes."""
+    def set_cache_size(self, size: int) -> None:
+        """Record the ``size`` in bytes of all files of the cache."""
         with self._lock:
             self._cache_bytes = size
 

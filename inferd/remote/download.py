@@ -33,7 +33,7 @@ _PARALLEL = 4
 _TRIES = 3
 _RETRY_S = 0.5
 
-#: Interval between two looks at a download or lock that somebody else has, or whether the load was cancelled.
+#: Interval between two looks at a download or lock of another process, or whether the load was cancelled.
 _LOOK_S = 0.1
 
 #: Time between two lines in the log about one download.
@@ -41,15 +41,15 @@ _LOG_S = 10.0
 
 
 class DownloadError(Exception):
-    """A file cannot be had. The text is for an operator."""
+    """A file cannot be downloaded. The text is for an operator."""
 
 
 class WrongContentError(DownloadError):
-    """A file has another hash than it must have. Another download of it would have so too."""
+    """A file has another hash than expected. Another download of it would have the same."""
 
 
 class DownloadCancelledError(Exception):
-    """Nobody waits for the file any more."""
+    """The load that needs the file was cancelled."""
 
 
 class Downloads:
@@ -124,7 +124,7 @@ class Downloads:
                 path.unlink(missing_ok=True)
                 raise
             hold = self._cache.store(file, path, digest)
-        self._counts.cache_has(self._cache.size())
+        self._counts.set_cache_size(self._cache.size())
         self._counts.file("downloaded")
         return hold
 

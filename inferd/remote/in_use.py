@@ -64,7 +64,7 @@ class InUse:
                 (own / name).unlink(missing_ok=True)
 
     def _own_folder(self) -> Path:
-        # Somebody may have emptied the cache.
+        # The cache may have been emptied.
         if self._own is None or not (self._own / _LOCK).exists():
             own = self._folder / uuid.uuid4().hex
             own.mkdir()

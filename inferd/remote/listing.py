@@ -15,8 +15,8 @@ _log = logging.getLogger(__name__)
 class LatestListing:
     """What is at the address of ``storage``. Any thread may call `refreshed`; one listing is made at a time.
 
-    A listing that takes longer than ``timeout_s`` goes on in its thread. Until it has ended nobody waits for it again,
-    so that storage that hangs delays its callers once.
+    A listing that takes longer than ``timeout_s`` continues in its thread. Until it has ended no caller waits for it
+    again, so that storage that hangs delays its callers once.
     """
 
     def __init__(self, storage: Storage, cache: FileCache, counts: RemoteCounts, *, timeout_s: float) -> None:
@@ -85,7 +85,7 @@ class _Call:
             self.listing = make()
         except StorageError as error:
             self.problem = str(error)
-        except Exception as error:  # noqa: BLE001  (the caller must be told)
+        except Exception as error:  # noqa: BLE001  (it becomes the problem of the caller)
             _log.exception("an unexpected error in a listing")
             self.problem = f"cannot be listed: {type(error).__name__}"
         finally:

@@ -33,7 +33,7 @@ _LONGEST_NAME = 255
 
 
 class StorageError(Exception):
-    """Remote storage cannot be read, or has not what was expected. The text is for an operator, without secrets."""
+    """Remote storage cannot be read, or lacks what was expected. The text is for an operator, without secrets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ class FsspecStorage:
         info = system.info(self.url)
         name = os.path.basename(urlsplit(self.url).path)  # noqa: PTH119  (no path)
         if info["size"] is None:
-            msg = f"{shown(self.url)}: the server does not tell the size of the file"
+            msg = f"{shown(self.url)}: the server does not send the size of the file"
             raise StorageError(msg)
         return Listing("", tuple(usable([remote_file(name, self.url, info)])), name)
 
@@ -216,7 +216,7 @@ def _without_user(text: str, url: str) -> str:
 
 
 async def _require_https(_: object, __: object, redirect: Any) -> None:  # noqa: ANN401 (aiohttp need not be there)
-    """Raise `StorageError` for an answer of a server of https that leads to one whose answers anybody may change."""
+    """Raise `StorageError` for a redirect from https to http, whose answers can be tampered with."""
     location = redirect.response.headers.get("Location", "")
     if urlsplit(location).scheme == "http":
         raise StorageError(f"{shown(str(redirect.url))}: redirected to {shown(location)}, which is not https")
@@ -258,7 +258,7 @@ def remote_file(name: str, address: str, info: Mapping[str, Any]) -> RemoteFile:
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """Return what tells the content of a file from others; empty if the storage says nothing."""
+    """Return what identifies the content of a file; empty if the storage reports nothing."""
     return str(next((info[key] for key in _VERSION_KEYS if info.get(key)), ""))
 
 

@@ -1,4 +1,4 @@
-"""Decides whether the duration of a run depends on the number of rows alone, not on their values. Pure.
+"""Decide whether the duration of a run depends on the number of rows alone, not on their values. Pure.
 
 Conservative: an unknown operator counts as unbounded. Unbounded runs must not block a thread that other requests need.
 """

@@ -1,4 +1,4 @@
-"""Recognises language models by their graphs: decoders whose cache GroupQueryAttention writes in place.
+"""Recognise language models by their graphs: decoders whose cache GroupQueryAttention writes in place.
 
 That is what onnxruntime-genai's builder writes: token ids and an attention mask in, logits out, and for each layer keys
 and values in and out. Other decoders are refused, with what is missing. Weights are not read.

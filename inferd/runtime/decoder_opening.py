@@ -1,4 +1,4 @@
-"""Opens language models: session, cache, and a trial that shows that the one is used as the other needs it."""
+"""Open language models: session, cache, and a trial run that verifies that the session uses the cache correctly."""
 
 import logging
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rewrites the file of a language model so that logits are computed for chosen tokens only.
+"""Rewrite the file of a language model so that logits are computed for chosen tokens only.
 
 Most models compute them for every token of a prompt, of which only the last ones are wanted: about a third of the time
 of a prompt with small models. A Gather with a new input picks the tokens before the projection to the vocabulary.

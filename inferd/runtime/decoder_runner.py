@@ -1,4 +1,4 @@
-"""Runs a language model on slots of its cache, which ONNX Runtime reads and writes in place."""
+"""Run a language model on slots of its cache, which ONNX Runtime reads and writes in place."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Keeps on disk how many rows of a model there was memory for, so that a restart does not have to find out again."""
+"""Keep on disk how many rows of a model there was memory for, so that a restart need not measure it again."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Runs ONNX Runtime sessions, with numpy arrays or with values bound to device memory; and stops single runs.
+"""Run ONNX Runtime sessions, with numpy arrays or with values bound to device memory; and stop single runs.
 
 Both ways are thread-safe. ONNX Runtime needs aligned contiguous arrays, and strings as ``str``; the rest of inferd uses
 ``bytes``.

@@ -1,4 +1,4 @@
-"""Stacks requests into one batch and splits its outputs. Pure: knows no session.
+"""Stack requests into one batch and split its outputs. Pure: knows no session.
 
 Rows are counted along each tensor's ``batch_axis``. Inputs are copied once, into the stacked array; outputs are split
 into views.

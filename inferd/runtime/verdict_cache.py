@@ -1,4 +1,4 @@
-"""Keeps which models have been proven to batch, so that a restart need not prove it again.
+"""Keep which models have been proven to batch, so that a restart need not prove it again.
 
 A verdict is kept under a hash of everything that it follows from: the model's file and those with its weights, what the
 operator says of it, the recorded requests beside it, and the versions of ONNX Runtime and of the proof. What cannot be

@@ -1,4 +1,4 @@
-"""Builds authentication and authorization for one server."""
+"""Build authentication and authorization for one server."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

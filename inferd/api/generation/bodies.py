@@ -1,4 +1,4 @@
-"""Reads the bodies of requests that generate over HTTP, off the poll thread if that takes long."""
+"""Read the bodies of requests that generate over HTTP, off the poll thread if that takes long."""
 
 import logging
 import math

@@ -24,9 +24,9 @@ _AT_ONCE = 4
 
 
 class ChoiceForm(ABC):
-    """Writes one of the texts of an answer; its pieces also tell the tokens if it ``gives_tokens``."""
+    """Writes one of the texts of an answer; with ``includes_tokens`` its pieces have the token ids as well."""
 
-    gives_tokens = False
+    includes_tokens = False
 
     @abstractmethod
     def first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
@@ -66,45 +66,45 @@ class AnswerForm(Protocol):
 
 
 class Choice:
-    """One generation of a call; a `GenerationReceiver` that has its reply do the rest."""
+    """One generation of a call: a `GenerationReceiver` that keeps the output until the reply sends it."""
 
     __slots__ = ("_reply", "form", "kept", "usage")
 
     def __init__(self, reply: "Reply", form: ChoiceForm) -> None:
         self._reply = reply
         self.form = form
-        #: What was generated and is not sent.
+        #: Output that has not been sent.
         self.kept: Delta | None = None
         #: Known at the end.
         self.usage: Usage | None = None
 
     def on_started(self, version: ModelVersion, request: GenerationRequest) -> None:
         """See `GenerationReceiver.on_started`."""
-        if self._reply.goes_on():
-            self._reply.started(self.form.first(version, request))
+        if self._reply.is_open():
+            self._reply.begin_choice(self.form.first(version, request))
 
     def on_delta(self, delta: Delta) -> None:
         """See `Receiver.on_delta`."""
-        if not self._reply.goes_on():
+        if not self._reply.is_open():
             return
         if self.kept is None:
             self.kept = delta
         else:
             join(self.kept, delta)
         self.usage = delta.usage
-        self._reply.changed(self, has_ended=delta.finish_reason is not None)
+        self._reply.update(self, has_ended=delta.finish_reason is not None)
 
     def on_error(self, error: ServingError) -> None:
         """See `Receiver.on_error`."""
         self._reply.fail(error)
 
     @property
-    def has_news(self) -> bool:
+    def has_output(self) -> bool:
         """Whether what is kept is worth an event: it may be a part of a character, or of what may be a stop text."""
         kept = self.kept
         if kept is None:
             return False
-        return self.form.gives_tokens or bool(kept.text) or kept.finish_reason is not None
+        return self.form.includes_tokens or bool(kept.text) or kept.finish_reason is not None
 
     def take(self) -> Delta | None:
         """Return what is kept, and keep it no longer."""
@@ -144,13 +144,13 @@ class Reply(ABC):
                 return
 
     def cancel(self) -> None:
-        """End the generations that are left; more of them cannot be sent."""
+        """Cancel the generations in progress."""
         cancels, self._cancels = self._cancels, []
         for cancel in cancels:
             cancel()
 
-    def goes_on(self) -> bool:
-        """Whether the call goes on; if another thread has ended it, the generations are cancelled here."""
+    def is_open(self) -> bool:
+        """Whether the call is open; if another thread has ended it, the generations are cancelled here."""
         if self._call.ended_at == math.inf:
             return True
         self.cancel()
@@ -161,21 +161,21 @@ class Reply(ABC):
         abort(self._call, self._resources.statuses, error)
         self.cancel()
 
-    def changed(self, choice: Choice, *, has_ended: bool) -> None:
-        """Take note of what a choice keeps."""
+    def update(self, choice: Choice, *, has_ended: bool) -> None:
+        """Send or keep new output of a choice."""
         self._running -= has_ended
         if self._running:
-            self._grown(choice)
+            self._continue_choice(choice)
         else:
             self._finish([each.usage for each in self._choices if each.usage is not None])
 
     @abstractmethod
-    def started(self, first: Json | None) -> None:
-        """Take note that a choice begins, with what comes before it."""
+    def begin_choice(self, first: Json | None) -> None:
+        """Begin a choice, with the content before its output, if any."""
 
     @abstractmethod
-    def _grown(self, choice: Choice) -> None:
-        """Take note that a choice goes on, or has ended before others."""
+    def _continue_choice(self, choice: Choice) -> None:
+        """Send or keep output of a choice that continues, or that ends before others."""
 
     @abstractmethod
     def _finish(self, usages: Sequence[Usage]) -> None:
@@ -185,10 +185,10 @@ class Reply(ABC):
 class WholeReply(Reply):
     """An answer that is sent when all of it is there."""
 
-    def started(self, first: Json | None) -> None:
-        """See `Reply.started`."""
+    def begin_choice(self, first: Json | None) -> None:
+        """See `Reply.begin_choice`."""
 
-    def _grown(self, choice: Choice) -> None:
+    def _continue_choice(self, choice: Choice) -> None:
         pass
 
     def _finish(self, usages: Sequence[Usage]) -> None:
@@ -204,8 +204,8 @@ class StreamedReply(Reply):
 
     _has_begun = False
 
-    def started(self, first: Json | None) -> None:
-        """See `Reply.started`."""
+    def begin_choice(self, first: Json | None) -> None:
+        """See `Reply.begin_choice`."""
         call = self._call
         if not self._has_begun:
             self._has_begun = True
@@ -214,8 +214,8 @@ class StreamedReply(Reply):
         if first is not None:
             call.send(self._form.event(first))
 
-    def _grown(self, choice: Choice) -> None:
-        if not choice.has_news:
+    def _continue_choice(self, choice: Choice) -> None:
+        if not choice.has_output:
             return
         if self._call.is_backed_up:
             self._call.when_read(self._send_kept)
@@ -229,7 +229,7 @@ class StreamedReply(Reply):
 
     def _send_kept(self) -> None:
         for choice in self._choices:
-            if choice.has_news:
+            if choice.has_output:
                 self._send(choice)
 
     def _finish(self, usages: Sequence[Usage]) -> None:

@@ -1,4 +1,4 @@
-"""Sends what is generated over a stream, in fewer messages while its caller does not read."""
+"""Send what is generated over a stream, in fewer messages while its caller does not read."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -20,13 +20,13 @@ Array = NDArray[np.generic]
 
 
 def classes_wanted(parameters: Parameters) -> int:
-    """Return how many classes the valid ``parameters`` of an output want; 0 for its tensor."""
+    """Return how many classes the valid ``parameters`` of an output ask for; 0 for the tensor itself."""
     count = parameters.get(_PARAMETER, 0)
     return count if isinstance(count, int) else 0
 
 
 def check_classes(position: int, name: str, parameters: Parameters, signature: ModelSignature) -> None:
-    """Raise `InvalidInputError` if the classes that the ``parameters`` of an output want cannot be told."""
+    """Raise `InvalidInputError` if the output cannot have the classes that its ``parameters`` ask for."""
     count = parameters.get(_PARAMETER, 0)
     text = ""
     if type(count) is not int:

@@ -58,7 +58,7 @@ class Responses:
         self._names = ("", "")
 
     def started(self, version: ModelVersion, request: GenerationRequest) -> None:
-        """Take note of what answers; before the first response."""
+        """Record the version and the prompt; before the first response."""
         self._names = version.name, version.version
         self._outputs.prompt_tokens = len(request.prompt)
 

@@ -1,4 +1,4 @@
-"""Triton's model configuration of a model version: what its settings say, in the words of ``config.pbtxt``."""
+"""The settings of a model version as Triton's model configuration, in the fields of ``config.pbtxt``."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
@@ -23,8 +23,8 @@ _ACCELERATORS = {
     "openvino": "cpu_execution_accelerator",
 }
 _DEFAULTS = ModelSettings()
-#: Options of a provider that are told elsewhere: as a device of the instances, and as parameters.
-_TOLD_ELSEWHERE = {"device_id", *(parameter.path[-1] for parameter in PARAMETERS.values())}
+#: Options of a provider that are reported elsewhere: as a device of the instances, and as parameters.
+_REPORTED_ELSEWHERE = {"device_id", *(parameter.path[-1] for parameter in PARAMETERS.values())}
 
 
 def model_config(version: ModelVersion, signature: ModelSignature, *, decoupled: bool = False) -> pb.ModelConfig:
@@ -152,7 +152,7 @@ def _optimization(settings: ModelSettings) -> pb.ModelOptimizationPolicy | None:
         policy.graph.level = level
     for name, field in _ACCELERATORS.items():
         given = runtime.provider_options.get(name, {})
-        options = {key: value for key, value in given.items() if key not in _TOLD_ELSEWHERE}
+        options = {key: value for key, value in given.items() if key not in _REPORTED_ELSEWHERE}
         # CUDA is the default on a GPU, so only its options make it one.
         if options or (name != "cuda" and name in runtime.providers):
             getattr(policy.execution_accelerators, field).add(name=name, parameters=options)

@@ -83,7 +83,7 @@ class CompletionAnswer(OpenAiAnswer):
         asked = self._asked
         prompt = asked.params[index].prompt
         echoed = prompt if isinstance(prompt, str) else None
-        return CompletionChoice(index, echoed, echo=asked.echo, gives_tokens=asked.token_ids)
+        return CompletionChoice(index, echoed, echo=asked.echo, includes_tokens=asked.token_ids)
 
 
 class ChatAnswer(OpenAiAnswer):
@@ -95,7 +95,7 @@ class ChatAnswer(OpenAiAnswer):
 
     def choice(self, index: int) -> ChoiceForm:
         """See `AnswerForm.choice`."""
-        return ChatChoice(index, gives_tokens=self._asked.token_ids)
+        return ChatChoice(index, includes_tokens=self._asked.token_ids)
 
     def _beside(self, choices: Sequence[Json]) -> Json:
         """Return the tokens of the prompt, which is that of all choices."""

@@ -12,24 +12,24 @@ PROMPT_TOKENS = "prompt_token_ids"
 
 
 class OpenAiChoice(ChoiceForm):
-    """A choice; if it ``gives_tokens``, with those of each piece, and those of the prompt in the first one."""
+    """A choice; with ``includes_tokens`` each piece has its token ids, and the first one those of the prompt."""
 
-    def __init__(self, index: int, *, gives_tokens: bool) -> None:
+    def __init__(self, index: int, *, includes_tokens: bool) -> None:
         self._index = index
-        self.gives_tokens = gives_tokens
+        self.includes_tokens = includes_tokens
         self._prompt_tokens: list[int] = []
-        self._tells_prompt = gives_tokens
+        self._includes_prompt = includes_tokens
 
     def first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
         """See `ChoiceForm.first`."""
-        if self.gives_tokens:
+        if self.includes_tokens:
             self._prompt_tokens = request.prompt.tolist()
         return self._first(version, request)
 
     def whole(self, delta: Delta) -> Json:
         """See `ChoiceForm.whole`."""
         # What came before the answer is not sent.
-        self._tells_prompt = self.gives_tokens
+        self._includes_prompt = self.includes_tokens
         return self._whole(delta)
 
     @abstractmethod
@@ -42,10 +42,10 @@ class OpenAiChoice(ChoiceForm):
 
     def _tokens(self, delta: Delta) -> Json:
         """Return the tokens of a piece, if they are included."""
-        if not self.gives_tokens:
+        if not self.includes_tokens:
             return {}
-        tells_prompt, self._tells_prompt = self._tells_prompt, False
-        prompt = {PROMPT_TOKENS: self._prompt_tokens} if tells_prompt else {}
+        includes_prompt, self._includes_prompt = self._includes_prompt, False
+        prompt = {PROMPT_TOKENS: self._prompt_tokens} if includes_prompt else {}
         return {"token_ids": delta.token_ids, **prompt}
 
 
@@ -78,8 +78,8 @@ def _end(delta: Delta) -> Json:
 class CompletionChoice(OpenAiChoice):
     """A text that continues a prompt; after the prompt itself if that is to be echoed."""
 
-    def __init__(self, index: int, echoed: str | None, *, echo: bool, gives_tokens: bool) -> None:
-        super().__init__(index, gives_tokens=gives_tokens)
+    def __init__(self, index: int, echoed: str | None, *, echo: bool, includes_tokens: bool) -> None:
+        super().__init__(index, includes_tokens=includes_tokens)
         #: The prompt, if it is text and to be echoed.
         self._echoed = echoed
         self._echo = echo

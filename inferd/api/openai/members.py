@@ -1,4 +1,4 @@
-"""Reads the members of JSON objects, each of which must be known and of the right type."""
+"""Read the members of JSON objects, each of which must be known and of the right type."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

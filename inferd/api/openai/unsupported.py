@@ -73,7 +73,7 @@ OF_CHATS: _Refused = {
     "mm_processor_kwargs": (_TEXT_ONLY, _is_empty),
 }
 
-#: What tells OpenAI who asks, and how to bill or cache; nothing depends on it here.
+#: Parameters for OpenAI's accounting, billing and caching; ignored here.
 _WITHOUT_EFFECT = (
     "user",
     "metadata",

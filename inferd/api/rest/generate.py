@@ -24,11 +24,11 @@ from inferd.plain_text import clipped, listed
 from inferd.runtime.signature import Array
 
 _INPUTS = {spec.name: spec.datatype.name for spec in SIGNATURE.inputs}
-#: What JSON has for the inputs, but for the one that is an array.
+#: JSON types of the inputs, except for the one that is an array.
 _KINDS: Mapping[str, tuple[type, str]] = {"BYTES": (str, "a string"), "BOOL": (bool, "a boolean")}
 #: Parameters that are the protocol's.
 _TERMS = ("priority", "timeout")
-#: What clients of Triton's TensorRT-LLM backend send, empty.
+#: Members that clients of Triton's TensorRT-LLM backend send, always empty.
 _NOTHING = ("bad_words", "stop_words")
 
 
@@ -142,11 +142,11 @@ class _Outputs(ChoiceForm):
     def __init__(self, request: TritonRequest) -> None:
         self._request_id = request.params.request_id
         self._outputs = TritonOutputs(request)
-        self.gives_tokens = "output_ids" in request.outputs
+        self.includes_tokens = "output_ids" in request.outputs
         self._names: Json = {}
 
     def first(self, version: ModelVersion, request: GenerationRequest) -> None:
-        """Take note of what answers."""
+        """Record the version and the prompt."""
         self._outputs.prompt_tokens = len(request.prompt)
         self._names = {"model_name": version.name, "model_version": version.version}
         if self._request_id:

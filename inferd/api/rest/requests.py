@@ -98,7 +98,7 @@ def _wrong_length(text: str) -> InvalidInputError:
 
 
 class _LongArrays:
-    """The long arrays of a text, by what stands in their places: an array of a mark that nobody can guess."""
+    """The long arrays of a text. In the place of each is an array with a random mark, which callers cannot guess."""
 
     __slots__ = ("found", "mark")
 

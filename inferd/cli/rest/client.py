@@ -20,7 +20,7 @@ from inferd.cli.rest.address import HttpAddress
 from inferd.cli.rest.errors import RestError
 from inferd.cli.rest.generation import CHAT_PATH, TEXT_PATH, request_body, responses
 from inferd.cli.rest.tensors import read_answer, write_request
-from inferd.cli.rest.transport import Answer, StreamedAnswer, Transport, no_protocol
+from inferd.cli.rest.transport import Answer, StreamedAnswer, Transport, unexpected_answer
 from inferd.client import (
     Generation,
     GenerationOptions,
@@ -149,7 +149,7 @@ class RestClient:
                 for each in answer.json()
             ]
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise no_protocol(200, answer.headers) from None
+            raise unexpected_answer(200, answer.headers) from None
 
     def routing(self, name: str) -> NoReturn:
         """Refuse: REST has no routing."""
@@ -178,7 +178,7 @@ class RestClient:
         try:
             return [model_info(ParseDict(_readable(each), pb.Model(), True)) for each in answer.json()["models"]]
         except (KeyError, TypeError, ValueError, AttributeError, ParseError):
-            raise no_protocol(200, answer.headers) from None
+            raise unexpected_answer(200, answer.headers) from None
 
     def _post(self, path: Sequence[str], content: object, timeout_s: float | None = None) -> Answer:
         return self._call("POST", path, json.dumps(content).encode(), _JSON, timeout_s=timeout_s)

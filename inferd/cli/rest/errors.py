@@ -4,7 +4,7 @@
 class RestError(Exception):
     """A request without a result: ``status`` is the name of the status that it would have over gRPC.
 
-    ``http_status`` is None if there was no answer, and ``says_why`` whether the answer had an error in the form of the
+    ``http_status`` is None if there was no answer. ``is_protocol_error``: the answer had an error in the form of the
     protocol. ``retry_after_s`` is the server's hint. ``may_retry``: the server did not get the request, or refused it.
     """
 
@@ -17,7 +17,7 @@ class RestError(Exception):
         retry_after_s: float | None = None,
         request_id: str = "",
         may_retry: bool = False,
-        says_why: bool = False,
+        is_protocol_error: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -26,4 +26,4 @@ class RestError(Exception):
         self.retry_after_s = retry_after_s
         self.request_id = request_id
         self.may_retry = may_retry
-        self.says_why = says_why
+        self.is_protocol_error = is_protocol_error

@@ -62,7 +62,7 @@ class Answer:
         try:
             return json.loads(self.body)
         except ValueError:
-            raise no_protocol(200, self.headers) from None
+            raise unexpected_answer(200, self.headers) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Transport:
     ) -> StreamedAnswer:
         """As `request`, with the body as it comes."""
         if timeout_s is not None and timeout_s <= 0:
-            raise _out_of_time(timeout_s)
+            raise _timeout_error(timeout_s)
         sent = {**self._headers, **(headers or {})}
         if timeout_s is not None:
             sent[_TIMEOUT_HEADER] = str(max(1, round(timeout_s * 1000)))
@@ -162,10 +162,10 @@ class Transport:
         try:
             yield
         except HTTPError as error:
-            raise _no_answer(self._address.url, error, timeout_s) from None
+            raise _connection_error(self._address.url, error, timeout_s) from None
 
 
-def no_protocol(http_status: int, headers: Mapping[str, str]) -> RestError:
+def unexpected_answer(http_status: int, headers: Mapping[str, str]) -> RestError:
     """Return the error of an answer that is not one of this protocol."""
     kind = escaped(clipped(headers.get("Content-Type", "no content type")))
     text = f"expected an answer of the Open Inference Protocol, got HTTP status {http_status} with {kind}"
@@ -197,7 +197,7 @@ def _error_of(http_status: int, headers: Mapping[str, str], body: bytes) -> Rest
             content = {**text, "reason": str(text.get("code")).upper()}
             text = text["message"]
     except (ValueError, KeyError, TypeError):
-        return no_protocol(http_status, headers)
+        return unexpected_answer(http_status, headers)
     hint_ms = content.get("retry_after_ms")
     hint_s = hint_ms / 1000 if isinstance(hint_ms, int | float) and hint_ms >= 0 else None
     return RestError(
@@ -206,7 +206,7 @@ def _error_of(http_status: int, headers: Mapping[str, str], body: bytes) -> Rest
         http_status=http_status,
         retry_after_s=hint_s if hint_s is not None else _seconds(headers.get("Retry-After")),
         request_id=headers.get("x-request-id", ""),
-        says_why=True,
+        is_protocol_error=True,
         may_retry=http_status in _REFUSED and content.get("reason") not in _FINAL_REASONS,
     )
 
@@ -216,17 +216,17 @@ def _seconds(retry_after: str | None) -> float | None:
     return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdecimal() else None
 
 
-def _no_answer(address: str, error: HTTPError, timeout_s: float | None) -> RestError:
+def _connection_error(address: str, error: HTTPError, timeout_s: float | None) -> RestError:
     # The first is a timeout too, by its class.
     if isinstance(error, NewConnectionError):
         reason = error.__cause__ or error
         text = getattr(reason, "strerror", None) or str(reason)
         return RestError(f"no connection to {address}: {text}", status="UNAVAILABLE", may_retry=True)
     if isinstance(error, Urllib3Timeout):
-        return _out_of_time(timeout_s)
+        return _timeout_error(timeout_s)
     cause = error.args[-1] if error.args else error
     return RestError(f"no answer from {address}: {cause}", status="UNAVAILABLE")
 
 
-def _out_of_time(timeout_s: float | None) -> RestError:
+def _timeout_error(timeout_s: float | None) -> RestError:
     return RestError(f"no answer within {timeout_s:g} s", status="DEADLINE_EXCEEDED")

@@ -1,4 +1,4 @@
-"""Writes log lines in a background thread, so that no request waits for a pipe or a disk."""
+"""Write log lines in a background thread, so that no request waits for a pipe or a disk."""
 
 import atexit
 import os

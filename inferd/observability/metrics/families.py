@@ -117,7 +117,7 @@ _Labels = TypeVar("_Labels", bound=tuple[str, ...])
 
 
 def request_families(series: Mapping[RequestLabels, Histogram]) -> Iterator[Metric]:
-    """Finished RPCs."""
+    """Yield the metrics of finished RPCs."""
     requests = CounterMetricFamily("inferd_requests", "Finished RPCs", labels=RequestLabels._fields)
     for labels, durations in series.items():
         requests.add_metric(labels, durations.count)
@@ -131,7 +131,7 @@ def request_families(series: Mapping[RequestLabels, Histogram]) -> Iterator[Metr
 
 
 def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric]:
-    """Counts of batching."""
+    """Yield the metrics of batching."""
     counters: tuple[tuple[str, str, Callable[[ModelCounts], float]], ...] = (
         ("inferd_offered_rows", "Rows offered, including rejected ones", lambda m: m.offered_rows),
         ("inferd_caller_runs", "Requests run outside the queue (caller_runs)", lambda m: m.caller_runs),
@@ -164,7 +164,7 @@ def model_families(models: Mapping[ModelLabels, ModelCounts]) -> Iterator[Metric
 
 
 def certificate_families(expiry: Mapping[str, float], lifetimes_s: Mapping[str, float]) -> Iterator[Metric]:
-    """Expiry and validity of the loaded certificates."""
+    """Yield expiry and validity of the loaded certificates."""
     for name, text, by_file in (
         ("inferd_certificate_expiry_timestamp_seconds", "Expiry time of the loaded certificate", expiry),
         ("inferd_certificate_lifetime_seconds", "Validity period of the loaded certificate", lifetimes_s),
@@ -176,7 +176,7 @@ def certificate_families(expiry: Mapping[str, float], lifetimes_s: Mapping[str, 
 
 
 def file_families(reload_failures: Mapping[str, int]) -> Iterator[Metric]:
-    """Failed reloads of changed files."""
+    """Yield failed reloads of changed files."""
     failures = CounterMetricFamily("inferd_file_reload_failures", "Failed reloads of changed files", labels=("file",))
     for name, count in reload_failures.items():
         failures.add_metric((name,), count)
@@ -184,7 +184,7 @@ def file_families(reload_failures: Mapping[str, int]) -> Iterator[Metric]:
 
 
 def caller_families(quota_rejections: Mapping[str, int], jwks_age_s: float | None) -> Iterator[Metric]:
-    """Rejections by quota, and the age of the issuer's keys."""
+    """Yield rejections by quota, and the age of the issuer's keys."""
     rejected = CounterMetricFamily("inferd_quota_rejected", "Requests rejected by quota", labels=("reason",))
     for reason, count in quota_rejections.items():
         rejected.add_metric((reason,), count)
@@ -194,7 +194,7 @@ def caller_families(quota_rejections: Mapping[str, int], jwks_age_s: float | Non
 
 
 def usage_families(usage: ServerUsage) -> Iterator[Metric]:
-    """Memory of requests, and rejections by the limits of the server."""
+    """Yield memory of requests, and rejections by the limits of the server."""
     gauges = (
         ("inferd_message_bytes", "Request messages of open RPCs", usage.held_bytes),
         ("inferd_request_memory_bytes", "Growth of the process due to requests", usage.taken_bytes),
@@ -212,7 +212,7 @@ def usage_families(usage: ServerUsage) -> Iterator[Metric]:
 
 
 def http_families(refused: Mapping[int, int]) -> Iterator[Metric]:
-    """What came over HTTP and was no call."""
+    """Yield requests over HTTP that were refused before they were calls."""
     family = CounterMetricFamily(
         "inferd_http_refused", "Requests over HTTP refused before they were calls", labels=("status",)
     )
@@ -261,7 +261,7 @@ def _rejected(models: Mapping[ModelLabels, ModelCounts]) -> Metric:
 
 
 def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
-    """State, queue and capacity of the model versions."""
+    """Yield state, queue and capacity of the model versions."""
     samples = {(sample.model, sample.version): sample for sample in models}
     loaded = {labels: sample for labels, sample in samples.items() if sample.state != "unavailable"}
     # The queue of a language model is in tokens.
@@ -302,7 +302,7 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
 
 
 def load_families(loads: Mapping[str, LoadCounts]) -> Iterator[Metric]:
-    """Loads by outcome, their durations, and unloads."""
+    """Yield loads by outcome, their durations, and unloads."""
     ended = CounterMetricFamily("inferd_model_loads", "Ended loads of versions", labels=("model", "outcome"))
     unloads = CounterMetricFamily("inferd_model_unloads", "Versions unloaded", labels=("model",))
     for model, counts in loads.items():
@@ -320,7 +320,7 @@ def load_families(loads: Mapping[str, LoadCounts]) -> Iterator[Metric]:
 
 
 def run_cost_families(costs: Mapping[ModelLabels, RunCost]) -> Iterator[Metric]:
-    """Predicted duration of runs with one row and with the most rows, and the error of the predictions."""
+    """Yield predicted durations of runs with one row and with the most rows, and the error of the predictions."""
     gauges: tuple[tuple[str, str, Callable[[PredictedRun], float]], ...] = (
         ("inferd_predicted_run_seconds", "Predicted duration of a run of the model", lambda run: run.seconds),
         ("inferd_predicted_run_p95_seconds", "Predicted 95th percentile of that duration", lambda run: run.p95_s),
@@ -337,7 +337,7 @@ def run_cost_families(costs: Mapping[ModelLabels, RunCost]) -> Iterator[Metric]:
 
 
 def gpu_families(gpus: Iterable[GpuSample]) -> Iterator[Metric]:
-    """Utilization and memory of the GPUs; a device that does not report its utilization has no sample of it."""
+    """Yield utilization and memory of the GPUs; a device that does not report its utilization has no sample of it."""
     samples = {(sample.index, sample.uuid): sample for sample in gpus}
     if not samples:
         return

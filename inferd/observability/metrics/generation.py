@@ -85,7 +85,7 @@ class GenerationCounts:
 
 
 class _Runs:
-    """What the engine's thread writes, and nobody else: therefore without a lock."""
+    """Counts that only the engine's thread writes, and therefore without a lock."""
 
     def __init__(self) -> None:
         self.prompt_tokens = 0

@@ -54,7 +54,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[GenerationSample], float]], ...] = (
 
 
 def generation_families(counts: Mapping[ModelLabels, GenerationCounts]) -> Iterator[Metric]:
-    """Counts of language models."""
+    """Yield the counts of language models."""
     if not counts:
         return
     for name, text, read in _COUNTERS:
@@ -72,7 +72,7 @@ def generation_families(counts: Mapping[ModelLabels, GenerationCounts]) -> Itera
 
 
 def sequence_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
-    """Sequences, cache and capacity of the language models that are loaded."""
+    """Yield sequences, cache and capacity of the loaded language models."""
     samples = {(each.model, each.version): each.generation for each in models if each.generation is not None}
     if samples:
         for gauge in _GAUGES:

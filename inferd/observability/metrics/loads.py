@@ -40,7 +40,7 @@ class ModelLoads:
         self._counts: dict[str, LoadCounts] = {}
 
     def changed(self, load: Hashable, model: str, state: str) -> None:
-        """Take note that ``load``, one load of one version of ``model``, has entered ``state``.
+        """Count a change of state: ``load``, one load of one version of ``model``, has entered ``state``.
 
         Threads that change a version one after the other may come in another order; then an end is seen twice.
         """

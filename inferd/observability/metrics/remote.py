@@ -8,7 +8,7 @@ from inferd.remote.counts import RemoteCount
 
 
 def remote_families(count: RemoteCount) -> Iterator[Metric]:
-    """Downloads and listings."""
+    """Yield the metrics of downloads and listings."""
     yield CounterMetricFamily("inferd_remote_downloaded_bytes", "Bytes of remote files", value=count.downloaded_bytes)
     yield GaugeMetricFamily(
         "inferd_remote_pending_bytes", "Bytes that present loads still download", value=count.pending_bytes

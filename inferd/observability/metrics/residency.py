@@ -73,7 +73,7 @@ class ResidencySample:
 
 
 def residency_families(sample: ResidencySample) -> Iterator[Metric]:
-    """Memory of the models, loads by cause, evictions and cold requests."""
+    """Yield memory of the models, loads by cause, evictions and cold requests."""
     yield from _memory_families(sample.memory)
     yield GaugeMetricFamily("inferd_model_loads_waiting", "Loads that wait for memory", value=sample.waiting_loads)
     loads = CounterMetricFamily("inferd_model_load_causes", "Begun loads of versions", labels=("model", "cause"))

@@ -19,7 +19,7 @@ class RoutedVersion:
 def routing_families(
     versions: Iterable[RoutedVersion], shadows: Mapping[tuple[str, str], Mapping[str, int]]
 ) -> Iterator[Metric]:
-    """Labels and shares of versions, and what became of the requests copied to shadows."""
+    """Yield labels and shares of versions, and the outcomes of requests copied to shadows."""
     labels = GaugeMetricFamily(
         "inferd_model_label", "Labels of model versions, 1 each", labels=("model", "version", "label")
     )

@@ -1,4 +1,4 @@
-"""Builds and exports spans in a background thread. Needs the extra ``otel``."""
+"""Build and export spans in a background thread. Needs the extra ``otel``."""
 
 import logging
 import threading

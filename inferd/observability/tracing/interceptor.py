@@ -1,4 +1,4 @@
-"""Samples calls, and records those that are traced."""
+"""Sample calls, and record those that are traced."""
 
 import random
 import re

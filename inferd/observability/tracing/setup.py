@@ -1,4 +1,4 @@
-"""Sets up tracing, if the settings or the environment ask for it."""
+"""Set up tracing, if the settings or the environment ask for it."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Builds OpenTelemetry spans from records. Needs the extra ``otel``."""
+"""Build OpenTelemetry spans from records. Needs the extra ``otel``."""
 
 import random
 import time

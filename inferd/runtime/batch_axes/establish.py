@@ -1,4 +1,4 @@
-"""Establishes the batch axes of a model: takes a verdict from the cache, or verifies the inferred candidates."""
+"""Establish the batch axes of a model: take a verdict from the cache, or verify the inferred candidates."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

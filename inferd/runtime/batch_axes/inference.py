@@ -1,4 +1,4 @@
-"""Infers candidate batch axes from the declared shapes of a model. Pure: runs nothing.
+"""Infer candidate batch axes from the declared shapes of a model. Pure: runs nothing.
 
 A model can batch if some open dimension counts rows, in its inputs and in its outputs. Dimension names are the best
 evidence ("batch" in every tensor); without them an open first dimension is the candidate. A name that occurs only once

@@ -1,4 +1,4 @@
-"""Searches for inputs that a model accepts: sizes of open dimensions, integer ranges, kinds of strings."""
+"""Search for inputs that a model accepts: sizes of open dimensions, integer ranges, kinds of strings."""
 
 import logging
 import time

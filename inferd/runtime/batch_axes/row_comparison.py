@@ -1,4 +1,4 @@
-"""Compares the outputs of rows in a batch with those of the same rows alone, and finds the cause of a mismatch.
+"""Compare the outputs of rows in a batch with those of the same rows alone, and find the cause of a mismatch.
 
 Integers, booleans and strings must be equal. Floats may differ by what another order of summation explains, element by
 element: the tolerance of an element follows from its own magnitude and from the typical magnitude at its index in other

@@ -30,7 +30,7 @@ _PRINCIPAL_PREFIX = "jwt:"
 _MAX_NAME_CHARACTERS = 256
 _MIN_RSA_BITS = 2048
 
-#: Keys that are tried for a token that names none: each takes about 0.1 ms, and anybody can make such tokens.
+#: Keys that are tried for a token that names none: each takes about 0.1 ms, and every caller can make such tokens.
 MAX_TRIED_KEYS = 4
 
 #: Members of a JSON Web Key that are not public.
@@ -39,7 +39,7 @@ _PRIVATE_MEMBERS = frozenset({"d", "k", "p", "q"})
 _FETCH_TIMEOUT_S = 10.0
 _MAX_JWKS_BYTES = 1024 * 1024
 
-#: Tokens with unknown keys cause a fetch, but at most one in this time: anybody can make such tokens.
+#: Tokens with unknown keys cause a fetch, but at most one in this time: unauthenticated callers can make such tokens.
 _MIN_FETCH_INTERVAL_S = 10.0
 
 _PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey

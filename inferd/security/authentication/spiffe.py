@@ -1,4 +1,4 @@
-"""Verifies client certificates that carry a SPIFFE ID."""
+"""Verify client certificates that carry a SPIFFE ID."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Terminates open streams whose credential has expired or was revoked, or whose caller lost its permissions."""
+"""Terminate open streams whose credential has expired or was revoked, or whose caller lost its permissions."""
 
 import logging
 import time

@@ -109,7 +109,7 @@ _KINDS = {
         "GET /",
         "GET /page/files/{file}",
     ),
-    # Requests of HTTP that no operation serves: every caller with a credential is told so.
+    # Requests of HTTP that no operation serves: every caller with a credential gets that answer.
     MethodKind.NOTHING: ("unknown",),
 }
 

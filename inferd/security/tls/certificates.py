@@ -1,4 +1,4 @@
-"""Reads certificates and keys, and rejects those that clients would not accept or that are weak.
+"""Read certificates and keys, and reject those that clients would not accept or that are weak.
 
 Errors name the file, what was expected and what came; of its content they quote only what a certificate makes public.
 """

@@ -1,4 +1,4 @@
-"""Opens the ports of one server with or without TLS, and warns of what is not protected."""
+"""Open the ports of one server with or without TLS, and warn of what is not protected."""
 
 import logging
 import ssl

@@ -13,6 +13,7 @@ else; only then are notes deleted. What is replaced is deleted the other way rou
             errors/00000.jsonl       its error rows
             summary.json             in the end, in place of the notes
             errors.jsonl             all error rows, unless they are wanted elsewhere
+            begun-0.json             of a process that runs: the parts that it is at
             lock-0-of-1              of a process that runs
 """
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from aiohttp import HttpVersion11, StreamReader, hdrs
 from aiohttp.http import RawRequestMessage
 
-from inferd.http.connections import Connection
+from inferd.http.large_bodies import LargeBodyConnection
 from inferd.http.messages import Parts
 from inferd.http.requests import Head
 from inferd.http.responses import send_parts
@@ -33,7 +33,7 @@ class InProgress(Protocol):
 ServeDirectly = Callable[["DirectConnection", RawRequestMessage, StreamReader], InProgress]
 
 
-class DirectConnection(Connection):
+class DirectConnection(LargeBodyConnection):
     """A connection whose small requests are served directly, one at a time; the others as aiohttp does it.
 
     While one is served, aiohttp's task for the connection stays asleep, as its future is put aside.

@@ -9,12 +9,12 @@ from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 
 from inferd.http.calls import HttpCall
-from inferd.http.connections import Connection
 from inferd.http.direct import DirectConnection
 from inferd.http.direct_exchange import DirectExchange
 from inferd.http.errors import BodyError
 from inferd.http.exchange import BodyNotWantedError, Exchange
 from inferd.http.hand_over import HandOver
+from inferd.http.large_bodies import LargeBodyConnection
 from inferd.http.messages import HttpMessage, Router
 from inferd.http.refusals import DRAINING, GONE, Refusal, too_large, unreadable
 from inferd.http.requests import head_of, head_of_message
@@ -62,7 +62,7 @@ class HttpCalls:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer ``request``."""
         connection = request.protocol
-        assert isinstance(connection, Connection), "made by HttpServer"
+        assert isinstance(connection, LargeBodyConnection), "made by HttpServer"
         head = head_of(request, self._router, time.monotonic())
         exchange = Exchange(head, connection, self._hand_over, self._entrance)
         submit = self._hand_over.submit
@@ -72,11 +72,11 @@ class HttpCalls:
         has_begun = False
         try:
             if head.refusal is None and head.length is not None and head.length <= _SMALL_BODY_BYTES:
-                await _read(exchange, request)
+                await _read(exchange, connection, request)
             has_begun = True
             await self._reach(exchange, exchange.begin)
             if exchange.answer is None and exchange.stream is None:
-                await _read(exchange, request)
+                await _read(exchange, connection, request)
                 if exchange.answer is None:
                     await self._reach(exchange, exchange.serve)
         except asyncio.CancelledError:
@@ -158,7 +158,7 @@ def _look_again() -> None:
     """Let the poll loop find that it may end."""
 
 
-async def _read(exchange: Exchange, request: web.BaseRequest) -> None:
+async def _read(exchange: Exchange, connection: LargeBodyConnection, request: web.BaseRequest) -> None:
     """Read the body of ``request``, or set why it must be refused."""
     head = exchange.head
     assert head.operation is not None, "found"
@@ -166,7 +166,10 @@ async def _read(exchange: Exchange, request: web.BaseRequest) -> None:
         body: bytes | bytearray = b""
         if head.length != 0:
             exchange.reading = request.content
-            body = await _body(exchange.reading, head.operation.max_body_bytes)
+            if head.length is not None and head.length > _SMALL_BODY_BYTES:
+                body = await connection.read_large(exchange.reading, head.length)
+            else:
+                body = await _body(exchange.reading, head.operation.max_body_bytes)
     except (BodyError, web.RequestPayloadError, BodyNotWantedError, _TooLargeError) as error:
         # The stream keeps it, and with its traceback what was read.
         error.with_traceback(None)

@@ -25,6 +25,7 @@ from tests.patience import PATIENCE_S
 MIB = 1024 * 1024
 JSON = (("Content-Type", "application/json"),)
 METHOD = "POST /held"
+_LIMITS = ConnectionLimits(linger_s=0.2)
 
 
 class Ends:
@@ -54,7 +55,13 @@ class Ends:
 class Running:
     """A server with HTTP; ``calls`` are those that wait for their answer."""
 
-    def __init__(self, *, tls: Callable[[], ssl.SSLContext] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        limits: ConnectionLimits = _LIMITS,
+        **options: Any,
+    ) -> None:
         self.ends = Ends()
         self.calls: queue.SimpleQueue[tuple[HttpUnaryCall, HttpMessage]] = queue.SimpleQueue()
         statuses = StatusTable(grpc.StatusCode.UNAVAILABLE)
@@ -64,7 +71,6 @@ class Running:
         watched = Operation(method="GET /watched", handler=lambda *call: self.calls.put(call), max_body_bytes=0)
         table = [("/held", held), ("/broken", broken), ("/watched", watched)]
         self.handling = HttpCalls(self.server, OperationRouter(table))
-        limits = ConnectionLimits(linger_s=0.2)
         direct = self.handling.serve_directly
         self.http = HttpServer("test-http", "127.0.0.1", 0, self.handling.handle, tls=tls, limits=limits, direct=direct)
         self._connections: list[http.client.HTTPConnection] = []

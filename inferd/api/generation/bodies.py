@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 2 * 1024 * 1024
 _MAX_ELEMENTS = 65_536
 
-Asked = TypeVar("Asked")
+Parsed = TypeVar("Parsed")
 
 
 class BodyReader:
@@ -35,39 +35,39 @@ class BodyReader:
         self,
         call: HttpUnaryCall,
         message: HttpMessage,
-        read: Callable[[dict[str, Any]], Asked],
-        then: Callable[[Asked], None],
+        read: Callable[[dict[str, Any]], Parsed],
+        then: Callable[[Parsed], None],
     ) -> None:
         """Call ``then`` on the poll thread with what ``read`` makes of a body, or end ``call`` with what it raises."""
         try:
             if len(message.body) > LARGE_BYTES:
                 self._resources.large_messages.decode(partial(self._read_in_thread, call, message, read, then))
                 return
-            asked = read(_content(message))
+            parsed = read(_content(message))
         except ServingError as error:
             abort(call, self._resources.statuses, charge_invalid(call, error))
         else:
-            then(asked)
+            then(parsed)
 
     def _read_in_thread(
         self,
         call: HttpUnaryCall,
         message: HttpMessage,
-        read: Callable[[dict[str, Any]], Asked],
-        then: Callable[[Asked], None],
+        read: Callable[[dict[str, Any]], Parsed],
+        then: Callable[[Parsed], None],
     ) -> None:
         if call.ended_at != math.inf:
             return
         statuses = self._resources.statuses
         try:
-            asked = read(_content(message))
+            parsed = read(_content(message))
         except ServingError as error:
             abort(call, statuses, charge_invalid(call, error))
         except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
             _log.exception("could not read a request of %s", call.method, extra=log_fields(call))
             abort(call, statuses, InferenceFailedError())
         else:
-            self._resources.call_soon(partial(then, asked))
+            self._resources.call_soon(partial(then, parsed))
 
 
 def _content(message: HttpMessage) -> dict[str, Any]:

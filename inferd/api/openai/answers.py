@@ -8,7 +8,7 @@ import orjson
 
 from inferd.api.generation.over_http import AnswerForm, ChoiceForm, Json
 from inferd.api.openai.choices import PROMPT_TOKENS, ChatChoice, CompletionChoice
-from inferd.api.openai.requests import Asked
+from inferd.api.openai.requests import TextRequest
 from inferd.api.rest.messages import json_answer
 from inferd.generation.request import Usage
 from inferd.http.messages import HttpBody
@@ -17,19 +17,19 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class OpenAiAnswer(AnswerForm):
-    """Writes the answer to what was ``asked``; its id is that of the call."""
+    """Writes the answer to a ``request``; its id is that of the call."""
 
     #: What the id begins with, and what the answer is called, whole and in pieces.
     _prefix: str
     _object: str
     _chunk: str
 
-    def __init__(self, asked: Asked, call_id: str) -> None:
-        self._asked = asked
+    def __init__(self, request: TextRequest, call_id: str) -> None:
+        self._request = request
         self._id = f"{self._prefix}-{call_id}"
         self._created = int(time.time())
         self._head = b"data: " + orjson.dumps(self._described(self._chunk))[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}\n\n' if asked.include_usage else b"]}\n\n"
+        self._tail = b'],"usage":null}\n\n' if request.include_usage else b"]}\n\n"
 
     @abstractmethod
     def choice(self, index: int) -> ChoiceForm:
@@ -50,7 +50,7 @@ class OpenAiAnswer(AnswerForm):
 
     def last(self, usages: Sequence[Usage]) -> bytes:
         """See `AnswerForm.last`."""
-        if not self._asked.include_usage:
+        if not self._request.include_usage:
             return _DONE
         return self._head + b'],"usage":' + orjson.dumps(self._usage(usages)) + b"}\n\n" + _DONE
 
@@ -63,11 +63,11 @@ class OpenAiAnswer(AnswerForm):
         return {}
 
     def _described(self, kind: str) -> Json:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._asked.model}
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._request.model}
 
     def _usage(self, usages: Sequence[Usage]) -> Json:
         """Return how many tokens the answer took; those of a prompt count once for all its choices."""
-        prompts = sum(usage.prompt_tokens for usage in usages[:: self._asked.choices])
+        prompts = sum(usage.prompt_tokens for usage in usages[:: self._request.choices])
         generated = sum(usage.generated_tokens for usage in usages)
         return {"prompt_tokens": prompts, "completion_tokens": generated, "total_tokens": prompts + generated}
 
@@ -80,10 +80,10 @@ class CompletionAnswer(OpenAiAnswer):
 
     def choice(self, index: int) -> ChoiceForm:
         """See `AnswerForm.choice`."""
-        asked = self._asked
-        prompt = asked.params[index].prompt
+        request = self._request
+        prompt = request.params[index].prompt
         echoed = prompt if isinstance(prompt, str) else None
-        return CompletionChoice(index, echoed, echo=asked.echo, includes_tokens=asked.token_ids)
+        return CompletionChoice(index, echoed, echo=request.echo, includes_tokens=request.token_ids)
 
 
 class ChatAnswer(OpenAiAnswer):
@@ -95,7 +95,7 @@ class ChatAnswer(OpenAiAnswer):
 
     def choice(self, index: int) -> ChoiceForm:
         """See `AnswerForm.choice`."""
-        return ChatChoice(index, includes_tokens=self._asked.token_ids)
+        return ChatChoice(index, includes_tokens=self._request.token_ids)
 
     def _beside(self, choices: Sequence[Json]) -> Json:
         """Return the tokens of the prompt, which is that of all choices."""

@@ -26,7 +26,7 @@ SplitName = Callable[[str], tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class TextRequest:
     """A request; ``params`` are those of each choice, the choices of the first prompt first.
 
     ``model`` is as the request names it. ``choices`` is the number of those of each prompt. ``token_ids`` asks for the
@@ -42,10 +42,10 @@ class Asked:
     echo: bool = False
 
 
-Reader = Callable[[dict[str, Any], SplitName], Asked]
+Reader = Callable[[dict[str, Any], SplitName], TextRequest]
 
 
-def read_completion(content: dict[str, Any], split_name: SplitName) -> Asked:
+def read_completion(content: dict[str, Any], split_name: SplitName) -> TextRequest:
     """Return what the body of a completion asks for. Raises `InvalidInputError`."""
     members = Members(content)
     prompts = list(_prompts(members.value("prompt")))
@@ -64,10 +64,10 @@ def read_completion(content: dict[str, Any], split_name: SplitName) -> Asked:
         )
         for index, prompt in enumerate(prompts)
     ]
-    return _asked(members, split_name, texts, OF_COMPLETIONS, echo=echo)
+    return _request(members, split_name, texts, OF_COMPLETIONS, echo=echo)
 
 
-def read_chat(content: dict[str, Any], split_name: SplitName) -> Asked:
+def read_chat(content: dict[str, Any], split_name: SplitName) -> TextRequest:
     """Return what the body of a chat completion asks for. Raises `InvalidInputError`."""
     members = Members(content)
     limits = {name: members.integer(name) for name in ("max_completion_tokens", "max_tokens")}
@@ -81,7 +81,7 @@ def read_chat(content: dict[str, Any], split_name: SplitName) -> Asked:
         logprobs=_chat_logprobs(members),
         fields={**_FIELDS, "prompt": "messages", "max_tokens": max_tokens, "logprobs": "top_logprobs"},
     )
-    return _asked(members, split_name, [params], OF_CHATS)
+    return _request(members, split_name, [params], OF_CHATS)
 
 
 def _chat_logprobs(members: Members) -> int | None:
@@ -91,14 +91,14 @@ def _chat_logprobs(members: Members) -> int | None:
     return (most_likely or 0) if wants_them else None
 
 
-def _asked(
+def _request(
     members: Members,
     split_name: SplitName,
     prompts: Sequence[GenerationParams],
     refused: Mapping[str, Any],
     *,
     echo: bool = False,
-) -> Asked:
+) -> TextRequest:
     """Add what both kinds of requests have to ``prompts``, and repeat each for all its choices."""
     model = members.text("model")
     if not model:
@@ -112,7 +112,7 @@ def _asked(
     refuse_unsupported(members, refused)
     members.end()
     each = [replace(prompt, model=name, version=version, priority=priority, **sampling) for prompt in prompts]
-    return Asked(
+    return TextRequest(
         model=model,
         params=[_with_seed(prompt, index) for prompt in each for index in range(choices)],
         choices=choices,

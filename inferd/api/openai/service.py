@@ -13,7 +13,7 @@ from inferd.api.openai import routes
 from inferd.api.openai.answers import ChatAnswer, CompletionAnswer, OpenAiAnswer
 from inferd.api.openai.errors import openai_form
 from inferd.api.openai.models import OpenAiModels
-from inferd.api.openai.requests import Asked, Reader, read_chat, read_completion
+from inferd.api.openai.requests import Reader, TextRequest, read_chat, read_completion
 from inferd.api.unary import query_answerer
 from inferd.call_context import request_id_of
 from inferd.http.messages import HttpBody, HttpHandler, HttpMessage, HttpUnaryCall, Operation
@@ -52,16 +52,16 @@ class OpenAiService:
             respond, resources.registry, resources.statuses, name_field="model", waits=resources.waits
         )
 
-    def _generation(self, read: Reader, form: Callable[[Asked, str], OpenAiAnswer]) -> HttpHandler:
-        def asked_of(content: dict[str, Any]) -> Asked:
+    def _generation(self, read: Reader, form: Callable[[TextRequest, str], OpenAiAnswer]) -> HttpHandler:
+        def read_body(content: dict[str, Any]) -> TextRequest:
             return read(content, self._models.split_name)
 
-        def begin(call: HttpUnaryCall, asked: Asked) -> None:
-            kind = StreamedReply if asked.stream else WholeReply
-            reply = kind(call, form(asked, request_id_of(call.context)), self._resources)
-            reply.begin(self._generations, asked.params)
+        def begin(call: HttpUnaryCall, request: TextRequest) -> None:
+            kind = StreamedReply if request.stream else WholeReply
+            reply = kind(call, form(request, request_id_of(call.context)), self._resources)
+            reply.begin(self._generations, request.params)
 
         def handle(call: HttpUnaryCall, message: HttpMessage) -> None:
-            self._bodies.read(call, message, asked_of, partial(begin, call))
+            self._bodies.read(call, message, read_body, partial(begin, call))
 
         return handle

@@ -38,13 +38,13 @@ def test_fields_of_both() -> None:
         "stop_token_ids": [4, 5],
         "priority": 2,
     }
-    for asked in (completion, chat):
-        (params,) = asked(**fields, stop=["a", "b"], ignore_eos=True, user="me", metadata={"a": "b"}).params
+    for request in (completion, chat):
+        (params,) = request(**fields, stop=["a", "b"], ignore_eos=True, user="me", metadata={"a": "b"}).params
         assert {name: getattr(params, name) for name in fields} == {**fields, "stop_token_ids": (4, 5)}
         assert (params.stop_texts, params.ignore_end_tokens) == (("a", "b"), True)
         assert (params.model, params.version) == ("m", "")
-        assert asked(stop="a").params[0].stop_texts == ("a",)
-        assert asked(top_k=-1).params[0].top_k == 0, "vLLM's way to say all"
+        assert request(stop="a").params[0].stop_texts == ("a",)
+        assert request(top_k=-1).params[0].top_k == 0, "vLLM's way to say all"
 
 
 def test_absent_fields_are_the_models() -> None:
@@ -55,8 +55,8 @@ def test_absent_fields_are_the_models() -> None:
 
 
 def test_version_behind_the_name() -> None:
-    asked = chat(model="m:stable")
-    assert (asked.params[0].model, asked.params[0].version, asked.model) == ("m", "stable", "m:stable")
+    request = chat(model="m:stable")
+    assert (request.params[0].model, request.params[0].version, request.model) == ("m", "stable", "m:stable")
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_version_behind_the_name() -> None:
 )
 def test_prompts(prompt: object, prompts: list) -> None:
     """One or several, as text or tokens; each with all its choices, whose seeds differ."""
-    asked = completion(prompt=prompt, n=2, seed=10)
-    assert [each.prompt for each in asked.params] == [prompt for prompt in prompts for _ in range(2)]
-    assert [each.seed for each in asked.params] == [10, 11] * len(prompts)
-    assert asked.choices == 2
+    request = completion(prompt=prompt, n=2, seed=10)
+    assert [each.prompt for each in request.params] == [prompt for prompt in prompts for _ in range(2)]
+    assert [each.seed for each in request.params] == [10, 11] * len(prompts)
+    assert request.choices == 2
 
 
 def test_paths_of_prompts() -> None:
@@ -102,15 +102,15 @@ def test_log_probabilities() -> None:
 
 
 def test_streams() -> None:
-    asked = chat(stream=True, stream_options={"include_usage": True, "include_obfuscation": False})
-    assert (asked.stream, asked.include_usage) == (True, True)
+    request = chat(stream=True, stream_options={"include_usage": True, "include_obfuscation": False})
+    assert (request.stream, request.include_usage) == (True, True)
     assert (chat().stream, chat(stream=True).include_usage) == (False, False)
 
 
 def test_messages() -> None:
     """Parts of text are lines; developers are what templates call the system."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    asked = chat(
+    request = chat(
         messages=[
             {"role": "developer", "content": "be brief"},
             {"role": "user", "content": parts, "name": "me"},
@@ -118,7 +118,7 @@ def test_messages() -> None:
             {"role": "user", "content": []},
         ]
     )
-    assert asked.params[0].prompt == Chat(
+    assert request.params[0].prompt == Chat(
         [
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": "a\nb", "name": "me"},

@@ -16,9 +16,10 @@ from inferd.api.oip.service import OpenInferenceService
 from inferd.api.open_streams import OpenStreams
 from inferd.api.openai import routes as openai_routes
 from inferd.api.openai.service import OpenAiService
+from inferd.api.openapi import openapi_operation
 from inferd.api.repository import RepositoryControl
 from inferd.api.rest.routes import PATHS
-from inferd.api.rest.service import RestService
+from inferd.api.rest.service import MAX_QUERY_BYTES, RestService
 from inferd.api.status import StatusTable
 from inferd.api.v1.generation import GenerationService
 from inferd.api.v1.service import InferenceService
@@ -110,7 +111,11 @@ class InferenceServices:
         """Return those of HTTP, with the templates of their paths; after `add_to`. Larger bodies are refused."""
         assert self._rest is not None, "the services have been added to a server"
         assert self._openai is not None, "the services have been added to a server"
-        return [*self._rest.operations(max_body_bytes), *self._openai.operations(max_body_bytes)]
+        return [
+            *self._rest.operations(max_body_bytes),
+            *self._openai.operations(max_body_bytes),
+            openapi_operation(min(MAX_QUERY_BYTES, max_body_bytes)),
+        ]
 
     def settle(self, settled: Callable[[], None]) -> None:
         """Call ``settled`` on the poll thread once every request whose model has been looked up is in its queue.

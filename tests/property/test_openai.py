@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferd.api.generation.triton import SIGNATURE
+from inferd.api.json_text import read_object
 from inferd.api.openai.requests import read_chat, read_completion
 from inferd.api.openai.schemas import TEXT_SCHEMAS
 from inferd.api.openai.unsupported import OF_CHATS, OF_COMPLETIONS
 from inferd.api.rest.generate import _read
-from inferd.api.rest.json_text import read_object
 from inferd.errors import InvalidInputError
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)

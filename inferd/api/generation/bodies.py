@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from inferd.api.admission import charge_invalid
 from inferd.api.handler_resources import HandlerResources
+from inferd.api.json_text import read_object
 from inferd.api.request_decoder import LARGE_BYTES
-from inferd.api.rest.json_text import read_object
 from inferd.api.status import abort
 from inferd.call_context import log_fields
 from inferd.errors import InferenceFailedError, InvalidInputError, ServingError

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import orjson
 
 from inferd.api.generation.over_http import AnswerForm, ChoiceForm, Json
+from inferd.api.json_messages import json_answer
 from inferd.api.openai.choices import PROMPT_TOKENS, ChatChoice, CompletionChoice
 from inferd.api.openai.requests import TextRequest
-from inferd.api.rest.messages import json_answer
 from inferd.generation.request import Usage
 from inferd.http.messages import HttpBody
 

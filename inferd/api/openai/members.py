@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from inferd.api.json_messages import kind_of
 from inferd.api.openai.errors import invalid, unsupported
-from inferd.api.rest.messages import kind_of
 from inferd.plain_text import clipped, escaped
 
 _MAX_INT64 = 2**63 - 1

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from inferd.api.json_messages import kind_of
 from inferd.api.openai.errors import invalid, unsupported
 from inferd.api.openai.members import Members
-from inferd.api.rest.messages import kind_of
 
 #: Roles, and what templates call them.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}

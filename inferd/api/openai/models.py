@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from inferd.api.admission import ModelView
 from inferd.api.generation.over_http import Json
-from inferd.api.rest.messages import json_answer
+from inferd.api.json_messages import json_answer
 from inferd.errors import ModelNotFoundError
 from inferd.http.messages import HttpBody, HttpMessage
 from inferd.models.registry import ModelRegistry

@@ -6,11 +6,11 @@ from typing import Any
 
 from inferd.api.generation.params import Chat, GenerationParams, Prompt
 from inferd.api.generation.sampling_names import NAMES, read_sampling
+from inferd.api.json_messages import kind_of
 from inferd.api.openai.errors import invalid, unsupported
 from inferd.api.openai.members import Members, integer_of
 from inferd.api.openai.messages import read_messages
 from inferd.api.openai.unsupported import OF_CHATS, OF_COMPLETIONS, refuse_unsupported
-from inferd.api.rest.messages import kind_of
 
 #: Answers of one request, of all its prompts.
 MAX_CHOICES = 128

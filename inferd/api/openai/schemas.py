@@ -1,6 +1,6 @@
 """JSON schemas of requests and answers that generate text."""
 
-from inferd.api.rest.schemas import Schema, reference
+from inferd.api.json_schema import Schema, reference
 
 _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from inferd import dtypes
 from inferd.api import tensors
 from inferd.api.codec import Response
+from inferd.api.json_messages import JSON_HEADERS
 from inferd.api.oip.classification import with_classes
 from inferd.api.rest.json_answer import data_of
-from inferd.api.rest.messages import JSON_HEADERS
 from inferd.http.messages import JSON_LENGTH_HEADER, HttpBody
 
 _Buffer = bytes | memoryview

@@ -14,8 +14,8 @@ from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sampling_names import NAMES
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
 from inferd.api.handler_resources import HandlerResources
+from inferd.api.json_messages import json_answer, kind_of
 from inferd.api.oip.parameters import priority_and_timeout
-from inferd.api.rest.messages import json_answer, kind_of
 from inferd.errors import InvalidInputError
 from inferd.generation.request import Delta, GenerationRequest, Usage
 from inferd.http.messages import HttpBody, HttpHandler, HttpMessage, HttpUnaryCall

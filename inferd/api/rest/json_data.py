@@ -10,8 +10,8 @@ import orjson
 from numpy.typing import NDArray
 
 from inferd.api import tensors
+from inferd.api.json_text import load
 from inferd.api.oip.parameters import type_name
-from inferd.api.rest.json_text import load
 from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.api.rest.json_text import QUICK_BYTES
+from inferd.api.json_text import QUICK_BYTES
 from inferd.errors import InvalidInputError
 
 #: Bytes looked at in one step.

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from inferd.api.rest.json_text import QUICK_BYTES, read_object
+from inferd.api.json_text import QUICK_BYTES, read_object
 from inferd.errors import InvalidInputError
 
 #: Longer strings are cut out, unless they have escapes.

@@ -8,10 +8,10 @@ from google.protobuf.message import Message
 
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api.admission import ModelView
+from inferd.api.json_messages import as_json, json_answer
 from inferd.api.oip import queries
 from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.rest import routes
-from inferd.api.rest.messages import as_json, json_answer
 from inferd.api.v1.service import describe_model
 from inferd.http.messages import HttpBody, HttpMessage
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.json_messages import json_answer, kind_of, read_body
 from inferd.api.oip.repository import (
     index_response,
     load_command,
@@ -16,7 +17,6 @@ from inferd.api.oip.repository import (
 from inferd.api.repository import Command, RepositoryControl
 from inferd.api.rest import routes
 from inferd.api.rest.long_texts import LongTexts, read_with_long_texts
-from inferd.api.rest.messages import json_answer, kind_of, read_body
 from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpBody, HttpHandler, HttpMessage
 from inferd.models.manager import IndexEntry

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from inferd.api.json_text import QUICK_BYTES, end_of_object, read_object
 from inferd.api.oip.parameters import Parameters, parameter_path, reject_shared_memory, type_name
-from inferd.api.rest.json_text import QUICK_BYTES, end_of_object, read_object
 from inferd.api.rest.long_arrays import Array, cut_long_arrays
 from inferd.api.wire_scanner import MAX_DIMENSIONS, MAX_PARAMETERS, MAX_TENSORS, Bounds
 from inferd.errors import InvalidInputError

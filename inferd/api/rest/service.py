@@ -10,15 +10,13 @@ from inferd.api.repository import RepositoryControl
 from inferd.api.rest import routes
 from inferd.api.rest.decoder import RestDecoder
 from inferd.api.rest.generate import Generate
-from inferd.api.rest.openapi import document
 from inferd.api.rest.queries import RestQuery, rest_queries
 from inferd.api.rest.repository import repository_handlers
 from inferd.api.unary import UnaryInference, query_answerer
-from inferd.http.messages import HttpHandler, HttpMessage, Operation
-from inferd.rpc import UnaryCall
+from inferd.http.messages import HttpHandler, Operation
 
 #: Bodies of queries hold a few names; those of loads may hold files, and are limited as those of inference.
-_MAX_QUERY_BYTES = 64 * 1024
+MAX_QUERY_BYTES = 64 * 1024
 _WITH_LARGE_BODIES = frozenset({routes.INFER, routes.LOAD})
 _LIMITS = dict.fromkeys((routes.GENERATE, routes.GENERATE_STREAM), MAX_BODY_BYTES)
 
@@ -43,7 +41,7 @@ class RestService:
         for method, handler in self._handlers().items():
             most = max_body_bytes
             if method not in _WITH_LARGE_BODIES:
-                most = min(most, _LIMITS.get(method, _MAX_QUERY_BYTES))
+                most = min(most, _LIMITS.get(method, MAX_QUERY_BYTES))
             operation = Operation(method=method, handler=handler, max_body_bytes=most)
             for path in routes.PATHS[method]:
                 yield path, operation
@@ -57,7 +55,6 @@ class RestService:
             ),
             routes.GENERATE: self._generate.handler(streams=False),
             routes.GENERATE_STREAM: self._generate.handler(streams=True),
-            routes.OPENAPI: _openapi_handler(),
             **{query.operation: self._query_handler(query) for query in rest_queries(self._answers)},
             **repository_handlers(self._control),
         }
@@ -66,13 +63,3 @@ class RestService:
         resources = self._resources
         waits = resources.waits if query.waits else None
         return query_answerer(query.respond, resources.registry, resources.statuses, name_field="model", waits=waits)
-
-
-def _openapi_handler() -> HttpHandler:
-    """Return a handler that answers with the description, which is written once."""
-    answer = document()
-
-    def handle(call: UnaryCall, _: HttpMessage) -> None:
-        call.reply(answer)
-
-    return handle

@@ -8,7 +8,7 @@ import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from inferd.api.rest.json_text import read_object
+from inferd.api.json_text import read_object
 from inferd.http.messages import HttpBody, HttpMessage
 
 #: Of every answer in JSON. Without a charset, as JSON has only one: some clients compare the whole text.

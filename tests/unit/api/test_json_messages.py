@@ -9,8 +9,8 @@ from jsonschema import Draft202012Validator
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference import model_config_pb2 as config_pb
-from inferd.api.rest.messages import as_json, json_answer, kind_of, read_body
-from inferd.api.rest.schemas import message_schemas, reference
+from inferd.api.json_messages import as_json, json_answer, kind_of, read_body
+from inferd.api.json_schema import message_schemas, reference
 from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpMessage
 

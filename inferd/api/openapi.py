@@ -11,12 +11,14 @@ import inferd
 from inferd._generated.inferd.v1 import inference_pb2 as v1_pb
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference import model_config_pb2 as config_pb
+from inferd.api.json_messages import json_answer
+from inferd.api.json_schema import Schema, message_schemas, reference
 from inferd.api.openai import routes as openai_routes
 from inferd.api.openai.schemas import TEXT_SCHEMAS
 from inferd.api.rest import routes
-from inferd.api.rest.messages import json_answer
-from inferd.api.rest.schemas import REST_SCHEMAS, Schema, message_schemas, reference
-from inferd.http.messages import JSON_LENGTH_HEADER, HttpBody
+from inferd.api.rest.schemas import REST_SCHEMAS
+from inferd.http.messages import JSON_LENGTH_HEADER, HttpMessage, Operation
+from inferd.rpc import UnaryCall
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
@@ -136,9 +138,15 @@ _OPERATIONS = {
 _ERROR_SCHEMAS = {"v2": "Error", openai_routes.PREFIX: "OpenAiError"}
 
 
-def document() -> HttpBody:
-    """Return the description as an answer."""
-    return json_answer(description())
+def openapi_operation(max_body_bytes: int) -> tuple[str, Operation]:
+    """Return the operation that answers with the description, which is written once, with the template of its path."""
+    answer = json_answer(description())
+
+    def handle(call: UnaryCall, _: HttpMessage) -> None:
+        call.reply(answer)
+
+    (path,) = routes.PATHS[routes.OPENAPI]
+    return path, Operation(method=routes.OPENAPI, handler=handle, max_body_bytes=max_body_bytes)
 
 
 def description() -> dict[str, Any]:

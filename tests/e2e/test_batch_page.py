@@ -1,10 +1,10 @@
 """The commands of docs/batch.md, in the order of the page, on small files of the names that it uses; and its tables."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ from inferd.batch import errors
 from inferd.cli import batch
 from inferd.cli.failures import ExitCode
 from tests.patience import PATIENCE_S
-from tests.server import BIN, ROOT, serving
+from tests.server import ROOT, serving
 
 PAGE = (ROOT / "docs/batch.md").read_text()
 _SHELL = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
@@ -96,26 +96,42 @@ def _save(graph, path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
+#: Runs commands one after another in one process, and prints the exit code and the output of each. Only starts of
+#: Python are left out of them.
+_RUNS = """
+import io, json, sys
+from contextlib import redirect_stdout
+from inferd.cli import main
+ran = []
+for arguments in json.load(sys.stdin):
+    with redirect_stdout(io.StringIO()) as printed:
+        code = main(arguments)
+    ran.append([code, printed.getvalue()])
+json.dump(ran, sys.stdout)
+"""
+
+
 @pytest.fixture(scope="module")
 def outputs(folder):
     """Run all commands of the page, and return what each printed."""
-    found = {}
     with serving() as server:
-        for command, exit_code in COMMANDS:
-            # What is found by trial takes seconds, and is the same for all of these.
-            words = [*shlex.split(command.replace("127.0.0.1:8001", server.grpc)), "--batch-rows", "8"]
-            done = subprocess.run(
-                words,
-                cwd=folder,
-                env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
-            assert done.returncode == int(exit_code or 0), f"{command}\n{done.stdout}{done.stderr}"
-            found[command] = done.stdout
-    return found
+        # What is found by trial takes seconds, and is the same for all of these.
+        jobs = [
+            [*shlex.split(command.replace("127.0.0.1:8001", server.grpc))[1:], "--batch-rows", "8"]
+            for command, _ in COMMANDS
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", _RUNS],
+            cwd=folder,
+            input=json.dumps(jobs),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+        )
+    ran = json.loads(done.stdout)
+    assert [code for code, _ in ran] == [int(exit_code or 0) for _, exit_code in COMMANDS], done.stderr
+    return {command: printed for (command, _), (_, printed) in zip(COMMANDS, ran, strict=True)}
 
 
 def test_quick_start(folder, outputs):

@@ -49,6 +49,12 @@ class Value:
             schema["minimum"] = 0
         return schema | self.annotation
 
+    @property
+    def is_required(self) -> bool:
+        """Whether null is refused: where templates look into a value, and where it says no more than the default."""
+        is_empty = self.default in ([], {})
+        return bool(self.below) or "$ref" in self.annotation or is_empty or isinstance(self.default, bool)
+
     def rows(self, prefix: str = "") -> Iterator[str]:
         """Rows of the README's table."""
         name = prefix + self.name
@@ -132,10 +138,13 @@ def _comment(lines: list[str], line: int) -> tuple[str, dict[str, Any] | None]:
 
 
 def _closed(properties: tuple[Value, ...]) -> dict[str, Any]:
+    """Return the schema of a section; helm drops what is null in the values, defaults included."""
+    required = [value.name for value in properties if value.is_required]
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": {value.name: value.schema for value in properties},
+        **({"required": required} if required else {}),
     }
 
 

@@ -41,6 +41,11 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a mount without a place": ({"extraVolumeMounts": [{"name": "x"}]}, "extraVolumeMounts"),
     "no index at least": ({"batch": {"indexes": 0}}, "indexes"),
     "a text for a number of indexes": ({"batch": {"maxFailedIndexes": "all"}}, "maxFailedIndexes"),
+    "a section that was left empty": ({"monitoring": None}, "monitoring"),
+    "a section further down that was left empty": ({"models": {"fetch": None}}, "fetch"),
+    "labels that were left empty": ({"podLabels": None}, "podLabels"),
+    "a list that was left empty": ({"tolerations": None}, "tolerations"),
+    "a switch that was left empty": ({"tls": {"enabled": None}}, "enabled"),
     "scrapes that are too rare for the rules": ({"monitoring": {"interval": "60s"}}, "interval"),
 }
 

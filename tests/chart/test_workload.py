@@ -57,6 +57,12 @@ def test_deployment_replaces_replicas_without_loss() -> None:
     assert pod(objects)["terminationGracePeriodSeconds"] == 3 + 7 + 40 + 10
 
 
+def test_null_removes_a_default() -> None:
+    """Of resources, and of the labels of the dashboard."""
+    monitoring = {"dashboard": {"enabled": True, "labels": None}}
+    assert container(rendered({"resources": None, "monitoring": monitoring}))["resources"] == {}
+
+
 def test_autoscaled_workloads_set_no_replicas() -> None:
     """Otherwise each upgrade would reset the number."""
     for kind in ("Deployment", "StatefulSet"):

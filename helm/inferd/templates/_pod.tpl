@@ -29,7 +29,7 @@
 {{- end -}}
 
 {{- define "inferd.resources" -}}
-{{- $resources := deepCopy .Values.resources -}}
+{{- $resources := deepCopy (.Values.resources | default dict) -}}
 {{- if .Values.gpu.count -}}
 {{- $limits := get $resources "limits" | default dict -}}
 {{- $_ := set $limits (include "inferd.gpuResource" .) .Values.gpu.count -}}

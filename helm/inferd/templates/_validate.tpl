@@ -69,7 +69,7 @@ security.jwt.jwks_file: auth.jwks
 {{- if and .Values.gpu.migProfile (not .Values.gpu.count) -}}
 {{- fail "gpu.count: expected the number of GPU parts of gpu.migProfile, got 0" -}}
 {{- end -}}
-{{- if and .Values.gpu.count (hasKey (get .Values.resources "limits" | default dict) (include "inferd.gpuResource" .)) -}}
+{{- if and .Values.gpu.count (hasKey (dig "limits" dict (.Values.resources | default dict) | default dict) (include "inferd.gpuResource" .)) -}}
 {{- fail (printf "resources.limits: the chart itself sets %s, use the value gpu.count instead" (include "inferd.gpuResource" .)) -}}
 {{- end -}}
 {{- end -}}
@@ -230,7 +230,7 @@ known: ingress-nginx needs an annotation for it, one of `by` among others.
 {{- if and (eq $scaling.mode "keda") (not $scaling.keda.serverAddress) -}}
 {{- fail "autoscaling.keda.serverAddress: expected the address of Prometheus, got none" -}}
 {{- end -}}
-{{- if and $scaling.mode $scaling.cpuPercent (not (dig "requests" "cpu" "" .Values.resources)) -}}
+{{- if and $scaling.mode $scaling.cpuPercent (not (dig "requests" "cpu" "" (.Values.resources | default dict))) -}}
 {{- fail "autoscaling.cpuPercent: refers to resources.requests.cpu, which is not set; set it, or cpuPercent to 0" -}}
 {{- end -}}
 {{- if and $scaling.gpuPercent (not .Values.gpu.count) -}}

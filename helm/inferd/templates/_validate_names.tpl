@@ -47,7 +47,7 @@ the user's value.
   "batch.labels" .Values.batch.labels "batch.podLabels" .Values.batch.podLabels
   "monitoring.serviceMonitor.labels" $monitoring.serviceMonitor.labels
   "monitoring.podMonitor.labels" $monitoring.podMonitor.labels
-  "monitoring.rules.labels" $monitoring.rules.labels "monitoring.dashboard.labels" $monitoring.dashboard.labels -}}
+  "monitoring.rules.labels" $monitoring.rules.labels "monitoring.dashboard.labels" ($monitoring.dashboard.labels | default dict) -}}
 {{- range $value, $labels := $all -}}
 {{- range $key := $identity -}}
 {{- if hasKey $labels $key -}}

@@ -14,6 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"inferd: {missing_package(error)}", file=sys.stderr)
         return ExitCode.FAILED
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
     return run(arguments)
 
 

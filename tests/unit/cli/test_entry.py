@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from inferd import __version__
+from inferd.cli import main
 from inferd.cli.entry import COMMANDS
 from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echo
@@ -150,3 +151,14 @@ def test_shell_completion():
     """It completes commands, and options of commands that are not imported yet."""
     assert _complete("inferd inf") == ["infer"]
     assert "--model-version" in _complete("inferd infer --mod")
+
+
+def test_interrupt_while_the_command_line_is_imported(monkeypatch):
+    """As at any time later: no traceback."""
+
+    class Interrupted:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "inferd.cli.entry", Interrupted())
+    assert main([]) == 130

@@ -25,16 +25,29 @@ from tests.server import BIN
 _ROWS, _WIDTH, _PART_ROWS = 200, 16, 40
 
 
-@pytest.fixture(name="job")
-def _job(tmp_path: Path) -> list[str]:
+@pytest.fixture(name="job", scope="module")
+def _job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The arguments of a job of five parts, up to its output."""
+    folder = tmp_path_factory.mktemp("job")
     vectors = np.random.default_rng(20).random((_ROWS, _WIDTH), np.float32)
     vectors[7] = np.nan
     rows = pa.array([None if np.isnan(row).any() else row.tolist() for row in vectors], pa.list_(pa.float32(), _WIDTH))
-    pq.write_table(pa.table({"x": rows}), tmp_path / "rows.parquet")
-    model = onnx_models.save(onnx_models.slow(steps=100, width=_WIDTH), tmp_path / "slow.onnx")
+    pq.write_table(pa.table({"x": rows}), folder / "rows.parquet")
+    model = onnx_models.save(onnx_models.slow(steps=100, width=_WIDTH), folder / "slow.onnx")
     options = ["--batch-rows", "1", "--part-rows", str(_PART_ROWS), "--row-ids"]
-    return [*options, str(model), str(tmp_path / "rows.parquet")]
+    return [*options, str(model), str(folder / "rows.parquet")]
+
+
+@pytest.fixture(name="undisturbed", scope="module")
+def _undisturbed(tmp_path_factory: pytest.TempPathFactory, job: list[str]) -> dict[str, dict[str, bytes | None]]:
+    """The files of outputs with these names when nothing happens."""
+    found = {}
+    for name in ("out", "out.jsonl"):
+        folder = tmp_path_factory.mktemp("undisturbed")
+        code, error = _run(*job, str(folder / name))
+        assert code == 3, error
+        found[name] = tree(folder)
+    return found
 
 
 #: Runs the command on a disk that is full once it has to take the file that the first argument names.
@@ -67,10 +80,10 @@ def _run(*arguments: str, program: Sequence[str | Path] = (BIN / "inferd",)) -> 
         ("out.jsonl", [".inferd/manifest.json", ""]),
     ],
 )
-def test_full_disk(tmp_path: Path, job: list[str], name: str, files: list[str]) -> None:
+def test_full_disk(
+    tmp_path: Path, job: list[str], undisturbed: dict[str, dict[str, bytes | None]], name: str, files: list[str]
+) -> None:
     """The job fails with the reason and what to do, and leaves no temporary file; run again, it goes on."""
-    code, error = _run(*job, str(tmp_path / "undisturbed" / name))
-    assert code == 3, error
     output = tmp_path / "full" / name
     for file in files:
         path = f"{output}{file}" if name.endswith(".jsonl") else f"{output}/{file}"
@@ -80,13 +93,11 @@ def test_full_disk(tmp_path: Path, job: list[str], name: str, files: list[str]) 
         assert not list(output.parent.rglob("*.tmp"))
         assert not Path(path).exists()
     assert _run(*job, str(output))[0] == 3
-    assert tree(output.parent) == tree(tmp_path / "undisturbed")
+    assert tree(output.parent) == undisturbed[name]
 
 
-def test_second_run_at_once(tmp_path: Path, job: list[str]) -> None:
+def test_second_run_at_once(tmp_path: Path, job: list[str], undisturbed: dict[str, dict[str, bytes | None]]) -> None:
     """It is refused; the first one ends as if alone."""
-    expected = tmp_path / "undisturbed"
-    assert _run(*job, str(expected / "out"))[0] == 3
     output = tmp_path / "twice" / "out"
     first = subprocess.Popen(
         [BIN / "inferd", "batch", *job, output], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -104,7 +115,7 @@ def test_second_run_at_once(tmp_path: Path, job: list[str]) -> None:
     finally:
         first.kill()
         first.wait()
-    assert tree(tmp_path / "twice") == tree(expected)
+    assert tree(tmp_path / "twice") == undisturbed["out"]
 
 
 @pytest.fixture(name="s3")
@@ -125,11 +136,8 @@ def _objects(prefix: str) -> dict[str, bytes]:
     return {path.removeprefix(prefix): system.cat_file(path) for path in system.find(prefix)}
 
 
-def test_storage_refuses(s3: S3Server, job: list[str]) -> None:
-    """The job fails with the reason; once it may write, it goes on to the same objects."""
-    assert _run(*job, "s3://bucket/undisturbed/out")[0] == 3
-    expected = _objects("bucket/undisturbed")
-    assert len(expected) == 8, expected.keys()
+def test_storage_refuses(s3: S3Server, job: list[str], undisturbed: dict[str, dict[str, bytes | None]]) -> None:
+    """The job fails with the reason; once it may write, it goes on to objects with the content of files."""
     for name in ("manifest", "part-00003"):
         with s3.refuse(name):
             code, error = _run(*job, "s3://bucket/refused/out")
@@ -137,4 +145,6 @@ def test_storage_refuses(s3: S3Server, job: list[str]) -> None:
         assert name in error
         assert error.endswith("; run it again when that is fixed: it continues")
     assert _run(*job, "s3://bucket/refused/out")[0] == 3
-    assert _objects("bucket/refused") == expected
+    files = {f"/{name}": content for name, content in undisturbed["out"].items() if content is not None}
+    assert len(files) == 8, files.keys()
+    assert _objects("bucket/refused") == files

@@ -1,4 +1,4 @@
-"""What panels of the dashboard are made of.
+"""The parts of the dashboard's panels.
 
 ``$S`` stands for the selected instances, ``$M`` for these and the selected models. ``$__rate_interval`` is Grafana's.
 """

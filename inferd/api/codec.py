@@ -1,4 +1,4 @@
-"""What each protocol implements: conversion of its messages to and from requests and results."""
+"""The interface of codecs, which each protocol implements: messages to requests, results to messages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _MAX_QUERY_BYTES = 64 * 1024
 
 
 class Header(NamedTuple):
-    """What a request says about itself: the model's name and version, and the request id. Empty if not given."""
+    """The model's name and version, and the request id, as in the request. Empty if not given."""
 
     model: str
     version: str
@@ -31,7 +31,7 @@ class Header(NamedTuple):
 
 
 class AdmissionTerms(NamedTuple):
-    """What decides whether a request is admitted: as in `DecodedRequest`. ``rows`` is None if that is not clear."""
+    """The fields that decide the admission of a request; see `DecodedRequest`. ``rows`` is None if it is not clear."""
 
     priority: int
     timeout_s: float | None

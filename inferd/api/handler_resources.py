@@ -1,4 +1,4 @@
-"""What the handlers of all services share."""
+"""Dependencies that the handlers of all services share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DRAINING = "the server is draining"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HandlerResources:
-    """What the handlers of all services share."""
+    """Dependencies that the handlers of all services share."""
 
     registry: ModelRegistry
     statuses: StatusTable

@@ -28,7 +28,7 @@ LIVENESS, READINESS, STARTUP = "liveness", "readiness", "startup"
 
 
 class WatchContext(Protocol):
-    """What a watch needs of its call."""
+    """The part of a call that a watch needs."""
 
     @property
     def call_context(self) -> CallContext:

@@ -21,7 +21,7 @@ _MOST_WAITS = 3
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """What a request has waited for: ``loads`` of its model, ``load_s`` in all, since it was received."""
+    """The waits of a request so far: for ``loads`` of its model, ``load_s`` in all."""
 
     received_at: float
     loads: int = 0

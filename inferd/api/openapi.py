@@ -92,7 +92,7 @@ _PARAMETERS: dict[str, Schema] = {
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """What is said of an operation: a summary, and the schemas of its answer and of its body, by name or message.
+    """The description of an operation: a summary, and the schemas of its answer and of its body, by name or message.
 
     With ``not_ready``, there is a status for what is not ready, with the same schema; with ``needs_body``, the body may
     not be absent. ``answers`` are the forms of the answer.

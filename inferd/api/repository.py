@@ -59,7 +59,7 @@ _FILE = re.compile(r"(?:0|[1-9][0-9]{0,17})/(?P<name>[^./][^/]*)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """What a call asks for: to load or unload ``version`` of ``model``, or what the manager chooses if it is empty."""
+    """A request to load or unload ``version`` of ``model``; the manager chooses the versions if it is empty."""
 
     model: str
     version: str = ""

@@ -21,7 +21,7 @@ from inferd.security.authorization.quota import Quota
 
 
 class ColdRequest(NamedTuple):
-    """What is kept of a request until it waits for its model: why, how to answer it, and what it has waited before."""
+    """A request whose model must be loaded first: the error of the lookup, its reply handle, and its waits so far."""
 
     error: ColdModelError
     reply: Reply

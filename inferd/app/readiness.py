@@ -1,4 +1,4 @@
-"""Whether the server is ready and alive, for the probes, the health service and the inference APIs."""
+"""Readiness and liveness of the server, for the probes, the health service and the inference APIs."""
 
 import threading
 from collections.abc import Callable, Collection

@@ -1,4 +1,4 @@
-"""What a server reports about itself: logs, metrics, load reports and traces."""
+"""Logs, metrics, load reports and traces of one server."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What ``inferd bench`` shows: the load while it runs, results and comparisons as tables."""
+"""Output of ``inferd bench``: the load while it runs, results and comparisons as tables."""
 
 from collections import deque
 from types import TracebackType

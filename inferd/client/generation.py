@@ -1,4 +1,4 @@
-"""What the client takes and returns for text that language models generate."""
+"""Arguments and results of generation: options, deltas and whole answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ GENERATION_TIMEOUT_S = 600.0
 
 
 class GenerationOptions(TypedDict, total=False):
-    """What to generate, and when to stop; what is left out or None takes the model's default.
+    """Options of a generation; those that are left out or None take the model's default.
 
     ``temperature`` 0 takes the most likely token; otherwise one is drawn among the ``top_k`` most likely ones (0: all),
     those that together have the probability ``top_p``, and those at least ``min_p`` times as likely as the first.
@@ -78,7 +78,7 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationUsage:
-    """What an answer took: tokens, and seconds from admission to the first run of the prompt and to the first token."""
+    """Usage of an answer: tokens, and seconds from admission to the first run of the prompt and to the first token."""
 
     prompt_tokens: int
     generated_tokens: int
@@ -88,7 +88,7 @@ class GenerationUsage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delta:
-    """What was generated since the last one; ``finish_reason`` and ``usage`` are set in the last one only.
+    """New output since the previous delta; ``finish_reason`` and ``usage`` are set in the last one only.
 
     ``text`` is what is complete: the beginnings of characters and of stop texts come later. It is empty for a model
     without a tokenizer. ``logprobs`` has one entry for each token, if they were asked for.

@@ -1,4 +1,4 @@
-"""Answers of language models as they come, for both clients."""
+"""Streamed answers of language models, for both clients."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from types import TracebackType
@@ -11,7 +11,7 @@ from inferd.client.generation_messages import Collected
 
 
 class _Stream:
-    """What both have: what came so far, and how it ended."""
+    """Shared by both: the output so far, and how it ended."""
 
     def __init__(self, answer: Collected) -> None:
         self._answer = answer

@@ -1,4 +1,4 @@
-"""What the client returns: results with their timing, items of a stream, and descriptions of models."""
+"""Results of the client: outputs with their timing, items of a stream, and descriptions of models."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -142,7 +142,7 @@ class BatchingInfo:
 
 @dataclass(frozen=True, slots=True)
 class PredictedRun:
-    """What a run of ``rows`` is predicted to take, and what 95 % of such runs should not exceed."""
+    """Predicted duration of a run of ``rows``, and the one that 95 % of such runs should not exceed."""
 
     rows: int
     seconds: float
@@ -151,7 +151,7 @@ class PredictedRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCost:
-    """What runs of a model are predicted to take, by their rows.
+    """Predicted durations of runs of a model, by their rows.
 
     ``sizes`` are in order of rows; the last is the largest batch. ``error`` is the typical relative error of recent
     predictions, 0.1 for 10 %; None before the second run. They come from ``runs``, or, if that is 0, from warm-up.
@@ -177,7 +177,7 @@ class Residency:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationInfo:
-    """What a language model can generate, and the memory for it.
+    """Capabilities of a language model, and its memory.
 
     ``context_length`` tokens are the most of a prompt and its answer together; ``default_max_tokens`` the answer's of
     requests that set none. ``cache_bytes`` is what sequences may take together, ``cache_bytes_in_use`` what is promised

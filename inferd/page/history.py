@@ -55,7 +55,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """What happened between two readings. ``models`` are those that had requests or waiting rows."""
+    """The changes between two readings. ``models`` are those that had requests or waiting rows."""
 
     number: int
     time: float

@@ -1,4 +1,4 @@
-"""What the processes that share a cache have in use.
+"""Track which files of a shared cache each process uses.
 
 Each has a folder with an empty file for each name, and the file ``lock``, which is locked while it runs. A killed
 process leaves its folder, whose lock is free.
@@ -22,7 +22,7 @@ class Hold:
 
 
 class InUse:
-    """What is in use, by the folders in ``folder``. All methods are called under the lock of the cache."""
+    """The names in use by all processes, each with a folder in ``folder``. Called under the lock of the cache."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

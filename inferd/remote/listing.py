@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class LatestListing:
-    """What is at the address of ``storage``. Any thread may call `refreshed`; one listing is made at a time.
+    """Lists the address of ``storage``. Any thread may call `refreshed`; one listing is made at a time.
 
     A listing that takes longer than ``timeout_s`` continues in its thread. Until it has ended no caller waits for it
     again, so that storage that hangs delays its callers once.

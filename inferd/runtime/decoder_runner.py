@@ -24,8 +24,9 @@ _MOST_BINDINGS = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogitsForm:
-    """What a run returns: [sequences,``vocabulary_size``] or, unless ``is_flat``, [sequences,tokens,vocabulary_size].
+    """Form of the logits that a run returns.
 
+    Flat: [sequences,``vocabulary_size``]; else [sequences,tokens,``vocabulary_size``].
     ``of_last_token``: of the last token only, so that there is one.
     """
 

@@ -1,4 +1,4 @@
-"""How much memory of NVIDIA's devices is taken, from their management library where it is installed."""
+"""Read the memory in use on NVIDIA's devices, from their management library where it is installed."""
 
 import functools
 import importlib

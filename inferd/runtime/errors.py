@@ -20,7 +20,7 @@ class SessionClosedError(RuntimeError):
 
 
 class RunFailure(Enum):
-    """What a failed run says about the runs that follow."""
+    """Consequences of a failed run for the runs that follow."""
 
     #: The memory of the process or the device was not enough; fewer rows may run.
     OUT_OF_MEMORY = auto()

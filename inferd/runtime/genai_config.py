@@ -1,4 +1,4 @@
-"""What lies beside a language model: names of its tensors, end tokens, context length and defaults of sampling.
+"""Read the files beside a language model: names of its tensors, end tokens, context length, sampling defaults.
 
 From ``genai_config.json``, which onnxruntime-genai's builder writes; or else, without names, from ``config.json`` and
 ``generation_config.json``, which Hugging Face's exporters write.
@@ -34,9 +34,9 @@ class TensorNames:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenaiConfig:
-    """What is said about a language model; None where nothing is. ``temperature`` is 0 if it is not to be sampled.
+    """The configuration of a language model; None for what its files do not say.
 
-    ``filename`` is that of the decoder's ONNX file.
+    ``temperature`` is 0 without sampling. ``filename`` is that of the decoder's ONNX file.
     """
 
     filename: str | None = None

@@ -1,4 +1,4 @@
-"""What the APIs have and inferd has not: refused, unless the value asks for nothing; and what needs no support."""
+"""Parameters that inferd does not support: refused unless their value has no effect. And those without effect."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

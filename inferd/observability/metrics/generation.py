@@ -39,7 +39,7 @@ class FinishedGeneration:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationSample:
-    """What a loaded language model does at one moment.
+    """State of a loaded language model at one moment.
 
     ``waiting_tokens`` are those that the requests in the queue would reserve, ``cache_used_bytes`` those reserved for
     ``running`` sequences, of which there may be ``max_running``. ``capacity_tokens_per_s`` are those that leave the

@@ -1,4 +1,4 @@
-"""How often models were loaded and unloaded, with which outcome, and how long it took."""
+"""Count loads and unloads of models, by outcome and duration."""
 
 import threading
 import time

@@ -125,7 +125,7 @@ class ModelCounts:
 
 
 class Activity(NamedTuple):
-    """What a version has done so far, in as few numbers as are cheap to read every few seconds.
+    """Totals of a version so far: few numbers, cheap enough to read every few seconds.
 
     Requests that were ``answered``, that ``failed``, and how many of the latter were ``rejected`` for overload;
     ``rows`` in ``runs`` of the model; ``batches`` by the buckets of `ROWS_BOUNDS`.

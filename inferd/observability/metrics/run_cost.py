@@ -1,4 +1,4 @@
-"""What runs of a model version are predicted to take, for Prometheus and for GetModel."""
+"""Predicted durations of runs of a model version, for Prometheus and for GetModel."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Whether and how to trace, from the settings and OpenTelemetry's environment variables. Pure functions.
+"""Decide whether and how to trace, from the settings and OpenTelemetry's environment variables. Pure functions.
 
 OpenTelemetry's exporter reads its own variables. Its tracers and batch processor are not used, so their variables are
 read here; unsupported variables are reported.

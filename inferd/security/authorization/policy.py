@@ -63,14 +63,14 @@ def read_policy(path: Path) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one rule grants one principal: ``quota`` is the principal's own, None if unlimited."""
+    """The grant of one rule to one principal: ``quota`` is the principal's own, None if unlimited."""
 
     rule: Rule
     quota: Quota | None
 
 
 class Permissions:
-    """What a policy grants one principal.
+    """The grants of a policy to one principal.
 
     The grants of the models that were asked for last are cached, so the length of ``model`` must be bounded if it is a
     name that a caller sent. Any thread.

@@ -60,7 +60,7 @@ class Transport:
 
 @dataclass(frozen=True, slots=True)
 class InsecureSetting:
-    """What is not protected, and the settings that protect it."""
+    """An unprotected aspect of the server, and the settings that protect it."""
 
     text: str
     settings: str

@@ -42,6 +42,7 @@ class FakeDecoder:
         self.slots = slots
         self.context_length = context
         self.vocabulary_size = VOCABULARY
+        self.scores_prompts = True
         self.cache_bytes_per_token = token_bytes
         self.runs: list[Run] = []
         self.fails: Callable[[Run], None] = lambda _run: None
@@ -57,6 +58,11 @@ class FakeDecoder:
         """As `Decoder.prefill`."""
         assert len(ids)
         return self._run([(slot, ids.tolist(), past)])[0]
+
+    def score(self, slot: int, ids: TokenIds, past: int) -> Logits:
+        """As `Decoder.score`."""
+        self._run([(slot, ids.tolist(), past)])
+        return np.stack([self._logits(slot, past + read) for read in range(1, len(ids) + 1)])
 
     def decode(self, ids: Sequence[int], past: Sequence[int]) -> Logits:
         """As `Decoder.decode`."""
@@ -76,7 +82,12 @@ class FakeDecoder:
             before = hashes[at]
             assert before is not None, f"slot {slot} holds nothing at {at}"
             hashes[at + 1] = (before * _PRIME + token + 1) % _MODULUS
-        last = hashes[past + len(tokens)]
+        return self._logits(slot, past + len(tokens))
+
+    def _logits(self, slot: int, length: int) -> Logits:
+        """Return the logits behind the first ``length`` tokens of a slot."""
+        last = self._hashes[slot][length]
+        assert last is not None, f"slot {slot} holds nothing at {length}"
         mixed = (_FACTORS * np.uint64(last)) >> np.uint64(40)
         return (mixed % np.uint64(4096)).astype(np.float32) / 512
 

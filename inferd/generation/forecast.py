@@ -173,7 +173,7 @@ class GenerationForecast:
         times, prompt_tokens = self.times, len(request.prompt)
         steps_s = times.chunks(prompt_tokens) * times.step_s(sequences - 1) if sequences > 1 else 0.0
         between_s = max(times.between_s, self._between_s(sequences)) if is_contended else times.between_s
-        intervals = self.lengths.expected(request, is_contended=is_contended) - 1
+        intervals = max(0.0, self.lengths.expected(request, is_contended=is_contended) - 1)
         return times.prompt_s(prompt_tokens) + steps_s + intervals * (times.step_s(sequences) + between_s)
 
     def _between_s(self, sequences: int) -> float:

@@ -59,7 +59,7 @@ class Lengths:
         stops = request.stops
         if not stops.token_ids and not stops.texts:
             return request.max_tokens
-        least = max(1, min(stops.min_tokens, request.max_tokens))
+        least = min(max(1, stops.min_tokens), request.max_tokens)
         average = self._generated.get(request.max_tokens.bit_length())
         if average is not None and average.count >= _ENOUGH:
             likely = average.value + (_SPREADS * average.spread if is_contended else 0.0)

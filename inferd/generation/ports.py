@@ -33,6 +33,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def scores_prompts(self) -> bool:
+        """Whether `score` is possible."""
+        ...
+
+    @property
     def cache_bytes_per_token(self) -> int:
         """Bytes of the cache that one token takes."""
         ...
@@ -42,6 +47,10 @@ class Decoder(Protocol):
 
         They are valid until the next run. Raises `RunFailedError`.
         """
+        ...
+
+    def score(self, slot: int, ids: TokenIds, past: int) -> Logits:
+        """Do the same; return the logits behind each of ``ids``, [len(ids), vocabulary_size]."""
         ...
 
     def decode(self, ids: Sequence[int], past: Sequence[int]) -> Logits:

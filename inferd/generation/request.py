@@ -87,12 +87,14 @@ class Usage:
 class Delta:
     """What was generated since the last one. The last one has ``finish_reason`` and ``usage``.
 
-    ``text`` lacks incomplete characters, and what may become a stop text; it is empty without a tokenizer.
+    The first one has ``prompt_logprobs``, of all tokens of the prompt but the first one, if they are wanted. ``text``
+    lacks incomplete characters, and what may become a stop text; it is empty without a tokenizer.
     """
 
     token_ids: list[int]
     text: str = ""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
 
@@ -130,7 +132,8 @@ class GenerationRequest(Turn):
     """One request to one version of a language model, checked against its limits.
 
     ``prompt`` has at least one token, and with ``max_tokens`` fits into the context. ``top_logprobs`` is None if no
-    log probabilities are wanted. ``wants_text`` asks for the text of the deltas. Identity is what tells requests apart.
+    log probabilities are wanted; those of the prompt are if it ``scores_prompt``, and then ``max_tokens`` may be 0.
+    ``wants_text`` asks for the text of the deltas. Identity is what tells requests apart.
     """
 
     prompt: TokenIds
@@ -139,6 +142,7 @@ class GenerationRequest(Turn):
     sampling: Sampling = Sampling()
     stops: Stops = Stops()
     top_logprobs: int | None = None
+    scores_prompt: bool = False
     wants_text: bool = False
     request_id: str = ""
 

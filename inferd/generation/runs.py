@@ -7,7 +7,7 @@ import numpy as np
 
 from inferd.batching.ports import Clock
 from inferd.errors import InferenceFailedError, OutOfMemoryError, RunTooLongError, ServingError
-from inferd.generation.logprobs import token_logprobs
+from inferd.generation.logprobs import prompt_logprobs, token_logprobs
 from inferd.generation.ports import Decoder, Logits, TextCodec
 from inferd.generation.request import Delta, TokenLogprobs
 from inferd.generation.run_limit import RunLimit
@@ -50,15 +50,34 @@ class ModelRuns:
         """Run the next ``tokens`` of a prompt; the first token follows the last of them."""
         began_at = self._clock()
         past = sequence.length
-        ids = sequence.request.prompt[past : past + tokens]
-        logits = self._attempt([sequence], lambda: self._decoder.prefill(sequence.slot, ids, past))
+        request = sequence.request
+        ids = request.prompt[past : past + tokens]
+        run = self._decoder.score if request.scores_prompt else self._decoder.prefill
+        logits = self._attempt([sequence], lambda: run(sequence.slot, ids, past))
         seconds = self._clock() - began_at
         if isinstance(logits, Exception):
             self._stats.run_failed(1, seconds)
             return [(sequence, self._error(logits, sequence))]
         self._stats.prefill(tokens, seconds)
         sequence.length += tokens
-        return [] if sequence.prompt_left else self._add_tokens([sequence], logits[np.newaxis])
+        if request.scores_prompt and not self._score(sequence, past, logits):
+            return [(sequence, InferenceFailedError())]
+        if sequence.prompt_left:
+            return []
+        if not request.max_tokens:
+            return [(sequence, sequence.end_with_prompt(self._clock()))]
+        return self._add_tokens([sequence], logits[np.newaxis] if logits.ndim == 1 else logits[-1:])
+
+    def _score(self, sequence: GeneratingSequence, past: int, logits: Logits) -> bool:
+        """Take note of what ``logits``, those behind each token from ``past`` on, say of the token that follows."""
+        request = sequence.request
+        following = request.prompt[past + 1 : past + 1 + len(logits)].tolist()
+        try:
+            sequence.prompt_logprobs += prompt_logprobs(logits, following, request.top_logprobs or 0, self._text)
+        except Exception:
+            _logger.exception("log probabilities of a prompt of model %s failed", self._name)
+            return False
+        return True
 
     def step(self, sequences: Sequence[GeneratingSequence]) -> list[Result]:
         """Run the last token of each of ``sequences``, which are in the slots from 0, for its next one."""

@@ -21,6 +21,7 @@ class GeneratingSequence:
         "last_token_at",
         "length",
         "output",
+        "prompt_logprobs",
         "removed_for",
         "request",
         "sampling",
@@ -37,6 +38,8 @@ class GeneratingSequence:
         self.length = 0
         self.last_token = -1
         self.generated = 0
+        #: Of the tokens of the prompt that were read, until the first delta.
+        self.prompt_logprobs: list[TokenLogprobs] = []
         self.started_at = now
         self.first_token_at = self.last_token_at = 0.0
         self.removed_for = ""
@@ -59,7 +62,7 @@ class GeneratingSequence:
         if self.generated == 1:
             self.first_token_at = now
         text, stopped = self.output.add(token)
-        delta = Delta(token_ids=[token], text=text)
+        delta = Delta(token_ids=[token], text=text, prompt_logprobs=self._take_prompt_logprobs())
         if logprobs is not None:
             delta.logprobs.append(logprobs)
         if stopped:
@@ -70,6 +73,16 @@ class GeneratingSequence:
         if delta.finish_reason is not None:
             delta.usage = self._usage()
         return delta
+
+    def end_with_prompt(self, now: float) -> Delta:
+        """Return what the caller gets of a sequence that generates no tokens."""
+        self.first_token_at = now
+        scores = self._take_prompt_logprobs()
+        return Delta(token_ids=[], prompt_logprobs=scores, finish_reason=FinishReason.LENGTH, usage=self._usage())
+
+    def _take_prompt_logprobs(self) -> list[TokenLogprobs]:
+        taken, self.prompt_logprobs = self.prompt_logprobs, []
+        return taken
 
     def _usage(self) -> Usage:
         request = self.request

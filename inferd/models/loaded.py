@@ -24,6 +24,7 @@ class GenerationLimits:
 
     context_length: int
     vocabulary_size: int
+    scores_prompts: bool
     defaults: GenaiConfig
 
 

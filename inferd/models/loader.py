@@ -210,6 +210,7 @@ class VersionLoader:
             limits=GenerationLimits(
                 context_length=engine.largest_request,
                 vocabulary_size=decoder.vocabulary_size,
+                scores_prompts=decoder.scores_prompts,
                 defaults=decoder.defaults,
             ),
             verdict=opened.verdict,

@@ -1,6 +1,6 @@
 """A loaded language model: an ONNX Runtime session and the cache of its sequences."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from inferd.runtime.decoder_runner import Integers, Logits, SlotRunner
 from inferd.runtime.errors import RunFailedError, SessionClosedError
 from inferd.runtime.genai_config import GenaiConfig
 from inferd.runtime.providers import on_accelerator
-from inferd.runtime.runners import RunStop
+from inferd.runtime.runners import OrtObject, RunStop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +40,7 @@ class OnnxDecoder:
         providers: tuple[str, ...],
     ) -> None:
         self._runner: SlotRunner | None = runner
+        self._scores_prompts = runner.gives_every
         self._cache: SlotCache | None = cache
         self._cache_bytes = cache.nbytes
         self._form = form
@@ -61,6 +62,11 @@ class OnnxDecoder:
     def vocabulary_size(self) -> int:
         """The length of a row of logits."""
         return self._sizes.vocabulary_size
+
+    @property
+    def scores_prompts(self) -> bool:
+        """Whether `score` is possible."""
+        return self._scores_prompts
 
     @property
     def cache_bytes_per_token(self) -> int:
@@ -94,6 +100,12 @@ class OnnxDecoder:
         """
         logits: Logits = self._run(slot, np.asarray(ids)[None], np.array([past]))[0]
         return logits
+
+    def score(self, slot: int, ids: Integers, past: int) -> Logits:
+        """Do the same; return the logits behind each of ``ids``, [len(ids), vocabulary_size]."""
+        return self._stoppable(
+            lambda runner, options: runner.run_every(slot, np.asarray(ids)[None], np.array([past]), options)
+        )
 
     def decode(self, ids: Sequence[int], past: Sequence[int]) -> Logits:
         """Add one token to each of the slots 0 to len(ids)-1; return their logits, [len(ids), vocabulary_size].
@@ -130,12 +142,15 @@ class OnnxDecoder:
         self._cache = None
 
     def _run(self, slot: int, ids: Integers, past: Integers) -> Logits:
+        return self._stoppable(lambda runner, options: runner.run(slot, ids, past, options))
+
+    def _stoppable(self, run: Callable[[SlotRunner, OrtObject], Logits]) -> Logits:
         runner = self._runner
         if runner is None:
             raise SessionClosedError
         stop = self._running = RunStop()
         try:
-            return runner.run(slot, ids, past, stop.options)
+            return run(runner, stop.options)
         except Exception as error:  # noqa: BLE001  (the text of any error may quote inputs)
             # Without the cause, whose text would be logged as well; its traceback may be logged.
             raise RunFailedError(error).with_traceback(error.__traceback__) from None

@@ -52,30 +52,45 @@ class SlotRunner:
         self._logits_form = logits
         self._context_length = context_length
         self._has_chosen_tokens = CHOSEN_TOKENS in {value.name for value in session.get_inputs()}
-        self._last_token = np.array([-1], np.int64)
-        self._one_token = np.array(1, np.int64)
         self._logits = np.empty(0, logits.element)
         self._columns = np.empty(0, form.integer)
         self._bindings: dict[tuple[int, int], OrtObject] = {}
+
+    @property
+    def gives_every(self) -> bool:
+        """Whether `run_every` is possible: the graph computes the logits of other tokens than the last one."""
+        return self._has_chosen_tokens or self._form.has_logits_to_keep or not self._logits_form.of_last_token
 
     def run(self, slot: int, ids: Integers, past: Integers, options: OrtObject) -> Logits:
         """Add ``ids`` [rows,tokens] to the ``past`` tokens of the slots from ``slot`` on; return [rows,vocabulary].
 
         These are the logits behind the last token, valid until the next run. Raises whatever ONNX Runtime raises.
         """
-        rows, tokens = ids.shape
-        binding = self._binding(slot, rows)
+        logits = self._output(*ids.shape)
+        self._run(slot, ids, past, options, logits)
+        last = logits if self._logits_form.is_flat else logits[:, -1]
+        return last.astype(np.float32, copy=False)
+
+    def run_every(self, slot: int, ids: Integers, past: Integers, options: OrtObject) -> Logits:
+        """Do the same for one row; return the logits behind each of its tokens, [tokens,vocabulary]."""
+        form = self._logits_form
+        # Not kept, as it is much more than what other runs need.
+        logits = np.empty((1, ids.shape[1], form.vocabulary_size), form.element)
+        self._run(slot, ids, past, options, logits)
+        every: Logits = logits[0].astype(np.float32, copy=False)
+        return every
+
+    def _run(self, slot: int, ids: Integers, past: Integers, options: OrtObject, logits: Array) -> None:
+        """Run on ``ids``, and write ``logits``: as many of the last tokens as these have."""
+        binding = self._binding(slot, len(ids))
         # These must live until the run ends.
-        feeds = self._feeds(ids, past)
+        feeds = self._feeds(ids, past) | self._kept(1 if logits.ndim == 2 else logits.shape[1])
         for name, array in feeds.items():
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        logits = self._output(rows, tokens)
+            _bind(binding, name, array)
         binding.bind_output(
             self._form.config.names.logits, "cpu", 0, logits.dtype.type, logits.shape, logits.ctypes.data
         )
         self._session.run_with_iobinding(binding, options)
-        last = logits if self._logits_form.is_flat else logits[:, -1]
-        return last.astype(np.float32, copy=False)
 
     def _binding(self, slot: int, rows: int) -> OrtObject:
         binding = self._bindings.get((slot, rows))
@@ -84,10 +99,6 @@ class SlotRunner:
                 self._bindings.clear()
             binding = self._session.io_binding()
             self._cache.bind(binding, slot, rows)
-            if self._has_chosen_tokens:
-                _bind(binding, CHOSEN_TOKENS, self._last_token)
-            if self._form.has_logits_to_keep:
-                _bind(binding, LOGITS_TO_KEEP, self._one_token)
             self._bindings[slot, rows] = binding
         return binding
 
@@ -104,6 +115,15 @@ class SlotRunner:
         }
         if self._form.has_position_ids:
             feeds[names.position_ids] = (past[:, None] + columns[:tokens]).astype(self._form.integer)
+        return feeds
+
+    def _kept(self, tokens: int) -> dict[str, Array]:
+        """Return the inputs that have the logits of the last ``tokens`` computed, where the graph has some."""
+        feeds: dict[str, Array] = {}
+        if self._has_chosen_tokens:
+            feeds[CHOSEN_TOKENS] = np.arange(-tokens, 0, dtype=np.int64)
+        if self._form.has_logits_to_keep:
+            feeds[LOGITS_TO_KEEP] = np.array(tokens, np.int64)
         return feeds
 
     def _mask_length(self, past: int, tokens: int) -> int:

@@ -170,6 +170,19 @@ def test_tokens_and_stops(client: Client) -> None:
     assert (choice["text"], choice["finish_reason"]) == (text[: text.index(stop)], "stop")
 
 
+def test_log_probabilities_of_prompts(client: Client) -> None:
+    """They come with an echo: those that the tokens have where they are generated, but for rounding."""
+    request = {**COMPLETION, "prompt": [5, 6, 7], "logprobs": 1, "return_token_ids": True}
+    answer = client.get("/v1/completions", request)["choices"][0]
+    whole = {**request, "prompt": [5, 6, 7, *answer["token_ids"]], "echo": True, "max_tokens": 0}
+    echoed = client.get("/v1/completions", whole)["choices"][0]
+    assert echoed["text"].endswith(answer["text"])
+    assert echoed["logprobs"]["tokens"][3:] == answer["logprobs"]["tokens"]
+    first, *others = echoed["logprobs"]["token_logprobs"]
+    assert first is None
+    assert others[2:] == pytest.approx(answer["logprobs"]["token_logprobs"], abs=1e-3)
+
+
 def test_log_probabilities(client: Client) -> None:
     """Of each token, which together are the text."""
     content = client.get("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 2})

@@ -214,6 +214,7 @@ class _Generation:
             sampling=checked.sampling,
             stops=checked.stops,
             top_logprobs=checked.top_logprobs,
+            scores_prompt=params.scores_prompt,
             wants_text=params.wants_text and limits.has_tokenizer,
             deadline=generation_deadline(version, priority, params.timeout_s, received_at, call.deadline),
             priority=priority,

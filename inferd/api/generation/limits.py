@@ -14,6 +14,7 @@ class Limits:
 
     context_length: int
     vocabulary_size: int
+    scores_prompts: bool
     has_tokenizer: bool
     end_token_ids: frozenset[int]
     default_max_tokens: int
@@ -31,6 +32,7 @@ def limits_of(version: ModelVersion) -> Limits:
         # Less than what the model was made for, if the cache is too small for that.
         context_length=min(language.limits.context_length, language.generator.largest_request),
         vocabulary_size=language.limits.vocabulary_size,
+        scores_prompts=language.limits.scores_prompts,
         has_tokenizer=language.text is not None,
         end_token_ids=frozenset(language.limits.defaults.end_token_ids),
         default_max_tokens=version.settings.generation.default_max_tokens,

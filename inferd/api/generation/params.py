@@ -25,7 +25,8 @@ class GenerationParams:
     """A generation request as its caller sent it; `Generations` validates it and adds the model's defaults.
 
     None is for what was not given: the model's default applies. ``priority`` 0 is the model's default. ``logprobs`` is
-    the number of most likely tokens to give with each one, None for no log probabilities. ``fields`` maps
+    the number of most likely tokens to give with each one, None for no log probabilities; with ``scores_prompt`` there
+    are those of the prompt too, and ``max_tokens`` may be 0. ``fields`` maps
     attributes to their names in the protocol, for errors, where these differ.
     """
 
@@ -47,6 +48,7 @@ class GenerationParams:
     stop_token_ids: Sequence[int] = ()
     ignore_end_tokens: bool = False
     logprobs: int | None = None
+    scores_prompt: bool = False
     wants_text: bool = True
     priority: int = 0
     timeout_s: float | None = None

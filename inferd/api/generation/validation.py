@@ -29,8 +29,11 @@ class Checked:
 def check(params: GenerationParams, limits: Limits) -> Checked:
     """Check everything but the prompt, and what depends on its length. Raises `InvalidInputError`."""
     _between(params, "logprobs", params.logprobs, 0, MAX_LOGPROBS)
-    if params.max_tokens is not None and params.max_tokens < 1:
-        raise params.invalid("max_tokens", f"expected 1 or more, got {params.max_tokens}")
+    least = 0 if params.scores_prompt else 1
+    if params.max_tokens is not None and params.max_tokens < least:
+        raise params.invalid("max_tokens", f"expected {least} or more, got {params.max_tokens}")
+    if params.scores_prompt and not limits.scores_prompts:
+        raise params.invalid("logprobs", "expected none of the prompt, as the model gives logits of last tokens only")
     if params.min_tokens < 0:
         raise params.invalid("min_tokens", f"expected 0 or more, got {params.min_tokens}")
     return Checked(sampling=_sampling(params, limits), stops=_stops(params, limits), top_logprobs=params.logprobs)
@@ -40,8 +43,9 @@ def max_tokens_of(params: GenerationParams, limits: Limits, prompt_tokens: int) 
     """Return how many tokens to generate at most. Raises `InvalidInputError` if the context has no room for them."""
     context = limits.context_length
     left = context - prompt_tokens
-    if left < 1:
-        text = f"expected at most {context - 1} tokens, as the context has {context}, got {prompt_tokens}"
+    least = 0 if params.max_tokens == 0 else 1
+    if left < least:
+        text = f"expected at most {context - least} tokens, as the context has {context}, got {prompt_tokens}"
         raise params.too_long("prompt", text)
     if params.max_tokens is None:
         max_tokens = min(left, limits.default_max_tokens)

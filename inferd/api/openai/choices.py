@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 from inferd.api.generation.over_http import ChoiceForm, Json
 from inferd.api.openai import logprobs
-from inferd.generation.request import Delta, GenerationRequest
+from inferd.generation.request import Candidate, Delta, GenerationRequest
 from inferd.models.version import ModelVersion
 
 #: What vLLM calls the tokens of the prompt.
@@ -84,11 +84,13 @@ class CompletionChoice(OpenAiChoice):
         self._echoed = echoed
         self._echo = echo
         self._before = ""
+        #: The first token of the prompt, until the log probabilities of the prompt are sent, if they are wanted.
+        self._unscored: Candidate | None = None
         self._offset = 0
 
     def piece(self, delta: Delta) -> Json:
         """Return what was generated."""
-        return self._choice(delta.text, delta)
+        return self._whole(delta) if self._unscored is not None else self._choice(delta.text, delta)
 
     def _whole(self, delta: Delta) -> Json:
         return self._choice(self._before + delta.text, delta)
@@ -97,12 +99,19 @@ class CompletionChoice(OpenAiChoice):
         if not self._echo:
             return None
         self._before = self._prompt(version, request)
+        if request.scores_prompt:
+            token = int(request.prompt[0])
+            text = version.text
+            self._unscored = Candidate(token, b"" if text is None else text.token_bytes(token), 0.0)
+            return None
         return self._choice(self._before, Delta(token_ids=[]))
 
     def _choice(self, text: str, delta: Delta) -> Json:
         reason, scores = delta.finish_reason, None
-        if delta.logprobs:
-            scores, self._offset = logprobs.of_completion(delta.logprobs, self._offset)
+        if delta.logprobs or self._unscored is not None:
+            tokens = [*delta.prompt_logprobs, *delta.logprobs]
+            scores, self._offset = logprobs.of_completion(tokens, self._offset, self._unscored)
+            self._unscored = None
         return {
             "index": self._index,
             "text": text,

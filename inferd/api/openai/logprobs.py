@@ -16,21 +16,20 @@ def of_chat(tokens: Sequence[TokenLogprobs]) -> Json:
     }
 
 
-def of_completion(tokens: Sequence[TokenLogprobs], offset: int) -> tuple[Json, int]:
+def of_completion(tokens: Sequence[TokenLogprobs], offset: int, first: Candidate | None = None) -> tuple[Json, int]:
     """Return the log probabilities of a piece of text from ``offset`` on, in characters, and where it ends.
 
-    The text of tokens that are no text on their own is approximate, and so are the offsets behind them.
+    ``first`` is the first token of a prompt, which has none. The text of tokens that are no text on their own is
+    approximate, and so are the offsets behind them.
     """
-    offsets = []
-    for each in tokens:
-        offsets.append(offset)
-        offset += len(each.chosen.text.decode(errors="replace"))
-    form = {
-        "tokens": [_readable(each.chosen) for each in tokens],
-        "token_logprobs": [each.chosen.logprob for each in tokens],
-        "top_logprobs": list(map(_by_text, tokens)),
-        "text_offset": offsets,
-    }
+    form: Json = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    nothing = [] if first is None else [(first, None, None)]
+    for token, logprob, top in [*nothing, *((each.chosen, each.chosen.logprob, _by_text(each)) for each in tokens)]:
+        form["tokens"].append(_readable(token))
+        form["token_logprobs"].append(logprob)
+        form["top_logprobs"].append(top)
+        form["text_offset"].append(offset)
+        offset += len(token.text.decode(errors="replace"))
     return form, offset
 
 

@@ -52,14 +52,13 @@ def read_completion(content: dict[str, Any], split_name: SplitName) -> TextReque
     max_tokens = members.integer("max_tokens")
     logprobs = members.integer("logprobs")
     echo = members.boolean("echo")
-    if echo and logprobs is not None:
-        raise unsupported("logprobs", "expected none with echo: log probabilities are those of the answer")
     many = len(prompts) > 1
     texts = [
         GenerationParams(
             prompt=prompt,
             max_tokens=_COMPLETION_TOKENS if max_tokens is None else max_tokens,
             logprobs=logprobs,
+            scores_prompt=echo and logprobs is not None,
             fields={**_FIELDS, "prompt": f"prompt[{index}]" if many else "prompt"},
         )
         for index, prompt in enumerate(prompts)

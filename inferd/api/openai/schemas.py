@@ -119,9 +119,9 @@ TEXT_SCHEMAS: dict[str, Schema] = {
         ("model", "prompt"),
         {
             "prompt": {"anyOf": [_STRING, _TEXTS, _IDS, {"type": "array", "items": _IDS}]},
-            "max_tokens": {**_MAX_TOKENS, "default": 16},
+            "max_tokens": {"type": "integer", "minimum": 0, "default": 16},
             "logprobs": {"type": "integer", "minimum": 0, "maximum": 20},
-            "echo": _BOOLEAN,
+            "echo": {**_BOOLEAN, "description": "With logprobs, those of the prompt too; max_tokens may be 0 then."},
             **_COMMON,
         },
     ),

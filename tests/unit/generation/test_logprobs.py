@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inferd.generation.logprobs import token_logprobs
+from inferd.generation.logprobs import prompt_logprobs, token_logprobs
 from inferd.generation.request import Sampling
 from inferd.generation.sampler import NO_TOKEN, SequenceSampling, choose
 from tests.unit.generation.generation_requests import request
@@ -77,3 +77,15 @@ def test_numbers_are_finite_whatever_the_logits():
 def test_at_most_the_vocabulary():
     [found] = token_logprobs(np.array([[0, 1]], np.float32), [1], _states(20), None)
     assert [each.token_id for each in found.top] == [1, 0]
+
+
+def test_prompts_have_those_of_each_token_by_the_row_before_it():
+    """However many rows are looked at together; the last row is that of what follows the prompt."""
+    logits = (np.random.default_rng(2).standard_normal((21, 300)) * 4).astype(np.float32)
+    tokens = list(range(40, 60))
+    found = prompt_logprobs(logits, tokens, 2, Letters())
+    assert [each.chosen.token_id for each in found] == tokens
+    for row, each in zip(logits, found, strict=False):
+        expected = _log_softmax(row)
+        assert each.chosen.logprob == pytest.approx(expected[each.chosen.token_id], abs=1e-5)
+        assert [top.token_id for top in each.top] == np.argsort(-expected)[:2].tolist()

@@ -36,7 +36,7 @@ def language_version(
         decoder=SimpleNamespace(slots=4, cache_bytes_per_token=8, providers=("CPUExecutionProvider",)),
         generator=generator or IdleGenerator(),
         text=text,
-        limits=GenerationLimits(context_length=128, vocabulary_size=32, defaults=GenaiConfig()),
+        limits=GenerationLimits(context_length=128, vocabulary_size=32, scores_prompts=True, defaults=GenaiConfig()),
         verdict=Verdict(standing=Standing.PROVEN),
     )
     made.mark_ready(LoadedLanguageModel(model=model, memory=Memory(5000)))

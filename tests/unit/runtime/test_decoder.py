@@ -139,6 +139,21 @@ def test_prompts_in_parts_are_the_same_in_any_slot(decoder):
     assert np.abs(whole - alone).max() < 0.1 * np.ptp(whole)
 
 
+def test_scores_prompts_where_the_graph_has_logits_of_all_tokens(decoder, kind):
+    """In parts too, they are those of shorter prompts; what is computed later is the same."""
+    assert decoder.scores_prompts == (kind != "pruned")
+    if kind == "pruned":
+        return
+    prompt = np.array(PROMPTS[2])
+    parts = [decoder.score(1, prompt[:24], 0), decoder.score(1, prompt[24:], 24)]
+    for read, row in enumerate(np.concatenate(parts), 1):
+        np.testing.assert_allclose(row, decoder.prefill(0, prompt[:read], 0), atol=0.05)
+    after = decoder.prefill(1, np.array([7]), len(prompt)).copy()
+    decoder.prefill(0, prompt[:24], 0)
+    decoder.prefill(0, prompt[24:], 24)
+    np.testing.assert_array_equal(after, decoder.prefill(0, np.array([7]), len(prompt)))
+
+
 def test_moves_sequence_to_another_slot(decoder):
     """It continues there as if it had always been there, after the one that was there has ended."""
     expected = generated(decoder, PROMPTS[2], 3)

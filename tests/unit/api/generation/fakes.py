@@ -41,6 +41,9 @@ class ByteText:
     def encode_rendered(self, text: str) -> np.ndarray:
         return self.encode(text)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id])
+
 
 class FakeEngine:
     """Keeps requests until the test generates for them."""
@@ -86,12 +89,14 @@ class FakeLanguageModel:
     state = ModelState.READY
     is_loaded = True
 
-    def __init__(self, *, has_text: bool = True, **defaults: object) -> None:
+    def __init__(self, *, has_text: bool = True, scores_prompts: bool = True, **defaults: object) -> None:
         self.settings = ModelSettings()
         self.generator = FakeEngine()
         self.text = ByteText() if has_text else None
         config = GenaiConfig(**{"end_token_ids": (END,), **defaults})
-        limits = GenerationLimits(context_length=CONTEXT, vocabulary_size=VOCABULARY, defaults=config)
+        limits = GenerationLimits(
+            context_length=CONTEXT, vocabulary_size=VOCABULARY, scores_prompts=scores_prompts, defaults=config
+        )
         self.language = SimpleNamespace(generator=self.generator, text=self.text, limits=limits)
 
 

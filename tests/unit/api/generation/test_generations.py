@@ -407,3 +407,15 @@ def test_model_that_the_caller_may_not_see_does_not_exist() -> None:
     """The same error as for an unknown model."""
     limited = Limited(models=["other"])
     assert isinstance(limited.got.error, ModelNotFoundError)
+
+
+def test_scored_prompts() -> None:
+    """They may fill the context, and need a model with logits of all tokens."""
+    prompt = [5] * CONTEXT
+    request = Asked(prompt, scores_prompt=True, logprobs=0, max_tokens=0).request
+    assert (request.scores_prompt, request.max_tokens) == (True, 0)
+    text = f"expected at most {CONTEXT - 1} tokens, as the context has {CONTEXT}, got {CONTEXT}"
+    assert text in Asked(prompt, scores_prompt=True, logprobs=0, max_tokens=1).got.error.message
+    pruned = FakeLanguageModel(scores_prompts=False)
+    error = Asked(model=pruned, scores_prompt=True, logprobs=0).got.error
+    assert error.message == "logprobs: expected none of the prompt, as the model gives logits of last tokens only"

@@ -233,7 +233,6 @@ def test_invalid_values(fields: dict, param: str, text: str) -> None:
         ({"prompt": ["a"] * 129}, "prompt", "expected at most 128 prompts, got 129"),
         ({"prompt": ["a"] * 65, "n": 2}, "n", "expected 1 to 128 choices, 65 prompts together, got 130"),
         ({"suffix": "end"}, "suffix", "expected none"),
-        ({"echo": True, "logprobs": 1}, "logprobs", "expected none with echo"),
         ({"messages": HELLO}, "messages", "expected only parameters that are known here"),
     ],
 )
@@ -242,3 +241,11 @@ def test_invalid_completions(fields: dict, param: str, text: str) -> None:
         completion(**fields)
     assert error.value.field == param
     assert text in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "scores"), [({"echo": True, "logprobs": 0}, True), ({"echo": True}, False), ({"logprobs": 1}, False)]
+)
+def test_echoed_prompts_are_scored_where_log_probabilities_are_wanted(fields: dict, scores: bool) -> None:
+    [params] = completion(**fields).params
+    assert params.scores_prompt is scores

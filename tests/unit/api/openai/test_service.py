@@ -10,7 +10,7 @@ from inferd.api.openai import routes
 from inferd.api.openai.errors import openai_form
 from inferd.api.openai.service import OpenAiService
 from inferd.errors import ColdModelError, DeadlineExceededError, InferenceFailedError, OverloadedError
-from inferd.generation.request import Candidate, Delta, FinishReason, TokenLogprobs
+from inferd.generation.request import Candidate, Delta, FinishReason, TokenLogprobs, Usage
 from inferd.http.messages import HttpMessage
 from tests.unit.api.generation.fakes import CONTEXT, Bench, FakeLanguageModel
 from tests.unit.api.http_call import FakeHttpCall, message
@@ -334,3 +334,42 @@ def test_long_body_is_read_by_another_thread(endpoint: Endpoint) -> None:
     assert not endpoint.bench.soon.waiting
     endpoint.bench.large.full = True
     assert endpoint.ask(routes.COMPLETIONS, padded).status == 429
+
+
+def _scored(token: int, logprob: float) -> TokenLogprobs:
+    candidate = Candidate(token, bytes([token]), logprob)
+    return TokenLogprobs(candidate, [candidate])
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "events"])
+def test_echo_with_log_probabilities(endpoint: Endpoint, stream: bool) -> None:
+    """Those of the prompt come with it, but for its first token, which follows none."""
+    call = endpoint.complete(prompt="ab", echo=True, logprobs=1, max_tokens=2, stream=stream)
+    request = endpoint.engine.submitted[0]
+    assert request.scores_prompt
+    usage = Usage(prompt_tokens=2, generated_tokens=2, queue_s=0.0, first_token_s=0.0)
+    for text, more in (("c", {"prompt_logprobs": [_scored(98, -0.5)]}), ("d", {"finish_reason": FinishReason.LENGTH})):
+        delta = Delta(token_ids=[ord(text)], text=text, logprobs=[_scored(ord(text), -0.25)], **more)
+        delta.usage = usage if delta.finish_reason else None
+        request.receiver.on_delta(delta)
+    choices = [event["choices"][0] for event in call.events[:-1]] if stream else call.answer["choices"]
+    assert [choice["text"] for choice in choices] == (["abc", "d"] if stream else ["abcd"])
+    found = {name: [each for choice in choices for each in choice["logprobs"][name]] for name in choices[0]["logprobs"]}
+    assert found == {
+        "tokens": ["a", "b", "c", "d"],
+        "token_logprobs": [None, -0.5, -0.25, -0.25],
+        "top_logprobs": [None, {"b": -0.5}, {"c": -0.25}, {"d": -0.25}],
+        "text_offset": [0, 1, 2, 3],
+    }
+
+
+def test_echo_with_log_probabilities_alone(endpoint: Endpoint) -> None:
+    """Nothing needs to be generated, as those ask who compare texts."""
+    call = endpoint.complete(prompt="ab", echo=True, logprobs=1, max_tokens=0)
+    usage = Usage(prompt_tokens=2, generated_tokens=0, queue_s=0.0, first_token_s=0.0)
+    delta = Delta(token_ids=[], prompt_logprobs=[_scored(98, -0.5)], finish_reason=FinishReason.LENGTH, usage=usage)
+    endpoint.engine.submitted[0].receiver.on_delta(delta)
+    [choice] = call.answer["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("ab", "length")
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.5]
+    assert call.answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 0, "total_tokens": 2}

@@ -95,8 +95,8 @@ set."""
     metrics_port: Port = 8002
     """Port of /metrics, /livez and /readyz; 0 picks a free one."""
     max_message_bytes: int = Field(default=64 * _MIB, ge=1024, le=2**31 - 1)
-    """Largest accepted request message. Responses may have any size, over gRPC up to 2 GiB; clients set their own limit \
-for these."""
+    """Largest accepted request message. Responses may have any size, over gRPC up to 2 GiB; clients set their own \
+limit for these."""
     message_timeout_s: float = Field(default=60.0, gt=0.0, le=86400.0)
     """Time allowed for receiving the message of a unary call. Where authentication is on, unauthenticated calls have \
 5 s."""

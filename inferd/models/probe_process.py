@@ -20,8 +20,9 @@ from typing import Any
 
 from inferd.config.settings import ModelSettings
 from inferd.models.language.probing import open_as_served
+from inferd.runtime.background import step_back
 from inferd.runtime.external_weights import ExternalWeights
-from inferd.runtime.resources import BACKGROUND_NICE, trim_heap
+from inferd.runtime.resources import trim_heap
 from inferd.runtime.trial_opening import try_opening, weight_fingerprints
 
 _LENGTH = struct.Struct(">I")
@@ -105,7 +106,7 @@ def _end_with_server() -> None:
 def _step_back() -> None:
     """Give way to the server's own work, and leave no core files behind."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(BACKGROUND_NICE)
+    step_back()
     with suppress(OSError):  # no /proc, or a sandbox
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 

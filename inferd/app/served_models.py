@@ -20,6 +20,7 @@ from inferd.models.probe import ModelProbe
 from inferd.models.registry import ModelRegistry
 from inferd.models.remote import RemoteRepositories
 from inferd.models.repository import ModelSource, no_remote
+from inferd.models.requests_first import RequestsFirst
 from inferd.models.router import Router
 from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts
 from inferd.models.sizes import ModelSizes
@@ -83,6 +84,7 @@ class ServedModels:
             else None
         )
         meter, sizes = LoadMeter(time.monotonic), ModelSizes()
+        pause = RequestsFirst(parts.idle_cores, time.monotonic, time.sleep).pause
         lifecycle = Lifecycle(
             registry=registry,
             loader=VersionLoader(
@@ -93,6 +95,7 @@ class ServedModels:
                 meter=meter,
                 sizes=sizes,
                 unused_cache_bytes=lambda: lifecycle.unused_cache_bytes(),  # noqa: PLW0108  (it is made here)
+                pause=pause,
             ),
             pool=LoadPool(repository.parallel_loads),
             clock=time.monotonic,
@@ -128,6 +131,7 @@ class ServedModels:
             sizes=sizes,
             on_demand_ended=self.loads.ended,
             waiting=self.loads.waiting,
+            pause=pause,
         )
 
     def start(self) -> None:

@@ -61,6 +61,11 @@ class IdleCores:
         #: The models that wait to run scavengers.
         self.waiting: tuple[CoreShare, ...] = ()
 
+    @property
+    def begun(self) -> int:
+        """How many batches the present models have begun that were not of scavengers."""
+        return sum(share.begun for share in self._shares)
+
     def register(self) -> CoreShare:
         """Add a model."""
         share = CoreShare(self)

@@ -17,6 +17,7 @@ from inferd.models.repository import (
     RemoteSources,
     RepositoryError,
     absolute_path,
+    is_same_file,
     no_remote,
     resolve,
     split_name,
@@ -65,16 +66,17 @@ class Catalog:
         #: What was wrong with a path when it was last searched, or with a version, so that it is logged once.
         self._problems: dict[Hashable, str] = {}
 
-    def scan(self) -> dict[str, Versions]:
+    def scan(self, only: str = "") -> dict[str, Versions]:
         """Return the versions of all models by name; of a version that is there twice, the first one.
 
-        Logs that, and each path that cannot be searched.
+        Logs that, and each path that cannot be searched. Of a repository that has a model of the name ``only``, other
+        models may be left out: each takes a tenth of a millisecond that requests wait for.
         """
         found: dict[str, dict[str, ModelSource]] = {}
         for path in self._paths:
-            for source in self._sources(path):
+            for source in self._sources(path, only):
                 first = found.setdefault(source.name, {}).setdefault(source.version, source)
-                if os.path.realpath(first.path) != os.path.realpath(source.path):
+                if not is_same_file(first, source):
                     twice = f'model "{source.name}" version "{source.version}" exists twice'
                     self._report((source.name, source.version), f"{twice}: {first.place} is taken, not {source.place}")
         return dict(found)
@@ -84,10 +86,10 @@ class Catalog:
         paths = [absolute_path(split_name(path)[1]) for path in self._paths if isinstance(path, Path)]
         return [path for path in paths if not os.path.lexists(path)]
 
-    def _sources(self, path: Path | str) -> Sequence[ModelSource]:
+    def _sources(self, path: Path | str, only: str) -> Sequence[ModelSource]:
         name = self._settings.repository.config_name
         try:
-            sources = resolve([path], warn=_log.debug, config_name=name, remote=self._remote)
+            sources = resolve([path], warn=_log.debug, config_name=name, remote=self._remote, only=only)
         except RepositoryError as error:
             self._report(path, str(error))
             return ()

@@ -274,6 +274,7 @@ class Lifecycle:
         self._settle(unload.start)
 
     def _unload(self, version: ModelVersion, loaded: LoadedVersion, on_gone: Callable[[], None]) -> None:
+        self._loader.pause()
         if not self._close(version, loaded, _FINISH_S):
             with self._lock:
                 self.leaving.discard(version)

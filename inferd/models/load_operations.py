@@ -1,7 +1,7 @@
 """What operations that load a model do: choose its versions, begin those that are missing, and end."""
 
 import logging
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +34,11 @@ _ENDED = {ModelState.FAILED, ModelState.UNAVAILABLE, ModelState.ON_DEMAND}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelParts:
-    """What the operations of all models share. ``poller`` is for mode poll only."""
+    """What the operations of all models share.
+
+    ``poller`` is for mode poll only. ``defaults`` are the settings of a model without any of its own. ``pause`` lets
+    requests go first, between two steps.
+    """
 
     settings: Settings
     catalog: Catalog
@@ -45,6 +49,8 @@ class ModelParts:
     cold: ColdModels
     clock: Clock
     poller: Poller | None
+    defaults: ModelSettings
+    pause: Callable[[], None]
 
     def ready(self, name: str) -> list[str]:
         """Return the numbers of the versions of a model that are READY."""
@@ -99,7 +105,8 @@ class LoadOperations:
 
     def begin_asked(self, operation: Operation, *, version: str, override: LoadOverride | None) -> None:
         """Begin what a call asks for: all wanted versions of a model, or one ``version``."""
-        versions = self._parts.catalog.scan().get(operation.name, {})
+        versions = self._parts.catalog.scan(operation.name).get(operation.name, {})
+        self._parts.pause()
         if override is not None:
             operation.overridden = OverriddenModel(operation.name, override, versions)
             versions = operation.overridden.versions
@@ -134,6 +141,7 @@ class LoadOperations:
         """
         parts = self._parts
         settings = parts.catalog.settings_of(versions)
+        parts.pause()
         wanted = set(only) or parts.catalog.wanted(versions, settings)
         if versions and not wanted:
             have = sorted(versions, key=int)
@@ -147,7 +155,7 @@ class LoadOperations:
         sources = {number: versions[number] for number in sorted(wanted, key=int, reverse=True)}
         self._note_sources(operation, sources, settings, is_addition=bool(only))
         if operation.name in self._cold and operation.cause is not Cause.CALL and not parts.ready(operation.name):
-            self._lifecycle.register_cold(sources.values(), settings or parts.settings.for_model({}))
+            self._lifecycle.register_cold(sources.values(), settings or parts.defaults)
             incomplete = []
         else:
             incomplete = [number for number, each in sources.items() if not self._load_version(operation, each)]
@@ -183,16 +191,19 @@ class LoadOperations:
         poller = self._parts.poller
         serving = self._lifecycle.serving(source)
         found = fingerprint(source)
+        self._parts.pause()
         if serving is not None and serving.fingerprint == found:
             return True
         if poller is not None and not poller.is_complete(source):
             return False
+        size = self._size(source)
+        self._parts.pause()
         operation.pending += 1
         self._queue.add(
             QueuedLoad(
                 operation=operation,
                 version=source.version,
-                size=self._size(source),
+                size=size,
                 asked_at=self._parts.clock(),
                 begin=partial(self._begin_version, operation, source, found),
                 refuse=partial(self._refuse_version, operation, source, found),
@@ -202,7 +213,7 @@ class LoadOperations:
 
     def _begin_version(self, operation: Operation, source: ModelSource, found: Hashable) -> VersionLoad:
         is_on_demand = operation.name in self._cold
-        version = self._lifecycle.register(source, self._parts.settings.for_model({}), found, on_demand=is_on_demand)
+        version = self._lifecycle.register(source, self._parts.defaults, found, on_demand=is_on_demand)
         if is_on_demand:
             self._cold.load_begins(operation.name)
         load = self._lifecycle.begin(
@@ -212,9 +223,7 @@ class LoadOperations:
         return load
 
     def _refuse_version(self, operation: Operation, source: ModelSource, found: Hashable, reason: str) -> None:
-        version = self._lifecycle.register(
-            source, self._parts.settings.for_model({}), found, on_demand=operation.name in self._cold
-        )
+        version = self._lifecycle.register(source, self._parts.defaults, found, on_demand=operation.name in self._cold)
         operation.loads.append(self._lifecycle.refuse(source, version, reason))
         self._operations.part_ended(operation)
 

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -70,6 +70,7 @@ class BatcherParts:
     generation_stats_for: Callable[[str, str], GenerationStats] = lambda *_: GenerationStats()
     on_health: Callable[[], None] = lambda: None
     free_idle: Callable[[], bool] = lambda: False
+    idle_cores: IdleCores = field(default_factory=IdleCores)
 
 
 class VersionLoader:
@@ -78,7 +79,8 @@ class VersionLoader:
     Versions are warmed up one after another, because the times and the memory of their runs are measured; a very long
     warm-up does not hold the others up.
     ``versions`` returns the number of versions that share the machine's threads, and ``unused_cache_bytes`` what caches
-    of language models may still take. What loads take is noted in ``sizes``.
+    of language models may still take. What loads take is noted in ``sizes``. ``pause`` lets requests go first, between
+    two steps.
     """
 
     def __init__(
@@ -91,7 +93,10 @@ class VersionLoader:
         meter: LoadMeter,
         sizes: ModelSizes,
         unused_cache_bytes: Callable[[], int] = lambda: 0,
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
+        #: Also for those that unload.
+        self.pause = pause
         self._meter = meter
         self._sizes = sizes
         self._settings = settings
@@ -99,22 +104,25 @@ class VersionLoader:
         self._probe = probe
         self._versions = versions
         self._unused_cache_bytes = unused_cache_bytes
-        self._idle_cores = IdleCores()
         self._warming = threading.Lock()
         self._limit_logged = False
 
     def load(self, source: ModelSource, progress: Progress) -> LoadedVersion:
         """Return ``source`` loaded; its engine is not started. Raises `ModelLoadError` and `LoadCancelledError`."""
         own = read_model_settings(self._settings, source)
+        self.pause()
         key = size_key(source, own)
+        self.pause()
         settings = self._limited(own)
         progress.have_settings(settings)
         files = _fetched(source, settings, progress)
         with self._meter.load() as measurement:
             loaded = self._opened(source, settings, progress)
         measured = measurement.result.with_reserved(loaded.reserved)
+        self.pause()
         if source.override is None:
             self._sizes.record(key, measured)
+            self.pause()
         expected = self._sizes.expected(key)
         return replace(
             loaded,
@@ -128,27 +136,30 @@ class VersionLoader:
     def _opened(self, source: ModelSource, settings: ModelSettings, progress: Progress) -> LoadedVersion:
         """Return the model, verified and warmed up, with what runs it."""
         path = model_file(source, settings.file)
+        self.pause()
         form = read_decoder(path)
+        self.pause()
         if form is not None:
             settings = language_settings(settings, self._settings.for_model({}), source.name)
             progress.have_settings(settings)
         if self._probe is not None:
-            self._probe.check(path, settings, progress.is_cancelled)
+            self._probe.check(path, settings, progress.is_cancelled, self.pause)
         if form is not None:
             return self._language_model(source, path, form, settings, progress)
         return self._ordinary(source, path, settings, progress)
 
     def _ordinary(self, source: ModelSource, path: Path, settings: ModelSettings, progress: Progress) -> LoadedModel:
         verifying = partial(progress.advance, ModelState.VERIFYING)
-        session = open_session(path, settings, verifying, is_immutable=source.is_immutable)
+        session = open_session(path, settings, verifying, is_immutable=source.is_immutable, pause=self.pause)
         try:
             progress.advance(ModelState.WARMING)
             with self._turn_to_warm_up():
-                run_times = warm_up(session, settings, clock=self._parts.clock)
+                run_times = warm_up(session, settings, clock=self._parts.clock, pause=self.pause)
                 run_samples(session, settings, path)
         except BaseException:
             session.close()
             raise
+        self.pause()
         batcher = Batcher(
             name=source.name,
             session=session,
@@ -160,7 +171,7 @@ class VersionLoader:
             alarm=self._parts.alarm,
             stats=self._parts.stats_for(source.name, source.version),
             seeds=run_times,
-            idle_cores=self._idle_cores,
+            idle_cores=self._parts.idle_cores,
             on_health=self._parts.on_health,
             free_idle=self._parts.free_idle,
         )

@@ -63,7 +63,7 @@ class ModelManager:
 
     Invariants: every operation ends with one call of its ``on_done``, and every demand with one of ``on_demand_ended``;
     one operation of a model runs at a time, the first of its queue. ``waiting`` returns how many requests wait for a
-    model, which is then not idle.
+    model, which is then not idle. ``pause`` lets requests go first, between two steps.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class ModelManager:
         sizes: ModelSizes,
         on_demand_ended: Callable[[str, ServingError | None], None] = lambda *_: None,
         waiting: Callable[[str], int] = lambda _: 0,
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -95,6 +96,8 @@ class ModelManager:
             cold=ColdModels(registry, clock),
             clock=clock,
             poller=poller,
+            defaults=settings.for_model({}),
+            pause=pause,
         )
         self._next_look_at = 0.0
         self._remembered = RememberedModels(repository.remember)
@@ -239,6 +242,7 @@ class ModelManager:
             try:
                 work()
                 self._queue.look()
+                self._parts.pause()
             except Exception:  # noqa: BLE001  (the other models must still be controlled)
                 _log.exception("an unexpected error in the control of models")
         self._operations.end_all(ModelUnavailableError("the server is stopping"))

@@ -31,6 +31,10 @@ def _never() -> bool:
     return False
 
 
+def _no_pause() -> None:
+    pass
+
+
 class ModelProbe:
     """Decides whether the server may open a file. Any thread may call `check`, which takes as long as opening it does.
 
@@ -42,11 +46,17 @@ class ModelProbe:
         self._pool = ProbePool(processes)
         self._off_until = 0.0
 
-    def check(self, path: Path, settings: ModelSettings, is_cancelled: Callable[[], bool] = _never) -> None:
+    def check(
+        self,
+        path: Path,
+        settings: ModelSettings,
+        is_cancelled: Callable[[], bool] = _never,
+        pause: Callable[[], None] = _no_pause,
+    ) -> None:
         """Raise `ModelLoadError` if opening ``path`` with ``settings`` would harm the server.
 
         A file that cannot be read, and ordinary damage, are found when the server opens it. ``is_cancelled`` is asked
-        again and again meanwhile, and ends the check.
+        again and again meanwhile, and ends the check. ``pause`` is called between the steps.
         """
         if path.is_relative_to(_OWN_FILES) or time.monotonic() < self._off_until:
             return
@@ -54,6 +64,7 @@ class ModelProbe:
         try:
             open_file(path).close()
             key = _hashed(path, settings) if cache.is_on else ""
+            pause()
             outcome = _remembered(cache.load(key), path) or self._open(path, settings, is_cancelled, cache, key)
         except NoProcessError as error:
             self._off_until = time.monotonic() + _OFF_S
@@ -61,6 +72,7 @@ class ModelProbe:
         except OSError as error:
             _log.debug("%s cannot be read: %s", path, error)
         else:
+            pause()
             if outcome.failure:
                 raise ModelLoadError(f"cannot load {path.name}: {outcome.failure}")
 

@@ -102,6 +102,7 @@ def resolve(
     *,
     config_name: str = "",
     remote: RemoteSources = no_remote,
+    only: str = "",
 ) -> list[ModelSource]:
     """Return the model versions in ``paths``, in their order. Raises `RepositoryError`.
 
@@ -111,22 +112,27 @@ def resolve(
 
     A given path without models is an error. Below it, entries that cannot be read or do not have this layout are
     skipped, with a call of ``warn``. ``config_name`` is the setting ``repository.config_name``. Texts are addresses of
-    ``remote`` storage.
+    ``remote`` storage. If a repository has a model of the name ``only``, its other models are not looked at.
     """
     sources: dict[tuple[str, str], ModelSource] = {}
     for given in paths:
-        for source in remote(given, warn) if isinstance(given, str) else _local(given, warn, config_name):
+        for source in remote(given, warn) if isinstance(given, str) else _local(given, warn, config_name, only):
             other = sources.setdefault((source.name, source.version), source)
-            if os.path.realpath(other.path) != os.path.realpath(source.path):
+            if not is_same_file(other, source):
                 msg = f'model "{source.name}" version "{source.version}" exists twice: {other.place} and {source.place}'
                 raise RepositoryError(msg)
     return list(sources.values())
 
 
-def _local(given: Path, warn: Callable[[str], None], config_name: str) -> list[ModelSource]:
+def is_same_file(one: ModelSource, other: ModelSource) -> bool:
+    """Whether both are the same file, by whatever path."""
+    return one is other or os.path.realpath(one.path) == os.path.realpath(other.path)
+
+
+def _local(given: Path, warn: Callable[[str], None], config_name: str, only: str) -> list[ModelSource]:
     name, path = split_name(given)
     _require_local(path)
-    return named(name, path, _Search(warn, config_name).sources(absolute_path(path)))
+    return named(name, path, _Search(warn, config_name, "" if name else only).sources(absolute_path(path)))
 
 
 def _require_local(path: Path) -> None:
@@ -232,11 +238,15 @@ class _Folder:
 
 
 class _Search:
-    """Searches one given path. Skipped entries are reported at once, and collected for the error."""
+    """Searches one given path. Skipped entries are reported at once, and collected for the error.
 
-    def __init__(self, warn: Callable[[str], None], config_name: str = "") -> None:
+    ``only`` is the name of the model that is wanted; empty for all.
+    """
+
+    def __init__(self, warn: Callable[[str], None], config_name: str = "", only: str = "") -> None:
         self._warn = warn
         self._config_name = config_name
+        self._only = only
         self._reasons: list[str] = []
 
     def sources(self, path: Path) -> list[ModelSource]:
@@ -250,7 +260,8 @@ class _Search:
         folder = self.list_folder(path)
         found = list(self._model(folder))
         if not found:
-            found = [source for each in folder.folders for source in self._model_or_skip(each)]
+            chosen = [each for each in folder.folders if each.name == self._only]
+            found = self._models(chosen) or self._models(folder.folders)
         if not found:
             expected = f"expected an {_SUFFIX} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
             raise RepositoryError("; ".join([f"{path}: {expected}", *self._reasons[:_MAX_REASONS]]))
@@ -276,6 +287,9 @@ class _Search:
             if is_model:
                 files.append(entry)
         return _Folder(path, files, folders)
+
+    def _models(self, folders: Sequence[Path]) -> list[ModelSource]:
+        return [source for each in folders for source in self._model_or_skip(each)]
 
     def _model_or_skip(self, path: Path) -> list[ModelSource]:
         try:

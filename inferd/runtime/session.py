@@ -192,21 +192,25 @@ def open_session(
     on_weights: Callable[[ExternalWeights], None] = lambda _: None,
     *,
     is_immutable: bool = False,
+    pause: Callable[[], None] = lambda: None,
 ) -> OnnxSession:
     """Load the model file at ``path`` and establish its batch axes. Raises `ModelLoadError`.
 
-    Calls ``on_weights`` before it opens the file, and ``on_opened`` before it verifies the axes. ``is_immutable``:
-    nobody changes its files while it is loaded.
+    Calls ``on_weights`` before it opens the file, and ``on_opened`` before it verifies the axes; ``pause`` between the
+    steps. ``is_immutable``: nobody changes its files while it is loaded.
     """
     file = read_model_file(path)
+    pause()
     weights = find_weights(path, file.external_files, are_immutable=is_immutable)
     on_weights(weights)
     before, states = fingerprints(path, weights.files), _states(path, weights)
     cache = VerdictCache(settings.runtime.verdict_cache)
+    pause()
     with low_priority_thread("model-digest", BACKGROUND_NICE) as background:
         # Hashing a large file takes about as long as opening it, and both release the GIL. Requests go first.
         hashing = background.submit(verdict_key, path, settings, before) if cache.is_on else None
         session = open_runtime_session(path, settings, weights)
+        pause()
         inputs, outputs = declared(session)
         used = tuple(session.get_providers())
         tensors = _served_tensors(path, inputs, outputs, settings)
@@ -215,9 +219,11 @@ def open_session(
     if fingerprints(path, weights.files) != before:
         msg = f"{path.name} or a file with its weights was changed while it was loaded"
         raise ModelLoadError(msg)
+    pause()
     on_opened()
     verification = establish_batch_axes(path, file, settings, tensors=tensors, runner=runner, cache=cache, key=key)
     _log_verdict(path, verification.verdict, settings)
+    pause()
     options = session.get_session_options()
     return OnnxSession(
         runner=runner,

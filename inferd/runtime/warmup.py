@@ -47,11 +47,12 @@ def warm_up(
     resident: Callable[[], int] = resident_bytes,
     usable: Callable[[], int] = usable_bytes,
     clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, float]]:
     """Run ``session`` with each batch size that matters. Raises `ModelLoadError` if one of them fails.
 
     Returns rows and seconds of timed runs. Does nothing without inputs on which the model is known to run. Memory that
-    only larger batches needed is freed before and afterwards.
+    only larger batches needed is freed before and afterwards. ``pause`` is called between the sizes.
     """
     inputs = session.synthetic_inputs
     if inputs is None or not settings.runtime.warmup:
@@ -60,6 +61,7 @@ def warm_up(
     largest = min(largest, session.most_rows or largest)
     _log.info("warming up with up to %d rows", largest)
     _free_memory(session, inputs)
+    pause()
     growth = MemoryGrowth(resident, usable)
     # On a GPU the first run of a shape says nothing: it selects kernels.
     cuda = on_cuda(session.providers)
@@ -90,6 +92,7 @@ def warm_up(
             break
         worked = rows
         growth.ran(rows)
+        pause()
     _free_memory(session, inputs)
     return timed
 

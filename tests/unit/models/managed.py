@@ -70,6 +70,9 @@ class ScriptedLoader:
         self.loading[key] = threading.Event()
         return self.gates.setdefault(key, threading.Event())
 
+    def pause(self) -> None:
+        pass
+
     def load(self, source: ModelSource, progress) -> LoadedModel:
         key = f"{source.name}/{source.version}"
         self.loads.append(key)

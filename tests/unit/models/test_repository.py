@@ -145,3 +145,20 @@ def test_named_triton_config(tmp_path):
     root = touch(tmp_path, *files)
     configs = {source.name: source.triton for source in resolve([root], config_name="h100")}
     assert configs == {"a": root / "a/configs/h100.pbtxt", "b": root / "b/config.pbtxt"}
+
+
+def test_one_model_of_a_repository(tmp_path):
+    """Other models are not looked at, unless that one is none."""
+    folder = touch(tmp_path, "a/1/model.onnx", "b/1/model.onnx", "empty/readme.md")
+    skipped = []
+    assert [source.name for source in resolve([folder], skipped.append, only="b")] == ["b"]
+    assert skipped == []
+    assert [source.name for source in resolve([folder], only="none")] == ["a", "b"]
+    assert [source.name for source in resolve([folder], only="empty")] == ["a", "b"]
+
+
+def test_model_with_a_given_name_is_found_by_that(tmp_path):
+    """The name of its folder says nothing."""
+    folder = touch(tmp_path, "a/1/model.onnx") / "a"
+    (source,) = resolve([Path(f"b={folder}")], only="b")
+    assert source.name == "b"

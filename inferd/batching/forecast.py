@@ -49,22 +49,18 @@ class DrainRate:
         self._rows = 0.0
         self._seconds = 0.0
         self._last_rows = 0
-        self._last_at = 0.0
+        #: When the last batch was dispatched, measured or not; 0 before the first one.
+        self.last_at = 0.0
         #: Whether the last batch left rows behind, so that the time to the next one counts.
         self.is_measuring = False
-
-    @property
-    def last_at(self) -> float:
-        """When the last batch was dispatched; 0 before the first one."""
-        return self._last_at
 
     def taken(self, rows: int, now: float, *, left: int) -> None:
         """Record that a batch of ``rows`` was dispatched at ``now`` and ``left`` rows still wait."""
         if self.is_measuring:
             self._rows = self._rows * _KEPT + self._last_rows
-            self._seconds = self._seconds * _KEPT + (now - self._last_at)
+            self._seconds = self._seconds * _KEPT + (now - self.last_at)
             self.rows_per_s = self._rows / self._seconds if self._seconds > 0 else None
-        self._last_rows, self._last_at = rows, now
+        self._last_rows, self.last_at = rows, now
         self.is_measuring = left > 0
 
     def scale(self, factor: float) -> None:
@@ -135,6 +131,8 @@ class Forecast:
             left = 0
         if left or self.drain.is_measuring:
             self.drain.taken(batch.rows, now, left=left)
+        else:
+            self.drain.last_at = now
         waiting.row_limit = self.row_limit(waiting.max_rows, batch.rows)
 
     def ran(self, batch: Batch, run_s: float, now: float) -> None:

@@ -118,6 +118,13 @@ def test_request_wakes_an_idle_worker(q):
     assert taker.taken().requests == [caller.request]
 
 
+def test_time_of_the_last_batch_is_known(q):
+    """Also of one that leaves nothing behind: models that are in use are not taken for idle ones."""
+    q.offer(Caller())
+    assert q.queue.take(None).requests
+    assert q.queue.last_dispatch_at == q.clock()
+
+
 def _when_waiting(queue):
     """Return an event that is set once a worker waits and so has released the queue's lock."""
     waiting, wait = threading.Event(), queue._work.wait

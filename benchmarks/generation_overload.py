@@ -50,7 +50,11 @@ def _tiny(folder: Path, layers: int) -> Path:
 async def _measure(trial: str, target: Target, options: argparse.Namespace) -> dict[str, object]:
     if trial == "overload":
         return await overload.measure(
-            target, seconds=options.seconds, timeout_s=options.timeout_s, capacity_s=options.capacity_s
+            target,
+            seconds=options.seconds,
+            times=options.times,
+            timeout_s=options.timeout_s,
+            capacity_s=options.capacity_s,
         )
     if trial == "cancels":
         return await cancels.measure(target, count=options.cancels)
@@ -67,8 +71,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=_TRIALS)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the server")
     parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
+    parser.add_argument("--times", type=int, default=1, help="that the overload is repeated, for the resident set")
     parser.add_argument("--timeout-s", type=float, default=5.0, help="deadline of each request then")
-    parser.add_argument("--capacity-s", type=float, default=6.0, help="for finding out how much can be served")
+    parser.add_argument("--capacity-s", type=float, default=12.0, help="for finding out how much can be served")
     parser.add_argument("--cancels", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5, help="pairs beside callers that read, and that do not")
     parser.add_argument("--round-s", type=float, default=4.0)

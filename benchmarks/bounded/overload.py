@@ -5,10 +5,12 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import grpc
 
-from benchmarks.bounded.target import MIB, PATIENCE_S, Outcome, RssSamples, Target, generate, some_request, whole
+from benchmarks.bounded.target import MIB, PATIENCE_S, Outcome, Target, generate, resident_at_rest, some_request, whole
 from inferd._generated.inferd.v1 import generation_pb2 as pb
 from inferd._generated.inferd.v1.generation_pb2_grpc import GenerationServiceStub
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -19,7 +21,7 @@ _REFUSED = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 _CONNECTIONS = 4
 _STREAMED = 0.05
 
-Figures = dict[str, object]
+Figures = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -35,16 +37,19 @@ class _Load:
     began_at: float = 0.0
 
     async def capacity(self, seconds: float) -> float:
-        """Return how many requests a second are complete while a fixed number of callers ask again and again."""
-        until = time.monotonic() + seconds
-        done = await asyncio.gather(*(self._ask_until(until) for _ in range(_CALLERS)))
-        return sum(done) / seconds
+        """Return how many requests a second are complete while a fixed number of callers ask again and again.
 
-    async def _ask_until(self, until: float) -> int:
+        The first half of ``seconds`` is not counted, in which few have ended yet.
+        """
+        until = time.monotonic() + seconds
+        done = await asyncio.gather(*(self._ask_until(until, since=until - seconds / 2) for _ in range(_CALLERS)))
+        return sum(done) / (seconds / 2)
+
+    async def _ask_until(self, until: float, *, since: float) -> int:
         count = 0
         while time.monotonic() < until:
             outcome = await self._ask(some_request(self.draw))
-            count += outcome.code is grpc.StatusCode.OK and outcome.ended_at <= until
+            count += outcome.code is grpc.StatusCode.OK and since <= outcome.ended_at <= until
         return count
 
     async def run(self, rate: float, seconds: float) -> None:
@@ -80,25 +85,19 @@ class _Load:
         return await whole(GRPCInferenceServiceStub(channel), asked, timeout_s)
 
 
-async def measure(target: Target, *, seconds: float, timeout_s: float, capacity_s: float) -> Figures:
-    """Return the figures.
+async def measure(target: Target, *, seconds: float, times: int, timeout_s: float, capacity_s: float) -> Figures:
+    """Overload ``target`` for ``seconds``, several ``times``, and return the figures.
 
     Those who retry were refused within the last second, as many as are served in a second; the others stay away.
     """
     channels = [target.channel() for _ in range(_CONNECTIONS)]
     load = _Load(target, timeout_s, channels)
-    await load.capacity(min(2.0, capacity_s))
     capacity = await load.capacity(capacity_s)
     before = target.metrics()
-    rss = RssSamples(target)
-    sampling = asyncio.create_task(rss.sample())
-    running = asyncio.create_task(load.run(_FACTOR * capacity, seconds))
-    await asyncio.sleep(seconds)
-    since = time.monotonic() - 1.0
-    chosen = [each for each in load.outcomes if each.code in _REFUSED and each.hint_s and each.ended_at >= since]
-    retried = await load.retry(chosen[:: max(1, round(len(chosen) / max(1.0, capacity)))])
-    await running
-    sampling.cancel()
+    resident, retried = [await resident_at_rest(target)], []
+    for _ in range(times):
+        retried += await _overload(load, capacity, seconds)
+        resident.append(await resident_at_rest(target))
     ended = {
         name.rpartition("/")[2]: count - before.get(name, 0.0)
         for name, count in target.metrics().items()
@@ -106,10 +105,25 @@ async def measure(target: Target, *, seconds: float, timeout_s: float, capacity_
     }
     for channel in channels:
         await channel.close(None)
-    return _figures(load, capacity, rss, retried) | {"server counted": {k: int(v) for k, v in ended.items() if v}}
+    figures = _figures(load, capacity, retried)
+    figures["offered, of what was served"] = round(figures["offered"] / max(1, figures["by status"].get("OK", 0)), 2)
+    figures["resident MiB, before and after each time"] = [round(rss / MIB, 1) for rss in resident]
+    figures["resident growth, of each time"] = [round(after / before - 1.0, 4) for before, after in pairwise(resident)]
+    return figures | {"server counted": {k: int(v) for k, v in ended.items() if v}}
 
 
-def _figures(load: _Load, capacity: float, rss: RssSamples, retried: list[Outcome]) -> Figures:
+async def _overload(load: _Load, capacity: float, seconds: float) -> list[Outcome]:
+    """Ask for ten times ``capacity``; return what those got who were refused at the end and came back."""
+    running = asyncio.create_task(load.run(_FACTOR * capacity, seconds))
+    await asyncio.sleep(seconds)
+    since = time.monotonic() - 1.0
+    chosen = [each for each in load.outcomes if each.code in _REFUSED and each.hint_s and each.ended_at >= since]
+    retried = await load.retry(chosen[:: max(1, round(len(chosen) / max(1.0, capacity)))])
+    await running
+    return retried
+
+
+def _figures(load: _Load, capacity: float, retried: list[Outcome]) -> Figures:
     codes = Counter(outcome.code for outcome in load.outcomes)
     refused = [outcome for outcome in load.outcomes if outcome.code in _REFUSED]
     admitted = len(load.outcomes) - len(refused)
@@ -134,6 +148,4 @@ def _figures(load: _Load, capacity: float, rss: RssSamples, retried: list[Outcom
         "retries": len(retried),
         "tokens of those refused again": sorted(o.asked.max_tokens for o in retried if o.code in _REFUSED),
         "of those admitted": round(again[True] / max(1, len(retried)), 3),
-        "resident MiB": round(rss.samples[-1][1] / MIB, 1),
-        "resident growth": round(rss.growth(), 4),
     }

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
@@ -37,6 +36,7 @@ _CHECK_TIMEOUT_S = 5.0
 PATIENCE_S = 120.0
 MIB = 2**20
 _NARROW_BYTES = 4096
+_REST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,27 +229,6 @@ async def ask_for_events(
     return Events(reader, writer)
 
 
-class RssSamples:
-    """The server's resident set, once a second."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._began_at = time.monotonic()
-        self.samples: list[tuple[float, int]] = []
-
-    async def sample(self) -> None:
-        """Sample until it is cancelled."""
-        while True:
-            self.samples.append((time.monotonic() - self._began_at, self._target.rss_bytes()))
-            await asyncio.sleep(1.0)
-
-    def growth(self) -> float:
-        """Return by which share the last sixth is above the second one; the first one is for warm-up."""
-        sixth = len(self.samples) // 6
-        values = [rss for _, rss in self.samples]
-        return median(values[-sixth:]) / median(values[sixth : 2 * sixth]) - 1.0
-
-
 async def settled(target: Target, names: tuple[str, ...]) -> dict[str, float]:
     """Return what is left of these metrics when they are all 0, or no longer change for seconds."""
     left: dict[str, float] = {}
@@ -260,3 +239,10 @@ async def settled(target: Target, names: tuple[str, ...]) -> dict[str, float]:
             break
         await asyncio.sleep(0.1)
     return left
+
+
+async def resident_at_rest(target: Target) -> int:
+    """Return the server's resident set when nothing runs: while something does, the cache comes and goes with it."""
+    await settled(target, ("inferd_sequences_running", "inferd_sequences_waiting"))
+    await asyncio.sleep(_REST_S)
+    return target.rss_bytes()

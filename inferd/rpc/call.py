@@ -30,6 +30,8 @@ _CLOSE_FOLLOWS_S = 0.002
 #: The end as reported to an ``on_finished`` that comes after it; the real one is not kept.
 _ENDED_BEFORE = (grpc.StatusCode.CANCELLED, "the call had ended")
 
+_TOO_LARGE = "the answer has {size} bytes, gRPC's messages at most {most}"
+
 _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the limit or could not be unpacked")
 
 
@@ -254,6 +256,10 @@ class CoreCall(CallBase):
         self.core_call.cancel()
         self._live.loop.call_soon(partial(tag, core.RefusedBatch(batch)))
 
+    def _answer_too_large(self, size: int) -> bool:
+        """End the call in place of an answer of ``size`` bytes, which the core would refuse after it was logged."""
+        return self.abort(_RESOURCE_EXHAUSTED, _TOO_LARGE.format(size=size, most=core.MOST_MESSAGE_BYTES))
+
     def _no_message(self, event: core.BatchEvent, half_closed: Callable[[], None]) -> None:
         """Handle a receive without a message; call ``half_closed`` unless the call proves to have ended.
 
@@ -306,6 +312,8 @@ class CoreUnaryCall(CoreCall):
 
     def reply(self, message: bytes, trailing_metadata: Metadata = ()) -> bool:
         """See `UnaryCall.reply`."""
+        if len(message) > core.MOST_MESSAGE_BYTES:
+            return self._answer_too_large(len(message))
         trailing = self._checked(trailing_metadata) if trailing_metadata else None
         return self._finish(core.first_message(message), _OK, "", b"", trailing)
 

@@ -1,6 +1,7 @@
 """The gRPC core's arguments for a server, from its settings."""
 
 from inferd.config.server import ServerSettings
+from inferd.rpc.core import MOST_MESSAGE_BYTES
 
 #: Bits of the core's compression algorithms.
 _UNCOMPRESSED = 1 << 0
@@ -11,8 +12,6 @@ _MAX_PENDING_CALLS = 2048
 
 _KEEPALIVE_TIMEOUT_MS = 20_000
 _NEVER_MS = 2**31 - 1
-#: The most that parsers of protobuf take. The core would send the length of a larger message modulo 2**32.
-_MOST_MESSAGE_BYTES = 2**31 - 1
 
 
 def channel_options(server: ServerSettings) -> list[tuple[str, int]]:
@@ -21,7 +20,7 @@ def channel_options(server: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", server.max_message_bytes),
         # A response may be larger than its request, and rejecting it after it was computed saves nothing.
-        ("grpc.max_send_message_length", _MOST_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
         # The core rejects other algorithms with UNIMPLEMENTED before it inflates anything.
         ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED | (_GZIP if server.compressed_requests else 0)),
         # The core would inflate messages whatever their ratio; inferd.rpc.inflating does it instead.

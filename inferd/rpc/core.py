@@ -195,6 +195,9 @@ class CoreServer(Protocol):
         ...
 
 
+#: The most that parsers of protobuf take. The core would send the length of a larger message modulo 2**32.
+MOST_MESSAGE_BYTES = 2**31 - 1
+
 _NO_FLAGS = 0
 _QUEUE_ENDED = cygrpc.CompletionType.queue_shutdown
 

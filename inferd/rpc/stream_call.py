@@ -150,6 +150,9 @@ class CoreStreamCall(CoreCall):
         """See `StreamCall.send`."""
         if not isinstance(message, bytes):
             raise TypeError(f"expected a message in bytes, got {type(message).__name__}")
+        if len(message) > core.MOST_MESSAGE_BYTES:
+            self._answer_too_large(len(message))
+            return False
         with self._lock:
             if self.end.claim.locked():
                 return False
@@ -177,6 +180,8 @@ class CoreStreamCall(CoreCall):
         last_message: bytes | None = None,
     ) -> bool:
         """See `StreamCall.finish`; ``last_message`` is sent in one write with the status if the outbox is empty."""
+        if last_message is not None and len(last_message) > core.MOST_MESSAGE_BYTES:
+            return self._answer_too_large(len(last_message))
         trailing = self._checked(trailing_metadata)
         encoded = details.encode(errors="replace")
         with self._lock:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.rpc import core
 from inferd.rpc.stream_call import BACKLOG_BYTES, BACKLOG_MESSAGES, CoreStreamCall
 from tests.unit.rpc.fakes import Bench, sent_messages
 
@@ -89,6 +90,20 @@ def test_status_is_sent_last(bench):
     bench.sent()
     bench.core.complete("ReceiveCloseOnServer")
     assert (bench.codes, bench.live.count, bench.listener.log) == (["OK"], 0, [])
+
+
+@pytest.mark.parametrize("answer", ["send", "finish"])
+def test_message_that_the_core_would_refuse(bench, monkeypatch, answer):
+    """It ends the stream after the messages before it, with the status that the caller gets."""
+    monkeypatch.setattr(core, "MOST_MESSAGE_BYTES", 8)
+    bench.call.send(b"fits")
+    if answer == "send":
+        assert not bench.call.send(b"too large")
+    else:
+        bench.call.finish(last_message=b"too large")
+    bench.sent()
+    assert bench.kinds_in_flight() == [["SendStatusFromServer"]]
+    assert bench.codes == ["RESOURCE_EXHAUSTED"]
 
 
 def test_status_without_messages(bench):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.rpc import core
 from inferd.rpc.call import CoreUnaryCall
 from tests.unit.rpc.fakes import Bench
 
@@ -45,6 +46,15 @@ def test_answer_is_one_batch(bench):
         ["ReceiveCloseOnServer"],
         ["SendInitialMetadata", "SendMessage", "SendStatusFromServer"],
     ]
+
+
+def test_answer_that_the_core_would_refuse(bench, monkeypatch):
+    """It ends the call with the status that the caller gets, not with the OK of an answer."""
+    monkeypatch.setattr(core, "MOST_MESSAGE_BYTES", 8)
+    receive(bench)
+    assert bench.call.reply(b"too large")
+    ((code, details),) = bench.recorder.ends
+    assert (code.name, details) == ("RESOURCE_EXHAUSTED", "the answer has 9 bytes, gRPC's messages at most 8")
 
 
 def test_rejection_needs_no_message(bench):

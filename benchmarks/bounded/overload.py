@@ -106,7 +106,7 @@ async def measure(target: Target, *, seconds: float, times: int, timeout_s: floa
     for channel in channels:
         await channel.close(None)
     figures = _figures(load, capacity, retried)
-    figures["offered, of what was served"] = round(figures["offered"] / max(1, figures["by status"].get("OK", 0)), 2)
+    figures["offered, of the capacity"] = round(figures["offered"] / (times * seconds * capacity), 2)
     figures["resident MiB, before and after each time"] = [round(rss / MIB, 1) for rss in resident]
     figures["resident growth, of each time"] = [round(after / before - 1.0, 4) for before, after in pairwise(resident)]
     return figures | {"server counted": {k: int(v) for k, v in ended.items() if v}}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.simulation.calls import Call, End, Ended
 from benchmarks.simulation.costs import Cost
 from benchmarks.simulation.loop import Cores, Loop, Task
-from inferd.batching.early_refusal import EarlyRefusals
+from inferd.batching.batcher import FullQueueCheck
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.instances import Instances
 from inferd.batching.planner import BatchRules
@@ -18,7 +18,7 @@ from inferd.batching.queued import Principal
 from inferd.batching.request import (
     Batch,
     BatchTiming,
-    Effects,
+    DispatchEffects,
     InferenceRequest,
     InferenceResult,
     InstanceChange,
@@ -93,7 +93,7 @@ class Model:
             cores=None if idle_cores is None else idle_cores.register(),
             jitter=random.Random(f"{seed} {name} jitter").random,
         )
-        self._early_refusals = EarlyRefusals(self.state)
+        self._full_queue_check = FullQueueCheck(self.state)
         self.state.cores.wake = lambda: loop.when_idle(self._wake_now)
         self.batches: list[Ran] = []
         #: When the number of instances changed, and how.
@@ -119,7 +119,7 @@ class Model:
 
     def submit(self, call: Call, ended: Ended) -> None:
         """Implement `Server`."""
-        refusal = self._early_refusals.find(
+        refusal = self._full_queue_check.error(
             call.priority, call.deadline, self.loop.now, principal=call.principal, weight=call.weight
         )
         if refusal is not None:
@@ -127,7 +127,7 @@ class Model:
             return
         request = self._request(call, ended)
         self._requests[call], self._open[request] = request, call
-        effects = Effects()
+        effects = DispatchEffects()
         batch = self.state.offer(request, self.loop.now, effects)
         self._wake(effects)
         self._do(effects)
@@ -142,7 +142,7 @@ class Model:
         if request is None or not request.reply.withdraw():
             return
         del self._open[request]
-        effects = Effects()
+        effects = DispatchEffects()
         self.state.remove(request, self.loop.now, effects)
         self._wake(effects)
         self._do(effects)
@@ -165,7 +165,7 @@ class Model:
             principal=Principal(call.principal, call.weight),
         )
 
-    def _wake(self, effects: Effects) -> None:
+    def _wake(self, effects: DispatchEffects) -> None:
         # Once everything of this time has been taken in, as the poll thread does.
         if effects.wake_worker and self._idle and not self._wake_due:
             self._wake_due = True
@@ -176,7 +176,7 @@ class Model:
         if self._idle:
             self._plan(self._idle.popleft())
 
-    def _do(self, effects: Effects) -> None:
+    def _do(self, effects: DispatchEffects) -> None:
         for request, error in effects.failed:
             request.reply.deliver(error)
         for when in effects.timers_at:
@@ -189,7 +189,7 @@ class Model:
                 self._plan(_Worker(self.loop.now))
 
     def _expire(self) -> None:
-        effects = Effects()
+        effects = DispatchEffects()
         self.state.expire(self.loop.now, effects)
         self._wake(effects)
         self._do(effects)
@@ -208,7 +208,7 @@ class Model:
         worker.turn += 1
         if self._is_dismissed():
             return
-        effects = Effects()
+        effects = DispatchEffects()
         planned = self.state.next_batch(self.loop.now, worker.idle_since, effects)
         if isinstance(planned, Batch):
             self._run(planned, worker)
@@ -221,7 +221,7 @@ class Model:
         self._do(effects)
 
     def _is_dismissed(self) -> bool:
-        instances = None if self.state.follower is None else self.state.follower.instances
+        instances = None if self.state.scaling is None else self.state.scaling.instances
         if instances is None or not instances.has_spare_thread:
             return False
         instances.dismiss()

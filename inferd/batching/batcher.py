@@ -1,9 +1,9 @@
 """The batcher of a model version: everything between a validated request and its answer."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 
-from inferd.batching.early_refusal import EarlyRefusals
 from inferd.batching.execution import Executor
 from inferd.batching.failed_runs import FailedRuns
 from inferd.batching.idle_cores import CoreShare, IdleCores
@@ -14,7 +14,7 @@ from inferd.batching.policies import policy_for
 from inferd.batching.ports import Alarm, Clock, PollThread, Session
 from inferd.batching.queue import RequestQueue
 from inferd.batching.recovery import Recovery
-from inferd.batching.request import Answers, Batch, InstanceChange
+from inferd.batching.request import Batch, InstanceChange, ReplyDispatcher
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from inferd.batching.state import QueueState
@@ -33,6 +33,9 @@ _WHY = {
     IDLE: "more were not needed",
     NO_THREAD: "the system gives no further thread",
 }
+
+#: How long a rejection's error is reused, so that its status is not encoded again for each rejected call.
+_REUSED_ERROR_S = 0.005
 
 
 class Batcher:
@@ -67,7 +70,7 @@ class Batcher:
         self._clock = clock
         self._stats = stats
         self._on_health = on_health
-        answers = Answers(clock=clock, stats=stats)
+        replies = ReplyDispatcher(clock=clock, stats=stats)
         # On an accelerator nobody competes for the processors.
         shared = idle_cores if idle_cores is not None and not session.on_accelerator else IdleCores()
         self._cores = shared.register()
@@ -82,8 +85,9 @@ class Batcher:
         )
         self.instances.changed = self._instances_changed
         state = _queue_state(name, session, queue, rules, instances=self.instances, cores=self._cores, seeds=seeds)
-        self._early_refusals = EarlyRefusals(state)
-        #: What waits; to read without the lock of the queue.
+        #: Returns why a request would be rejected now, before it is decoded; see `FullQueueCheck.error`.
+        self.early_refusal = FullQueueCheck(state).error
+        #: The waiting requests; their counts may be read without the lock of the queue.
         self.waiting = state.waiting
         guard = RunGuard(
             name=name,
@@ -91,13 +95,13 @@ class Batcher:
             limit_s=max_run_s,
             clock=clock,
             alarm=alarm,
-            answers=answers,
+            replies=replies,
             on_stuck=self._replace,
         )
         self._failures = FailedRuns(
             name=name,
             session=session,
-            answers=answers,
+            replies=replies,
             memory=MemoryLimit(
                 name=name, most_rows=max_rows or 1, clock=clock, alarm=alarm, on_change=self._limit_rows
             ),
@@ -114,19 +118,19 @@ class Batcher:
             guard=guard,
             chunk_rows=max_rows,
             clock=clock,
-            answers=answers,
+            replies=replies,
             poll_thread=poll_thread,
             check=SelfCheck(session=session, share=batching.check_share, clock=clock),
             failures=self._failures,
         )
         self.queue = RequestQueue(
             state=state,
-            answers=answers,
+            replies=replies,
             clock=clock,
             poll_thread=poll_thread,
             run_here=self._executor.execute,
             run_outside=self._run_outside,
-            on_running_settled=guard.look_for_abandoned,
+            on_running_settled=guard.end_abandoned,
         )
         self._caller_runs = CallerRuns(
             name=f"caller-{name}",
@@ -150,14 +154,8 @@ class Batcher:
         """Let the workers start with the first request."""
         self._workers.lazy_start.allow()
 
-    def early_refusal(
-        self, priority: int, deadline: float, now: float, *, principal: str = "", weight: float = 1.0
-    ) -> OverloadedError | None:
-        """Return why a request would be rejected now, as `EarlyRefusals.find`; poll thread only."""
-        return self._early_refusals.find(priority, deadline, now, principal=principal, weight=weight)
-
     def refused(self, rows: int, received_at: float, error: OverloadedError) -> None:
-        """Count a request that was not submitted because of an `early_refusal`."""
+        """Count a request of ``rows`` that was not submitted because of an `early_refusal`."""
         self._stats.offered(rows)
         self._stats.failed(self._clock() - received_at, error.reason)
 
@@ -226,12 +224,12 @@ class Batcher:
     @property
     def queue_rows(self) -> int:
         """Waiting rows."""
-        return self.queue.rows
+        return self.waiting.rows
 
     @property
     def queue_limit_rows(self) -> int:
         """Rows that may wait at present, at most."""
-        return self.queue.row_limit
+        return self.waiting.row_limit
 
     @property
     def most_rows_per_s(self) -> float:
@@ -245,7 +243,7 @@ class Batcher:
     @property
     def queue_bytes(self) -> int:
         """Bytes of waiting inputs."""
-        return self.queue.nbytes
+        return self.waiting.nbytes
 
     @property
     def running_rows(self) -> int:
@@ -270,6 +268,37 @@ class Batcher:
     def statistics(self) -> ModelCounts:
         """Return the counts since the start."""
         return self._stats.read()
+
+
+class FullQueueCheck:
+    """Rejects requests by priority, principal and deadline alone, so that they need not be decoded.
+
+    Poll thread only, which is also the only one that admits requests. So the state is read without its lock: meanwhile
+    a worker can only make room, which the next request gets.
+    """
+
+    def __init__(self, state: QueueState) -> None:
+        self._state = state
+        self._error: OverloadedError | None = None
+        self._usable_until = -math.inf
+
+    def error(
+        self, priority: int, deadline: float, now: float, *, principal: str = "", weight: float = 1.0
+    ) -> OverloadedError | None:
+        """Return why a request of at least one row would be rejected at ``now``, None if it may be admitted."""
+        state = self._state
+        waiting = state.waiting
+        if waiting.rows < waiting.row_limit or deadline <= now or not state.rejects_when_full(now):
+            return None
+        if waiting.rows < waiting.max_rows and waiting.fits_in_turn(1, priority, principal, weight):
+            return None
+        if waiting.scavengers.rows and priority <= waiting.priority_levels:
+            # Scavengers would be evicted.
+            return None
+        if now >= self._usable_until:
+            self._error = state.refusals.overloaded("QUEUE_FULL")
+            self._usable_until = now + _REUSED_ERROR_S
+        return self._error
 
 
 def _queue_state(

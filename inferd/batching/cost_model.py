@@ -146,11 +146,6 @@ class CostModel:
         #: Typical relative error of the latest predictions, 0.1 for 10 %; None before the second run.
         self.error: float | None = None
 
-    @property
-    def is_short(self) -> bool:
-        """Whether runs of all sizes seen so far are short."""
-        return self.short.are_short
-
     def seed(self, rows: int, seconds: float) -> None:
         """Record that a run of ``rows`` took ``seconds`` before the model was ready; real runs replace it."""
         average = self._average_of(rows)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inferd.batching.failed_runs import FailedRun, FailedRuns, MismatchError
 from inferd.batching.ports import Clock, PollThread, Session
-from inferd.batching.request import Answers, Batch, BatchTiming, InferenceRequest, InferenceResult
+from inferd.batching.request import Batch, BatchTiming, InferenceRequest, InferenceResult, ReplyDispatcher
 from inferd.batching.run_guard import RunEndedError, RunGuard
 from inferd.batching.self_check import RunAt, SelfCheck
 from inferd.errors import DeadlineExceededError, InferenceFailedError
@@ -60,7 +60,7 @@ class _Done:
 
 
 class Executor:
-    """Answers every request of a batch, whatever happens, and raises nothing.
+    """ReplyDispatcher every request of a batch, whatever happens, and raises nothing.
 
     Any number of threads may call `execute` at a time. A batch that is given up meanwhile no longer belongs to the
     executor. A request with more than ``chunk_rows`` rows is alone in its batch and runs in pieces; with None every
@@ -75,7 +75,7 @@ class Executor:
         guard: RunGuard,
         chunk_rows: int | None,
         clock: Clock,
-        answers: Answers,
+        replies: ReplyDispatcher,
         poll_thread: PollThread,
         check: SelfCheck,
         failures: FailedRuns,
@@ -92,7 +92,7 @@ class Executor:
         self.chunk_rows = chunk_rows
         self._clock = clock
         self._thread_clock = thread_clock
-        self._answers = answers
+        self._replies = replies
 
     def execute(self, batch: Batch) -> None:
         """Run ``batch`` and answer its requests; blocks for as long as the model takes."""
@@ -101,7 +101,7 @@ class Executor:
         except BaseException:  # whatever it is, the requests must be answered and the thread must survive
             _logger.exception("running a batch of model %s failed", self._name)
             for request in batch.requests:
-                self._answers.fail(request, InferenceFailedError())
+                self._replies.fail(request, InferenceFailedError())
 
     def _run(self, batch: Batch, requests: Sequence[InferenceRequest], *, first: bool) -> None:
         failed = self._attempt(batch, requests, first=first)
@@ -147,8 +147,8 @@ class Executor:
             if chunk_rows is not None and len(live) == 1 and live[0].rows > chunk_rows:
                 return self._run_in_chunks(batch, signature, live[0], chunk_rows, before)
             run = partial(self._guard.run, live, batch)
-            wanted = self._wanted(live) if len(live) > 1 else live[0].outputs
-            return self._run_once(run, signature, group.inputs, group.rows, wanted, before)
+            names = self._requested_outputs(live) if len(live) > 1 else live[0].outputs
+            return self._run_once(run, signature, group.inputs, group.rows, names, before)
         except RunEndedError:
             batch.cut_off = True
             return None
@@ -165,7 +165,7 @@ class Executor:
         live, inputs, rows, decode_s, queue_s = group
         for request in requests:
             if request.deadline <= now:
-                self._answers.fail(request, DeadlineExceededError("the deadline passed before the model ran"))
+                self._replies.fail(request, DeadlineExceededError("the deadline passed before the model ran"))
             elif not request.reply.done():
                 live.append(request)
                 inputs.append(request.inputs)
@@ -184,7 +184,7 @@ class Executor:
         run = partial(self._guard.run, [request], batch)
         for chunk in chunks(signature, request.inputs, chunk_rows):
             if runs:
-                self._answers.batch_done(runs[-1].report)
+                self._replies.batch_done(runs[-1].report)
                 if not self._gather(batch, [request]).requests:
                     return None
             rows = min(chunk_rows, rows_left)
@@ -203,16 +203,16 @@ class Executor:
         report.earlier = [run.report for run in runs[:-1]]
         return _Done([outputs], report, timing, sum(run.cpu_s for run in runs))
 
-    def _wanted(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
-        """Return every output that at least one of the requests wants."""
+    def _requested_outputs(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
+        """Return every output that at least one of the requests asks for."""
         first = live[0].outputs
         for request in live:
             if request.outputs != first:
                 break
         else:
             return first
-        wanted = {name for request in live for name in request.outputs}
-        return tuple(spec.name for spec in self._session.signature.outputs if spec.name in wanted)
+        requested = {name for request in live for name in request.outputs}
+        return tuple(spec.name for spec in self._session.signature.outputs if spec.name in requested)
 
     def _run_once(
         self,
@@ -220,7 +220,7 @@ class Executor:
         signature: ModelSignature,
         batch: Sequence[Tensors],
         rows: Sequence[int],
-        wanted: tuple[str, ...],
+        names: tuple[str, ...],
         before: _Before,
         *,
         is_piece: bool = False,
@@ -230,13 +230,13 @@ class Executor:
             # One request needs neither stacking nor splitting.
             inputs = stack(signature, batch) if len(batch) > 1 else batch[0]
             stacked_at, stacked_cpu_s = self._clock(), self._thread_clock()
-            arrays = run(inputs, wanted, stacked_at)
+            arrays = run(inputs, names, stacked_at)
             ran_at, ran_cpu_s = self._clock(), self._thread_clock()
-            outputs = dict(zip(wanted, arrays, strict=True))
+            outputs = dict(zip(names, arrays, strict=True))
             parts = split(signature, outputs, rows) if len(rows) > 1 else [outputs]
         except Exception as error:
             outcome = RunOutcome.TERMINATED if isinstance(error, RunEndedError) else RunOutcome.FAILED
-            self._answers.batch_done(_report(rows, before, outcome, run_s=self._clock() - started_at))
+            self._replies.batch_done(_report(rows, before, outcome, run_s=self._clock() - started_at))
             raise
         stack_s, run_s, split_s = stacked_at - started_at, ran_at - stacked_at, self._clock() - ran_at
         report = _report(rows, before, RunOutcome.COMPLETED, run_s=run_s, stack_s=stack_s, split_s=split_s)
@@ -247,7 +247,7 @@ class Executor:
                 self._run_check(run, inputs, outputs, rows if len(rows) > 1 else [1] * report.rows)
             except Exception:
                 report.outcome = RunOutcome.DISCARDED
-                self._answers.batch_done(report)
+                self._replies.batch_done(report)
                 raise
         timing = BatchTiming(started_at=started_at, stack_s=stack_s, run_s=run_s, rows=report.rows)
         return _Done(parts, report, timing, ran_cpu_s - stacked_cpu_s)
@@ -267,7 +267,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001  (the batch ran; a failed check must not cost its answers)
             _logger.warning("a batch of model %s could not be checked: %r", self._name, error)
             return
-        self._answers.checked(run_s, mismatch=mismatch is not None)
+        self._replies.checked(run_s, mismatch=mismatch is not None)
         if mismatch is not None:
             raise MismatchError(mismatch.without_values)
 
@@ -280,7 +280,7 @@ class Executor:
                 report.waited_s += waited_s
                 report.success_s += finished_at - request.enqueued_at
         report.answered = len(answered)
-        self._answers.batch_done(report)
+        self._replies.batch_done(report)
         give = partial(self._give, answered, done.timing, finished_at - report.split_s)
         if len(answered) < _WORTH_HANDING_OVER:
             give()
@@ -290,11 +290,11 @@ class Executor:
     def _give(
         self, answered: Sequence[tuple[InferenceRequest, _Outputs, float]], timing: BatchTiming, ran_at: float
     ) -> None:
-        succeed = self._answers.succeed
+        succeed = self._replies.succeed
         for request, part, waited_s in answered:
             outputs = part if tuple(part) == request.outputs else {name: part[name] for name in request.outputs}
             succeed(request, InferenceResult(outputs, timing, waited_s))
-        self._answers.answered(self._clock() - ran_at)
+        self._replies.answered(self._clock() - ran_at)
 
 
 def _report(

@@ -1,4 +1,4 @@
-"""Answers requests whose run has failed; what is done about it depends on the cause.
+"""ReplyDispatcher requests whose run has failed; what is done about it depends on the cause.
 
 | the run | what follows |
 |---|---|
@@ -17,7 +17,7 @@ from inferd.batching.bisection import Bisection
 from inferd.batching.memory_limit import MemoryLimit
 from inferd.batching.ports import Session
 from inferd.batching.recovery import Recovery
-from inferd.batching.request import Answers, Batch, BatchTiming, FailedRunError, InferenceRequest
+from inferd.batching.request import Batch, BatchTiming, FailedRunError, InferenceRequest, ReplyDispatcher
 from inferd.errors import OutOfMemoryError, ServingError
 from inferd.runtime.errors import RunFailedError, RunFailure, SessionClosedError, failure_of
 from inferd.runtime.resources import has_room
@@ -63,7 +63,7 @@ class FailedRuns:
         *,
         name: str,
         session: Session,
-        answers: Answers,
+        replies: ReplyDispatcher,
         memory: MemoryLimit,
         recovery: Recovery,
         in_pieces: bool,
@@ -73,7 +73,7 @@ class FailedRuns:
     ) -> None:
         self._name = name
         self._session = session
-        self._answers = answers
+        self._replies = replies
         self.memory = memory
         self.recovery = recovery
         self._in_pieces = in_pieces
@@ -99,7 +99,7 @@ class FailedRuns:
         # It may have been opened again since.
         if self.recovery.reason or isinstance(error, SessionClosedError):
             for request in failed.live:
-                self._answers.fail(request, self.recovery.unavailable())
+                self._replies.fail(request, self.recovery.unavailable())
         elif kind is RunFailure.OUT_OF_MEMORY:
             self._run_with_less(batch, failed, run)
         elif len(failed.live) > 1:
@@ -151,12 +151,12 @@ class FailedRuns:
         """Answer one request that fails alone."""
         (request,), error = failed.live, failed.error
         if isinstance(error, ServingError):
-            self._answers.fail(request, error)
+            self._replies.fail(request, error)
             return
         extra = {"request_id": request.reply.request_id}
         _logger.error("a request to model %s failed", self._name, exc_info=error, extra=extra)
-        self._answers.fail(request, FailedRunError(failed.timing, failed.queue_s[0]))
-        self.recovery.look()
+        self._replies.fail(request, FailedRunError(failed.timing, failed.queue_s[0]))
+        self.recovery.check_session()
 
     def _run_with_less(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
         """Run the requests in groups of fewer rows, half as many each time that the memory is not enough.
@@ -200,7 +200,7 @@ class FailedRuns:
     def _less(self, failed: FailedRun) -> int:
         """Free memory after a run was out of it; return how many rows to run next."""
         _logger.warning("a run of %d rows of model %s was out of memory: %r", failed.rows, self._name, failed.error)
-        self._answers.out_of_memory()
+        self._replies.out_of_memory()
         # The frames of the traceback hold outputs of earlier pieces, and thereby their parts of the arena.
         failed.error.__traceback__ = None
         self._free_memory()
@@ -222,7 +222,7 @@ class FailedRuns:
     def _fail_for_memory(self, failed: FailedRun) -> None:
         """Answer one request for which the memory is not enough in its smallest pieces, after memory was freed."""
         (request,) = failed.live
-        self._answers.out_of_memory()
+        self._replies.out_of_memory()
         failed.error.__traceback__ = None
         _logger.error(
             "a request to model %s needs more memory than there is: %r",
@@ -231,7 +231,7 @@ class FailedRuns:
             extra={"request_id": request.reply.request_id, "rows": request.rows},
         )
         rows = "its rows one by one" if request.rows > 1 and failed.rows == 1 else "it"
-        self._answers.fail(request, OutOfMemoryError(f"the server has not enough memory to run {rows}"))
+        self._replies.fail(request, OutOfMemoryError(f"the server has not enough memory to run {rows}"))
         error = self._free_memory()
         if error is not None:
             # Not the request: the session holds too much, or what it holds is in pieces.

@@ -200,8 +200,8 @@ class Instances:
         return number
 
     @property
-    def look_at(self) -> float:
-        """When `look` is to be called at the latest."""
+    def evaluate_at(self) -> float:
+        """The time by which `evaluate` is to be called; ``math.inf`` for no time."""
         return self._period.ends_at if self.count > self._least else math.inf
 
     def dispatched(self, batch: Batch, now: float, idle_since: float, *, would_share: bool) -> InstanceChange | None:
@@ -225,10 +225,10 @@ class Instances:
         """Record that the worker of ``batch`` is free again, or hangs in its run."""
         self.slowdowns.ended(batch, now)
 
-    def look(self, now: float) -> InstanceChange | None:
+    def evaluate(self, now: float) -> InstanceChange | None:
         """Judge a trial, and whether an instance was not needed. To be called whenever a worker looks for a batch."""
         change = None if self._trial is None else self._judge(self._trial, now)
-        return change or (self._end_period(now) if now >= self.look_at else None)
+        return change or (self._end_period(now) if now >= self.evaluate_at else None)
 
     def _end_period(self, now: float) -> InstanceChange | None:
         self.slowdowns.advance(now)

@@ -4,8 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from inferd.batching.late_calls import unless_gone
-from inferd.batching.ports import Alarm, Clock
+from inferd.batching.ports import Alarm, Clock, weak_callback
 
 _logger = logging.getLogger("inferd.batching")
 
@@ -74,4 +73,4 @@ class MemoryLimit:
         self._on_change(rows)
         if rows < self._most_rows:
             self._trial_at = self._clock() + self._trial_s
-            self._alarm.call_at(self._trial_at, unless_gone(self._try_more))
+            self._alarm.call_at(self._trial_at, weak_callback(self._try_more))

@@ -82,8 +82,8 @@ class WaitUntil:
 
 
 @dataclass(slots=True)
-class Wanted:
-    """What is still missing of the ``requests`` or ``rows`` that a plan waits for."""
+class WakeThreshold:
+    """Requests or rows that must still arrive before a worker that waits plans again; 0 or less of either wakes it."""
 
     requests: int = 0
     rows: int = 0

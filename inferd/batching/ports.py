@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
+from weakref import WeakMethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,21 @@ class Alarm(Protocol):
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` once when the monotonic clock has reached ``when``. Callable from any thread."""
         ...
+
+
+def weak_callback(method: Callable[[], None]) -> Callable[[], None]:
+    """Return a callback for an alarm that calls a bound ``method``, without keeping its object alive until then.
+
+    Alarms may be due long after their model was unloaded.
+    """
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        referenced = reference()
+        if referenced is not None:
+            referenced()
+
+    return call
 
 
 class PollThread(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from inferd.batching.planner import WaitUntil
 from inferd.batching.ports import Clock, PollThread
-from inferd.batching.request import Answers, Batch, Effects, InferenceRequest
+from inferd.batching.request import Batch, DispatchEffects, InferenceRequest, ReplyDispatcher
 from inferd.batching.state import Obstacle, QueueState
 from inferd.errors import InferenceFailedError, ServingError
 from inferd.observability.metrics.run_cost import RunCost
@@ -40,7 +40,7 @@ class RequestQueue:
         self,
         *,
         state: QueueState,
-        answers: Answers,
+        replies: ReplyDispatcher,
         clock: Clock,
         poll_thread: PollThread,
         run_here: Callable[[Batch], None],
@@ -53,7 +53,7 @@ class RequestQueue:
         self.start_threads: Callable[[], bool] | None = None
         self._on_running_settled = on_running_settled
         self._state = state
-        self._answers = answers
+        self._replies = replies
         self._clock = clock
         self._poll_thread = poll_thread
         self._lock = threading.Lock()
@@ -65,16 +65,6 @@ class RequestQueue:
         state.cores.wake = self._wake_worker
 
     @property
-    def rows(self) -> int:
-        """Waiting rows."""
-        return self._state.waiting.rows
-
-    @property
-    def row_limit(self) -> int:
-        """Rows that may wait at present, at most."""
-        return self._state.waiting.row_limit
-
-    @property
     def most_rows_per_s(self) -> float:
         """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
         return self._state.rules.run_cost.most_rows_per_s
@@ -84,11 +74,6 @@ class RequestQueue:
         with self._lock:
             rules = self._state.rules
             return rules.run_cost.snapshot(rules.rules.max_rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of waiting inputs."""
-        return self._state.waiting.nbytes
 
     @property
     def running_rows(self) -> int:
@@ -111,8 +96,8 @@ class RequestQueue:
         """Run or reject ``requests``; they are answered through their replies, possibly before this returns."""
         if self.start_threads is not None and self.start_threads():
             self.start_threads = None
-        self._answers.offered(requests)
-        effects = Effects()
+        self._replies.offered(requests)
+        effects = DispatchEffects()
         outside: Sequence[Batch] = ()
         wake_later = False
         with self._lock:
@@ -132,7 +117,7 @@ class RequestQueue:
             self._run_or_wake_when_idle()
         self._do(effects)
         for batch in outside:
-            self._answers.caller_ran()
+            self._replies.caller_ran()
             self._run_outside(batch)
 
     def _run_or_wake_when_idle(self) -> None:
@@ -146,7 +131,7 @@ class RequestQueue:
             if not self._state.rules.run_cost.short.are_short:
                 self._work.notify()
                 return
-            effects = Effects()
+            effects = DispatchEffects()
             batch = self._plan(self._clock(), effects, only_short=True)
             if not isinstance(batch, Batch):
                 self._work.notify()
@@ -170,7 +155,7 @@ class RequestQueue:
         """Cancel ``request`` and free its place immediately; no effect if it has been answered."""
         if not request.reply.withdraw():
             return
-        effects = Effects()
+        effects = DispatchEffects()
         with self._lock:
             self._state.remove(request, self._clock(), effects)
             self._notify(effects)
@@ -180,7 +165,7 @@ class RequestQueue:
         """Retire the ``finished`` batch and wait for the next one; None when the worker is to end."""
         idle_since = self._clock()
         while True:
-            effects = Effects()
+            effects = DispatchEffects()
             with self._lock:
                 if finished is not None:
                     self._state.retire(finished, idle_since)
@@ -195,7 +180,7 @@ class RequestQueue:
 
     def retire(self, batch: Batch) -> None:
         """Retire a batch that ran outside the queue."""
-        effects = Effects()
+        effects = DispatchEffects()
         with self._lock:
             self._state.retire(batch, self._clock())
             effects.wakes_others = bool(self._state.cores.pool.waiting)
@@ -205,7 +190,7 @@ class RequestQueue:
 
     def hand_over(self, batch: Batch) -> Batch | None:
         """Give up a ``batch`` whose thread hangs. Returns the rest of it, for another thread to run."""
-        effects = Effects()
+        effects = DispatchEffects()
         with self._lock:
             rest = self._state.hand_over(batch, self._clock(), effects)
             effects.wakes_others = bool(self._state.cores.pool.waiting)
@@ -215,10 +200,10 @@ class RequestQueue:
 
     def no_thread(self) -> None:
         """There is no thread for the instance that was to start."""
-        effects = Effects()
+        effects = DispatchEffects()
         with self._lock:
-            if self._state.follower is not None:
-                self._state.follower.no_thread(self._clock(), effects)
+            if self._state.scaling is not None:
+                self._state.scaling.no_thread(self._clock(), effects)
         self._do(effects)
 
     def set_stuck(self, is_stuck: bool) -> None:
@@ -230,7 +215,7 @@ class RequestQueue:
         self._set_obstacle(Obstacle.BROKEN, error)
 
     def _set_obstacle(self, obstacle: Obstacle, error: Callable[[], ServingError] | None) -> None:
-        effects = Effects()
+        effects = DispatchEffects()
         with self._lock:
             self._state.set_obstacle(obstacle, error, effects)
             self._notify(effects)
@@ -263,18 +248,18 @@ class RequestQueue:
 
     def abandon(self, error: ServingError) -> None:
         """Fail all remaining requests, including those that run."""
-        effects = Effects()
+        effects = DispatchEffects()
         with self._lock:
             self._state.fail_waiting(error, effects)
             self._state.fail_running(error, effects)
             self._notify(effects)
         self._do(effects)
 
-    def _next_batch(self, idle_since: float, effects: Effects) -> Batch | None:
+    def _next_batch(self, idle_since: float, effects: DispatchEffects) -> Batch | None:
         """Wait for a batch. None if the worker is to end, or if there are ``effects`` to carry out first."""
-        follower = self._state.follower
+        scaling = self._state.scaling
         while True:
-            if follower is not None and follower.instances.has_spare_thread:
+            if scaling is not None and scaling.instances.has_spare_thread:
                 return None
             planned = self._plan(idle_since, effects)
             if isinstance(planned, Batch):
@@ -289,16 +274,16 @@ class RequestQueue:
 
     def _is_dismissed(self) -> bool:
         """Whether the worker that asks is one too many, and ends."""
-        follower = self._state.follower
-        if follower is None or not follower.instances.has_spare_thread:
+        scaling = self._state.scaling
+        if scaling is None or not scaling.instances.has_spare_thread:
             return False
-        follower.instances.dismiss()
+        scaling.instances.dismiss()
         if self._state.waiting.count:
             # It may have been this one that was woken.
             self._work.notify()
         return True
 
-    def _plan(self, idle_since: float, effects: Effects, *, only_short: bool = False) -> Batch | WaitUntil:
+    def _plan(self, idle_since: float, effects: DispatchEffects, *, only_short: bool = False) -> Batch | WaitUntil:
         try:
             return self._state.next_batch(self._clock(), idle_since, effects, only_short=only_short)
         except Exception:
@@ -307,7 +292,7 @@ class RequestQueue:
             self._state.fail_waiting(InferenceFailedError(), effects)
             return WaitUntil(time=math.inf, requests=1, rows=1)
 
-    def _notify(self, effects: Effects) -> None:
+    def _notify(self, effects: DispatchEffects) -> None:
         if effects.wake_worker and self._idle_workers:
             self._work.notify()
         if self._state.closed:
@@ -317,17 +302,17 @@ class RequestQueue:
         if self._state.drained:
             self._drained.notify_all()
 
-    def _do(self, effects: Effects) -> None:
+    def _do(self, effects: DispatchEffects) -> None:
         for request in effects.admitted:
-            self._answers.admitted(request)
+            self._replies.admitted(request)
         for request, error in effects.failed:
-            self._answers.fail(request, error)
+            self._replies.fail(request, error)
         if effects.fails_running:
             self._on_running_settled()
         if effects.wakes_others:
             self._state.cores.wake_others()
-        if effects.instances is not None and self._state.follower is not None:
-            self._state.follower.instances.changed(effects.instances)
+        if effects.instances is not None and self._state.scaling is not None:
+            self._state.scaling.instances.changed(effects.instances)
         for when in effects.timers_at:
             self._poll_thread.call_at(when, self._expire)
 
@@ -336,7 +321,7 @@ class RequestQueue:
             self._work.notify()
 
     def _expire(self) -> None:
-        effects = Effects()
+        effects = DispatchEffects()
         with self._lock:
             self._state.expire(self._clock(), effects)
             self._notify(effects)

@@ -28,7 +28,7 @@ _CALM_DELAYS = 10
 _LOST_AFTER = 5
 #: Runs of a row that is known to run which must fail in a row, and how often that is tried while requests fail.
 _TRIALS = 3
-_LOOK_EVERY_S = 10.0
+_CHECK_INTERVAL_S = 10.0
 #: How long opening is expected to take before it has been tried once, and the shortest retry hint.
 _UNKNOWN_OPEN_S = 1.0
 _SHORTEST_HINT_S = 0.1
@@ -108,7 +108,7 @@ class Recovery:
         self._backoff = Backoff()
         #: Why the session does not work, for the operator; empty while it does.
         self.reason = ""
-        self._look_at = -math.inf
+        self._check_at = -math.inf
         self._is_stopped = False
 
     @property
@@ -134,15 +134,15 @@ class Recovery:
         _logger.error("model %s does not run any more and is opened again: %s", self._name, reason)
         self._attempt_later()
 
-    def look(self) -> None:
+    def check_session(self) -> None:
         """Find out, in another thread and now and then only, whether the session runs at all: a request has failed."""
         with self._lock:
             now = self._clock()
-            if self.reason or self._is_stopped or now < self._look_at:
+            if self.reason or self._is_stopped or now < self._check_at:
                 return
-            self._look_at = now + _LOOK_EVERY_S
+            self._check_at = now + _CHECK_INTERVAL_S
         try:
-            self._start(self._look)
+            self._start(self._check_session)
         except RuntimeError:  # the system gives no thread: the other requests of the batch must still be answered
             _logger.exception("whether model %s runs at all cannot be looked at", self._name)
 
@@ -151,7 +151,7 @@ class Recovery:
         with self._lock:
             self._is_stopped = True
 
-    def _look(self) -> None:
+    def _check_session(self) -> None:
         for _ in range(_TRIALS):
             try:
                 self._session.try_out()

@@ -270,7 +270,7 @@ class InstanceChange:
     starts_thread: bool = False
 
 
-class Effects(QueueEffects[InferenceRequest]):
+class DispatchEffects(QueueEffects[InferenceRequest]):
     """Actions to carry out after a transition, without the lock.
 
     With ``fails_running``, some of the ``failed`` requests may be in a run. ``admitted``: requests whose producers may
@@ -291,7 +291,7 @@ class Effects(QueueEffects[InferenceRequest]):
         self.instances: InstanceChange | None = None
 
 
-class Answers:
+class ReplyDispatcher:
     """Delivers outcomes to replies and counts them.
 
     Any thread may call, with no lock held. Exceptions of ``stats`` and of receivers are logged and go no further. A

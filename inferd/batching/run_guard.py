@@ -14,9 +14,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.batching.late_calls import unless_gone
-from inferd.batching.ports import Alarm, Clock, Session
-from inferd.batching.request import Answers, Batch, InferenceRequest
+from inferd.batching.ports import Alarm, Clock, Session, weak_callback
+from inferd.batching.request import Batch, InferenceRequest, ReplyDispatcher
 from inferd.errors import RunTooLongError
 from inferd.runtime.runners import RunStop
 from inferd.runtime.signature import Tensors
@@ -45,18 +44,18 @@ class _Run:
     requests: Sequence[InferenceRequest]
     batch: Batch
     stop: RunStop
-    look_at: float
+    check_at: float
     reason: EndReason | None = None
 
 
 class RunGuard:
     """Runs a model and terminates runs that take too long.
 
-    Invariants: each run in ``_active`` is checked when its time has come; the alarm is set for ``_next_look``, which is
-    not later than the earliest of them. A run is terminated for one reason, which is counted and logged once. The lock
-    is held for a few assignments only.
+    Invariants: each run in ``_active`` is checked when its time has come; the alarm is set for ``_next_check``, which
+    is not later than the earliest of them. A run is terminated for one reason, which is counted and logged once. The
+    lock is held for a few assignments only.
 
-    `run` is called by the threads that run batches, `look_for_abandoned` by any thread that has settled requests that
+    `run` is called by the threads that run batches, `end_abandoned` by any thread that has settled requests that
     may be running. ``on_stuck`` is called in the alarm's thread with a batch whose run did not end.
     """
 
@@ -68,7 +67,7 @@ class RunGuard:
         limit_s: float,
         clock: Clock,
         alarm: Alarm,
-        answers: Answers,
+        replies: ReplyDispatcher,
         on_stuck: Callable[[Batch], None],
     ) -> None:
         self._name = name
@@ -76,12 +75,12 @@ class RunGuard:
         self._limit_s = limit_s
         self._clock = clock
         self._alarm = alarm
-        self._answers = answers
+        self._replies = replies
         self._on_stuck = on_stuck
         self._lock = threading.Lock()
         # A dictionary because adding, removing and listing are each done in one step, whatever other threads do.
         self._active: dict[_Run, None] = {}
-        self._next_look = math.inf
+        self._next_check = math.inf
 
     def run(
         self, requests: Sequence[InferenceRequest], batch: Batch, inputs: Tensors, outputs: Sequence[str], now: float
@@ -94,8 +93,8 @@ class RunGuard:
         # Register the run before checking the requests: a thread that settles requests afterwards finds it.
         self._active[run] = None
         try:
-            if run.look_at < self._next_look:
-                self._ring_at(run.look_at)
+            if run.check_at < self._next_check:
+                self._check_by(run.check_at)
             if _nobody_waits(requests):
                 run.reason = EndReason.ABANDONED
             else:
@@ -109,46 +108,46 @@ class RunGuard:
             raise RunEndedError
         return arrays
 
-    def look_for_abandoned(self) -> None:
+    def end_abandoned(self) -> None:
         """Terminate the runs for which nobody waits any more."""
         for run in list(self._active):
             if run.reason is None and _nobody_waits(run.requests):
                 self._end(run, EndReason.ABANDONED)
 
-    def _ring_at(self, when: float) -> None:
+    def _check_by(self, when: float) -> None:
         with self._lock:
-            if when >= self._next_look:
+            if when >= self._next_check:
                 return
-            self._next_look = when
-        self._alarm.call_at(when, unless_gone(self._look))
+            self._next_check = when
+        self._alarm.call_at(when, weak_callback(self._check))
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Terminate runs at their limit, and give up terminated runs that have not ended."""
         now = self._clock()
-        if now < self._next_look:
+        if now < self._next_check:
             # A check for an earlier alarm has already set the next one.
             return
-        self._next_look = math.inf
+        self._next_check = math.inf
         for run in list(self._active):
-            if run.look_at > now:
+            if run.check_at > now:
                 continue
             if run.reason is None:
                 self._end(run, EndReason.TIME_LIMIT)
             else:
-                run.look_at = math.inf
+                run.check_at = math.inf
                 self._on_stuck(run.batch)
-        earliest = min((run.look_at for run in list(self._active)), default=math.inf)
+        earliest = min((run.check_at for run in list(self._active)), default=math.inf)
         if earliest < math.inf:
-            self._ring_at(earliest)
+            self._check_by(earliest)
 
     def _end(self, run: _Run, reason: EndReason) -> None:
         with self._lock:
             if run.reason is not None or run not in self._active:
                 return
-            run.look_at = self._clock() + ENDING_S
+            run.check_at = self._clock() + ENDING_S
             run.reason = reason
         run.stop.stop()
-        self._answers.run_ended(reason)
+        self._replies.run_ended(reason)
         _logger.log(
             # Callers cancel all the time.
             logging.WARNING if reason is EndReason.TIME_LIMIT else logging.INFO,
@@ -162,8 +161,8 @@ class RunGuard:
         if reason is EndReason.TIME_LIMIT:
             error = RunTooLongError(f"the model ran for longer than the {self._limit_s:g} s that a run may take")
             for request in run.requests:
-                self._answers.fail(request, error)
-        self._ring_at(run.look_at)
+                self._replies.fail(request, error)
+        self._check_by(run.check_at)
 
 
 def _nobody_waits(requests: Sequence[InferenceRequest]) -> bool:

@@ -19,9 +19,9 @@ from inferd.runtime.signature import Array, ModelSignature, Tensors
 
 #: A due check considers this many batches, or this fraction of those since the last check, whichever is less. A batch
 #: is unusual if its largest value is this many times the average.
-_BATCHES_LOOKED_AT = 16
-_PART_LOOKED_AT = 8
-_OUT_OF_THE_ORDINARY = 2.0
+_MOST_CONSIDERED = 16
+_CONSIDERED_PART = 8
+_UNUSUAL = 2.0
 #: Weight of a batch in the average of the largest values.
 _WEIGHT = 0.1
 #: The fraction of the share for regular checks; the rest is for first batches and for closer looks.
@@ -52,7 +52,7 @@ class CheckSchedule:
         self._ran_s = 0.0
         self._batches = 0
         self._check_s = 0.0
-        self._to_look_at = 0
+        self._to_consider = 0
         self._ordinary: float | None = None
 
     def is_due(self, inputs: Tensors, rows: int, run_s: float) -> bool:
@@ -76,12 +76,12 @@ class CheckSchedule:
         with self._lock:
             ordinary = self._ordinary
             self._ordinary = largest if ordinary is None else ordinary + (largest - ordinary) * _WEIGHT
-            if self._to_look_at == 0:
-                self._to_look_at = max(1, min(self._batches // _PART_LOOKED_AT, _BATCHES_LOOKED_AT))
-            self._to_look_at -= 1
-            chosen = self._to_look_at == 0 or (ordinary is not None and largest > ordinary * _OUT_OF_THE_ORDINARY)
+            if self._to_consider == 0:
+                self._to_consider = max(1, min(self._batches // _CONSIDERED_PART, _MOST_CONSIDERED))
+            self._to_consider -= 1
+            chosen = self._to_consider == 0 or (ordinary is not None and largest > ordinary * _UNUSUAL)
             if chosen:
-                self._to_look_at = self._batches = 0
+                self._to_consider = self._batches = 0
                 self._ran_s = 0.0
             return chosen
 

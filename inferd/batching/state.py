@@ -1,7 +1,7 @@
 """The state of a model's queue: every rule about which requests wait, are rejected, or run next. Pure.
 
 `RequestQueue` guards it with a lock. Replies must not be sent, nor timers armed, while the lock is held, so each
-transition collects these actions in `Effects`, and the queue carries them out afterwards.
+transition collects these actions in `DispatchEffects`, and the queue carries them out afterwards.
 
     offer ──▶ rejected
       │  └──▶ blocked ──▶ waiting       in order of arrival, as room appears
@@ -20,7 +20,6 @@ from functools import partial
 from itertools import chain, takewhile
 
 from inferd.batching.adaptive import AdaptiveRules
-from inferd.batching.following import LoadFollower
 from inferd.batching.forecast import Forecast
 from inferd.batching.idle_cores import CoreShare, IdleCores
 from inferd.batching.instances import Instances
@@ -32,13 +31,14 @@ from inferd.batching.planner import (
     Plan,
     ScavengerTurns,
     WaitUntil,
-    Wanted,
+    WakeThreshold,
     plan,
     plan_in_time,
 )
 from inferd.batching.policies import Hold, Policy, Refuse, RunNow, Shed
 from inferd.batching.refusals import Refusals
-from inferd.batching.request import Batch, Effects, InferenceRequest, RunningBatches
+from inferd.batching.request import Batch, DispatchEffects, InferenceRequest, RunningBatches
+from inferd.batching.scaling import InstanceScaling
 from inferd.batching.waiting import Deadlines, WaitingRequests, refusal
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, ServingError
@@ -102,13 +102,12 @@ class QueueState:
         self._deadlines = Deadlines()
         self._scavenger_turns = ScavengerTurns(self.cores)
         #: Changes the number of workers; None if it is fixed.
-        self.follower = (
+        self.scaling = (
             None
             if instances is None
-            else LoadFollower(instances, self.rules, self.forecast, self.waiting, parallel_runs)
+            else InstanceScaling(instances, self.rules, self.forecast, self.waiting, parallel_runs)
         )
-        # The last plan need not be made again before these have arrived.
-        self._wanted = Wanted()
+        self._wake_threshold = WakeThreshold()
 
     @property
     def running_rows(self) -> int:
@@ -130,7 +129,7 @@ class QueueState:
         """Whether the queue is closed and every request has been answered."""
         return self.closed and self.exhausted and not self._running
 
-    def offer(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
+    def offer(self, request: InferenceRequest, now: float, effects: DispatchEffects) -> Batch | None:
         """Admit, block or reject ``request``. Returns a batch to run immediately outside the queue, if any."""
         # Cancelled before it arrived: `remove` has already been called, so nothing would take it out again.
         if request.reply.done():
@@ -161,7 +160,7 @@ class QueueState:
             self._admit_blocked(now, effects)
         return None
 
-    def _priority_is_full(self, request: InferenceRequest, now: float, effects: Effects) -> bool:
+    def _priority_is_full(self, request: InferenceRequest, now: float, effects: DispatchEffects) -> bool:
         if self.waiting.fits_priority(request):
             return False
         self._drop_expired(now, effects)
@@ -179,7 +178,7 @@ class QueueState:
             and self._deadlines.earliest > now
         )
 
-    def _admit(self, request: InferenceRequest, now: float, effects: Effects) -> None:
+    def _admit(self, request: InferenceRequest, now: float, effects: DispatchEffects) -> None:
         request.enqueued_at = now
         self.waiting.add(request)
         if request.reply.has_producer:
@@ -190,12 +189,12 @@ class QueueState:
                 self.rules.arrivals.answering(now)
             present = self.waiting.count + self._overflow.blocked.count + unanswered
             self.rules.arrivals.arrived(now, present)
-        self._wanted.requests -= 1
-        self._wanted.rows -= request.rows
-        if self._wanted.requests <= 0 or self._wanted.rows <= 0:
+        self._wake_threshold.requests -= 1
+        self._wake_threshold.rows -= request.rows
+        if self._wake_threshold.requests <= 0 or self._wake_threshold.rows <= 0:
             effects.wake_worker = True
 
-    def _apply_policy(self, request: InferenceRequest, now: float, effects: Effects) -> Batch | None:
+    def _apply_policy(self, request: InferenceRequest, now: float, effects: DispatchEffects) -> Batch | None:
         decision = self._overflow.decide(request)
         if isinstance(decision, Refuse):
             effects.failed.append((request, self.refusals.overloaded(decision.reason, decision.detail)))
@@ -213,7 +212,7 @@ class QueueState:
         return None
 
     def next_batch(
-        self, now: float, idle_since: float, effects: Effects, *, only_short: bool = False
+        self, now: float, idle_since: float, effects: DispatchEffects, *, only_short: bool = False
     ) -> Batch | WaitUntil:
         """Dispatch the next batch to a worker that has been idle since ``idle_since``, or say when to ask again.
 
@@ -221,37 +220,37 @@ class QueueState:
         """
         if self._deadlines.earliest <= now:
             self._drop_expired(now, effects)
-        if self.follower is not None:
-            self.follower.look(now, effects)
+        if self.scaling is not None:
+            self.scaling.evaluate(now, effects)
         decision: Plan = NOTHING_WAITS
         if self.waiting.scavengers.rows:
             decision = self._plan_beside_scavengers(now, idle_since, effects)
         elif self.waiting.count:
             decision = self._plan_online(now, idle_since, effects)
         if isinstance(decision, WaitUntil):
-            self._wanted.requests, self._wanted.rows = decision.requests, decision.rows
-            return decision if self.follower is None else self.follower.until(decision)
+            self._wake_threshold.requests, self._wake_threshold.rows = decision.requests, decision.rows
+            return decision if self.scaling is None else self.scaling.until(decision)
         if only_short and not self.rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
         self.waiting.take(decision.requests, decision.rows, self.rules.run_cost.row_processor_s(decision.rows))
         batch = self._running.start(decision.requests, decision.rows, now)
-        if self.follower is not None:
-            self.follower.dispatched(batch, now, idle_since, effects)
+        if self.scaling is not None:
+            self.scaling.dispatched(batch, now, idle_since, effects)
         self.forecast.dispatched(batch, now, self.waiting, self._running)
         if self._overflow.blocked.count:
             self._admit_blocked(now, effects)
         # Workers that hold a batch planned with requests that are gone now: have them plan again.
-        self._wanted.requests = self._wanted.rows = 0
+        self._wake_threshold.requests = self._wake_threshold.rows = 0
         effects.wake_worker = self.waiting.count > 0
         return batch
 
-    def _plan_beside_scavengers(self, now: float, idle_since: float, effects: Effects) -> Plan:
+    def _plan_beside_scavengers(self, now: float, idle_since: float, effects: DispatchEffects) -> Plan:
         turns, rules = self._scavenger_turns, self.rules.rules
         online_rows = self.waiting.rows - self.waiting.scavengers.rows
         if turns.is_next(online_rows, rules, closed=self.closed):
             turns.was_last = True
             if self._deadlines.earliest <= now + self.forecast.near_s:
-                self._fail_doomed(self.waiting.scavengers_in_order(), now, effects)
+                self._drop_too_late(self.waiting.scavengers_in_order(), now, effects)
             return plan(self.waiting.scavengers_in_order(), now, turns.rules(online_rows, rules))
         if online_rows == 0:
             return NOTHING_WAITS
@@ -259,10 +258,10 @@ class QueueState:
         turns.was_last = isinstance(decision, WaitUntil)
         return decision
 
-    def _plan_online(self, now: float, idle_since: float, effects: Effects) -> Plan:
+    def _plan_online(self, now: float, idle_since: float, effects: DispatchEffects) -> Plan:
         rules = self.rules.rules
         if self._deadlines.earliest <= now + rules.max_wait_s + self.forecast.near_s:
-            self._fail_doomed(self.waiting.in_order(), now, effects)
+            self._drop_too_late(self.waiting.in_order(), now, effects)
             return plan_in_time(self.waiting.in_order(), rules, lambda rows: now + self.forecast.batch_s(rows))
         further = 0
         if rules.max_wait_s > 0 and not (self.closed or self.waiting.scavengers.rows):
@@ -280,23 +279,23 @@ class QueueState:
             )
         return plan(self.waiting.in_order(), now, rules, further=further, idle_since=idle_since)
 
-    def _fail_doomed(self, order: Iterator[InferenceRequest], now: float, effects: Effects) -> None:
+    def _drop_too_late(self, order: Iterator[InferenceRequest], now: float, effects: DispatchEffects) -> None:
         """Fail requests at the head of ``order`` that would miss their deadline even if they ran at once."""
-        doomed = list(takewhile(partial(self._is_doomed, now), order))
+        late = list(takewhile(partial(self._is_too_late, now), order))
         error = DeadlineExceededError("the deadline would pass before there was an answer")
-        for request in doomed:
+        for request in late:
             self.waiting.remove(request)
             effects.failed.append((request, error))
         self._admit_blocked(now, effects)
 
-    def _is_doomed(self, now: float, request: InferenceRequest) -> bool:
+    def _is_too_late(self, now: float, request: InferenceRequest) -> bool:
         return request.deadline < math.inf and self.forecast.cannot_finish(request, self.waiting.rows, now)
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""
         self._running.remove(batch)
-        if self.follower is not None:
-            self.follower.instances.ended(batch, now)
+        if self.scaling is not None:
+            self.scaling.instances.ended(batch, now)
         # The worker keeps the batch while it waits for the next one; release its tensors now.
         batch.requests.clear()
         self.rules.arrivals.answering(now)
@@ -307,11 +306,11 @@ class QueueState:
             self.rules.ran(batch.rows, run_s, batch.cpu_s, now)
             self.forecast.ran(batch, run_s, now)
 
-    def hand_over(self, batch: Batch, now: float, effects: Effects) -> Batch | None:
+    def hand_over(self, batch: Batch, now: float, effects: DispatchEffects) -> Batch | None:
         """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""
         self._running.remove(batch)
-        if self.follower is not None:
-            self.follower.instances.ended(batch, now)
+        if self.scaling is not None:
+            self.scaling.instances.ended(batch, now)
         self.forecast.drain.interrupted()
         left = [request for request in batch.requests if not request.reply.done()]
         batch.requests.clear()
@@ -324,17 +323,19 @@ class QueueState:
         rest.ran_before = True
         return rest
 
-    def remove(self, request: InferenceRequest, now: float, effects: Effects) -> None:
+    def remove(self, request: InferenceRequest, now: float, effects: DispatchEffects) -> None:
         """Remove a cancelled ``request`` if it waits; otherwise it may be running."""
         effects.fails_running = not self._take_out(request)
         self._admit_blocked(now, effects)
 
-    def expire(self, now: float, effects: Effects) -> None:
+    def expire(self, now: float, effects: DispatchEffects) -> None:
         """Fail expired requests when a timer has fired, and arm the next one."""
         self._drop_expired(now, effects)
         self._deadlines.fired(now, effects)
 
-    def set_obstacle(self, obstacle: Obstacle, error: Callable[[], ServingError] | None, effects: Effects) -> None:
+    def set_obstacle(
+        self, obstacle: Obstacle, error: Callable[[], ServingError] | None, effects: DispatchEffects
+    ) -> None:
         """Stop admitting requests and fail those that wait, with what ``error`` returns; with None admit them again."""
         if error is None:
             self.obstacles.pop(obstacle, None)
@@ -352,18 +353,18 @@ class QueueState:
         """Stop admitting requests. Incomplete batches run at once, since no more requests will arrive."""
         self.closed = True
 
-    def fail_waiting(self, error: ServingError, effects: Effects) -> None:
+    def fail_waiting(self, error: ServingError, effects: DispatchEffects) -> None:
         """Fail all waiting and blocked requests."""
         for request in [*self.waiting, *self._overflow.blocked]:
             effects.failed.append((request, error))
             self._take_out(request)
 
-    def fail_running(self, error: ServingError, effects: Effects) -> None:
+    def fail_running(self, error: ServingError, effects: DispatchEffects) -> None:
         """Fail all running requests; their results are discarded."""
         effects.fails_running = True
         effects.failed.extend((request, error) for request in self._running.requests)
 
-    def _drop_expired(self, now: float, effects: Effects) -> None:
+    def _drop_expired(self, now: float, effects: DispatchEffects) -> None:
         if self._deadlines.earliest > now:
             return
         error = DeadlineExceededError("the deadline passed before there was an answer")
@@ -377,7 +378,7 @@ class QueueState:
         for request in expired:
             effects.failed.append((request, error))
             effects.fails_running |= not self._take_out(request)
-        self._deadlines.looked(earliest)
+        self._deadlines.expired_removed(earliest)
         self._admit_blocked(now, effects)
 
     def _unanswered(self) -> Iterator[InferenceRequest]:
@@ -387,7 +388,7 @@ class QueueState:
         """Remove ``request`` from the waiting or blocked requests; False if it is in neither."""
         return self.waiting.remove(request) or self._overflow.blocked.remove(request)
 
-    def _admit_blocked(self, now: float, effects: Effects) -> None:
+    def _admit_blocked(self, now: float, effects: DispatchEffects) -> None:
         blocked = self._overflow.blocked
         while blocked.count:
             request = next(iter(blocked))

@@ -275,7 +275,7 @@ class Deadlines:
         if deadline + SLACK_S < self._armed[-1]:
             self._arm(deadline, effects)
 
-    def looked(self, earliest: float) -> None:
+    def expired_removed(self, earliest: float) -> None:
         """Record that expired requests were removed; ``earliest`` is the earliest deadline of the others.
 
         The timer for the expired ones has yet to fire; `fired` then arms the next one.

@@ -4,8 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inferd.batching.late_calls import unless_gone
-from inferd.batching.ports import Clock, PollThread
+from inferd.batching.ports import Clock, PollThread, weak_callback
 from inferd.batching.queued import QueueEffects
 from inferd.errors import ServingError
 from inferd.generation.endings import CANCELLED, ERROR, count_refused, count_unstarted
@@ -181,7 +180,7 @@ class Intake:
         for request, error in effects.failed:
             count_refused(self._stats, request, error, now)
         for when in effects.timers_at:
-            self._poll_thread.call_at(when, unless_gone(self._expire))
+            self._poll_thread.call_at(when, weak_callback(self._expire))
 
     def _expire(self) -> None:
         effects: LineEffects = QueueEffects()

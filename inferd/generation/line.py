@@ -212,5 +212,5 @@ class WaitingLine:
             else:
                 effects.failed.append((request, error))
                 self._take_out(request)
-        self._deadlines.looked(earliest)
+        self._deadlines.expired_removed(earliest)
         self._admit_blocked(now, effects)

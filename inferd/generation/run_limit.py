@@ -9,8 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
-from inferd.batching.late_calls import unless_gone
-from inferd.batching.ports import Alarm, Clock
+from inferd.batching.ports import Alarm, Clock, weak_callback
 from inferd.batching.run_guard import ENDING_S
 from inferd.generation.sequence import GeneratingSequence
 
@@ -89,7 +88,7 @@ class RunLimit:
             if when >= self._alarm_at:
                 return
             self._alarm_at = when
-        self._alarm.call_at(when, unless_gone(self._look))
+        self._alarm.call_at(when, weak_callback(self._look))
 
     def _look(self) -> None:
         now = self._clock()

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Batch, Effects
+from inferd.batching.request import Batch, DispatchEffects
 from inferd.batching.state import QueueState
 from inferd.batching.waiting import SLACK_S
 from inferd.config.settings import Backpressure, QueueSettings
@@ -100,7 +100,7 @@ class QueueMachine(RuleBasedStateMachine):
         if timeout_s > forecast.ample_s and rows <= _MAX_BATCH and waiting.rows + rows <= waiting.row_limit:
             # What is admitted without a forecast would be with one.
             assert not forecast.comes_too_late(request, waiting, self.state._running, self.now)
-        effects = Effects()
+        effects = DispatchEffects()
         batch = self.state.offer(request, self.now, effects)
         if batch is not None:
             assert self.settings.policy is Backpressure.CALLER_RUNS
@@ -123,7 +123,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: sum(not batch.outside_queue for batch in self.batches) < _WORKERS)
     @rule()
     def take(self):
-        effects = Effects()
+        effects = DispatchEffects()
         batch = self.state.next_batch(self.now, self.now, effects)
         # Requests that failed may have made room for blocked ones, which are in the batch already.
         self.apply(effects)
@@ -166,7 +166,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.cancelled.append(caller)
         self.waiting.pop(caller.request, None)
         self.blocked.pop(caller.request, None)
-        effects = Effects()
+        effects = DispatchEffects()
         self.state.remove(caller.request, self.now, effects)
         self.apply(effects)
 
@@ -176,7 +176,7 @@ class QueueMachine(RuleBasedStateMachine):
         while self.poll_thread and min(self.poll_thread) <= end:
             self.now = max(self.now, min(self.poll_thread))
             self.poll_thread.remove(min(self.poll_thread))
-            effects = Effects()
+            effects = DispatchEffects()
             self.state.expire(self.now, effects)
             for request, error in effects.failed:
                 # A blocked request takes the place, and perhaps that of a scavenger as well.
@@ -235,7 +235,7 @@ class QueueMachine(RuleBasedStateMachine):
                 request.reply.deliver(InferenceFailedError())
             self.state.retire(batch, self.now)
         for _ in range(len(self.callers) + 1):
-            effects = Effects()
+            effects = DispatchEffects()
             batch = self.state.next_batch(self.now, self.now, effects)
             self.apply(effects)
             if isinstance(batch, Batch):
@@ -247,7 +247,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert len(caller.outcomes) == (caller not in self.cancelled)
             assert caller.released
         late = Caller()
-        effects = Effects()
+        effects = DispatchEffects()
         self.state.offer(late.request, self.now, effects)
         assert isinstance(effects.failed[0][1], ModelUnavailableError)
 

@@ -81,8 +81,8 @@ def test_number_is_within_its_bounds_whatever_happens(least, more, likely, event
             batch.run_s = now - batch.started_at
             instances.ended(batch, now)
         elif event == "look":
-            change = instances.look(now)
-            assert instances.look_at > now
+            change = instances.evaluate(now)
+            assert instances.evaluate_at > now
         if instances.has_spare_thread and len(running) < instances.threads:
             instances.dismiss()
         if change is not None:
@@ -92,6 +92,6 @@ def test_number_is_within_its_bounds_whatever_happens(least, more, likely, event
                 changes += 1
         assert least <= instances.count <= instances.may_be <= least + more
         assert instances.count <= instances.threads
-        assert (instances.look_at == math.inf) == (instances.count == least)
+        assert (instances.evaluate_at == math.inf) == (instances.count == least)
         assert sum(instances.changes.values()) == changes
         assert instances.changes[IDLE] <= instances.changes[LOAD]

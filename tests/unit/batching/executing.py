@@ -6,7 +6,7 @@ from inferd.batching.execution import Executor
 from inferd.batching.failed_runs import FailedRuns
 from inferd.batching.memory_limit import MemoryLimit
 from inferd.batching.recovery import Recovery
-from inferd.batching.request import Answers, Batch
+from inferd.batching.request import Batch, ReplyDispatcher
 from inferd.batching.run_guard import RunGuard
 from inferd.batching.self_check import SelfCheck
 from tests.fakes import FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
@@ -22,7 +22,7 @@ class Model:
         self.session = FakeSession(compute, **session)
         self.stats = RecordingStats()
         self.poll_thread = ManualPollThread(self.clock)
-        answers = Answers(clock=self.clock, stats=self.stats)
+        replies = ReplyDispatcher(clock=self.clock, stats=self.stats)
         self.alarm = ManualPollThread(self.clock)
         self.stuck: list[Batch] = []
         self.guard = RunGuard(
@@ -31,7 +31,7 @@ class Model:
             limit_s=60.0,
             clock=self.clock,
             alarm=self.alarm,
-            answers=answers,
+            replies=replies,
             on_stuck=self.stuck.append,
         )
         self.limits: list[int] = []
@@ -60,7 +60,7 @@ class Model:
         self.failures = FailedRuns(
             name="m",
             session=self.session,
-            answers=answers,
+            replies=replies,
             memory=self.memory,
             recovery=self.recovery,
             in_pieces=chunk_rows is not None,
@@ -74,7 +74,7 @@ class Model:
             guard=self.guard,
             chunk_rows=chunk_rows,
             clock=self.clock,
-            answers=answers,
+            replies=replies,
             poll_thread=self.poll_thread,
             check=SelfCheck(session=self.session, share=check_share, clock=self.clock),
             failures=self.failures,

@@ -2,7 +2,7 @@
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Effects
+from inferd.batching.request import DispatchEffects
 from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 
@@ -24,25 +24,25 @@ class Queue:
         self.now = 100.0
 
     def offer(self, *callers):
-        effects = Effects()
+        effects = DispatchEffects()
         for caller in callers:
             self.state.offer(caller.request, self.now, effects)
         return effects
 
     def run_now(self, caller):
-        return self.state.offer(caller.request, self.now, Effects())
+        return self.state.offer(caller.request, self.now, DispatchEffects())
 
     def take(self, idle_since=0.0, *, only_short=False):
-        effects = Effects()
+        effects = DispatchEffects()
         return self.state.next_batch(self.now, idle_since, effects, only_short=only_short), effects
 
     def remove(self, caller):
-        effects = Effects()
+        effects = DispatchEffects()
         self.state.remove(caller.request, self.now, effects)
         return effects
 
     def expire(self):
-        effects = Effects()
+        effects = DispatchEffects()
         self.state.expire(self.now, effects)
         return effects
 

@@ -64,7 +64,7 @@ def test_does_not_share_at_unknown_cost():
 def test_does_not_share_short_runs():
     """The poll thread runs them before another thread is awake."""
     learned = _learned(fixed_s=0.0, row_s=0.000_004)
-    assert learned.run_cost.is_short
+    assert learned.run_cost.short.are_short
     assert learned.for_next_batch(0, rows=100, requests=100, further=0) == learned.rules
 
 
@@ -109,9 +109,9 @@ def test_one_choice_in_32_is_a_trial():
 def test_model_that_stops_batching_has_no_short_runs():
     """Its run times then depend on more than the number of rows."""
     learned = _learned(fixed_s=0.0001, row_s=0.0)
-    assert learned.run_cost.is_short
+    assert learned.run_cost.short.are_short
     learned.stop_batching()
-    assert not learned.run_cost.is_short
+    assert not learned.run_cost.short.are_short
 
 
 def test_fewer_rows_while_there_is_no_memory_for_more():

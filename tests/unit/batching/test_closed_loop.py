@@ -7,7 +7,7 @@ import pytest
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Batch, Effects
+from inferd.batching.request import Batch, DispatchEffects
 from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 from tests.fakes import Caller
@@ -39,11 +39,11 @@ def _simulate(callers, *, run_s, max_wait_s, runs):
 
     def come_until(time):
         while arrivals and arrivals[0] <= time:
-            state.offer(Caller().request, heapq.heappop(arrivals), Effects())
+            state.offer(Caller().request, heapq.heappop(arrivals), DispatchEffects())
 
     while len(done) < runs:
         idle_since = now
-        while not isinstance(planned := state.next_batch(now, idle_since, Effects()), Batch):
+        while not isinstance(planned := state.next_batch(now, idle_since, DispatchEffects()), Batch):
             now = min([planned.time, *arrivals[:1]])
             come_until(now)
         oldest = min(request.enqueued_at for request in planned.requests)

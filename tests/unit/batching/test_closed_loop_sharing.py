@@ -8,7 +8,7 @@ import pytest
 
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.request import Batch, Effects
+from inferd.batching.request import Batch, DispatchEffects
 from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 from tests.fakes import Caller
@@ -55,12 +55,12 @@ class _Loop:
         next_times = [wake for wake in map(self._take, list(self._idle_since)) if wake is not None]
         self.now = min([*next_times, *self._arrivals[:1], *[end for end, _, _ in self._ends[:1]]])
         while self._arrivals and self._arrivals[0] <= self.now:
-            self._state.offer(Caller().request, heapq.heappop(self._arrivals), Effects())
+            self._state.offer(Caller().request, heapq.heappop(self._arrivals), DispatchEffects())
         while self._ends and self._ends[0][0] <= self.now:
             self._finish(heapq.heappop(self._ends)[2])
 
     def _take(self, idle_since):
-        planned = self._state.next_batch(self.now, idle_since, Effects())
+        planned = self._state.next_batch(self.now, idle_since, DispatchEffects())
         if not isinstance(planned, Batch):
             return planned.time
         self._idle_since.remove(idle_since)

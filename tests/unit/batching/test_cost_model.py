@@ -49,11 +49,11 @@ def test_runs_are_short_after_several_short_runs_of_each_size():
     """With one slow size, none counts as short."""
     cost = CostModel()
     _learn(cost, [1, 64], fixed_s=0.0001, row_s=0.000001, runs=15)
-    assert not cost.is_short
+    assert not cost.short.are_short
     _learn(cost, [1, 64], fixed_s=0.0001, row_s=0.000001, runs=17)
-    assert cost.is_short
+    assert cost.short.are_short
     _learn(cost, [64], fixed_s=0.0001, row_s=0.00001)
-    assert not cost.is_short
+    assert not cost.short.are_short
 
 
 def test_one_very_long_run_prevents_short_runs():
@@ -61,11 +61,11 @@ def test_one_very_long_run_prevents_short_runs():
     cost = CostModel()
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
     cost.ran(1, 5.0)
-    assert not cost.is_short
+    assert not cost.short.are_short
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=9_000)
-    assert not cost.is_short
+    assert not cost.short.are_short
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=2_000)
-    assert cost.is_short
+    assert cost.short.are_short
 
 
 @pytest.mark.parametrize(("rows", "seconds"), [(1, 0.012), (1, 0.002), (64, 0.002)])
@@ -77,7 +77,7 @@ def test_ignores_runs_that_waited_for_the_cpu(rows, seconds, held_up):
     cost.ran(rows, seconds, 0.0001 if held_up else seconds)
     # Runs of other sizes say nothing about this one.
     _learn(cost, [8], fixed_s=0.0001, row_s=0.0, runs=31)
-    assert cost.is_short is held_up
+    assert cost.short.are_short is held_up
 
 
 def test_runs_that_always_wait_are_not_short():
@@ -85,7 +85,7 @@ def test_runs_that_always_wait_are_not_short():
     cost = CostModel()
     for _ in range(64):
         cost.ran(1, 0.001, 0.00001)
-    assert not cost.is_short
+    assert not cost.short.are_short
 
 
 def test_peak_rate_is_that_of_the_cheapest_size():
@@ -104,7 +104,7 @@ def test_unbounded_runs_are_never_short():
     """However short they have been."""
     cost = CostModel(are_bounded=False)
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0, runs=1_000)
-    assert not cost.is_short
+    assert not cost.short.are_short
 
 
 def test_runs_larger_than_any_so_far_are_not_short():
@@ -121,7 +121,7 @@ def test_never_short_is_permanent():
     cost.never_short()
     assert not cost.is_short_of(1)
     _learn(cost, [1], fixed_s=0.0001, row_s=0.0)
-    assert not cost.is_short
+    assert not cost.short.are_short
 
 
 def test_snapshot_has_sizes_runs_and_error():

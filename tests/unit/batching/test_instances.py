@@ -26,7 +26,7 @@ class _Model:
     def run(self, *, wait=2.0, times=1, would_share=False, rest_s=0.0):
         """Run as many batches at a time as there may be; the oldest request of each has waited ``wait`` run times."""
         for _ in range(times):
-            self._note(self.instances.look(self.now))
+            self._note(self.instances.evaluate(self.now))
             batches = []
             for _ in range(self.count):
                 request = Caller().request
@@ -43,9 +43,9 @@ class _Model:
     def rest(self, seconds):
         """Let ``seconds`` pass without load, with the looks that are due."""
         until = self.now + seconds
-        while self.instances.look_at <= until:
-            self.now = self.instances.look_at
-            self._note(self.instances.look(self.now))
+        while self.instances.evaluate_at <= until:
+            self.now = self.instances.evaluate_at
+            self._note(self.instances.evaluate(self.now))
         self.now = until
 
     def _note(self, change):
@@ -212,7 +212,7 @@ def test_no_thread_for_an_instance_that_is_not_needed_any_more():
     change = None
     while change is None:
         model.now += 30.0
-        change = model.instances.look(model.now)
+        change = model.instances.evaluate(model.now)
     assert change.count == 1
     assert model.instances.no_thread(model.now) is None
     assert (model.count, model.instances.threads) == (1, 1)
@@ -223,7 +223,7 @@ def test_spare_thread_is_used_for_the_next_instance():
     model = _Model(most=2)
     model.run(times=10)
     instances = model.instances
-    while (change := instances.look(model.now)) is None:
+    while (change := instances.evaluate(model.now)) is None:
         model.now += 1.0
     assert (change.count, instances.has_spare_thread) == (1, True)
     grown = None

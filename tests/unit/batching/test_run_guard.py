@@ -75,7 +75,7 @@ def test_ends_run_without_callers():
             callers[0].request.reply.withdraw()
         if model.clock() == 110.0:
             callers[1].request.reply.deliver(DeadlineExceededError("too late"))
-        model.guard.look_for_abandoned()
+        model.guard.end_abandoned()
 
     run = _LongRun(1000, leave)
     run.model.run(*callers)

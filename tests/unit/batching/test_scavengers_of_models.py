@@ -8,7 +8,7 @@ from inferd.batching.idle_cores import IdleCores
 from inferd.batching.planner import BatchRules, rules_for_scavengers
 from inferd.batching.policies import policy_for
 from inferd.batching.queue import RequestQueue
-from inferd.batching.request import Answers, Batch, Effects
+from inferd.batching.request import Batch, DispatchEffects, ReplyDispatcher
 from inferd.batching.state import QueueState
 from inferd.config.settings import QueueSettings
 from tests.fakes import Caller, FakeClock, ManualPollThread, RecordingStats
@@ -39,11 +39,11 @@ def states():
 
 
 def _offer(state, **request):
-    state.offer(Caller(**request).request, _NOW, Effects())
+    state.offer(Caller(**request).request, _NOW, DispatchEffects())
 
 
 def _take(state):
-    return state.next_batch(_NOW, _NOW, Effects())
+    return state.next_batch(_NOW, _NOW, DispatchEffects())
 
 
 def test_scavengers_wait_for_regular_runs_of_another_model(states):
@@ -81,12 +81,12 @@ def test_stuck_run_does_not_delay_scavengers(states):
     """Its requests were answered when it was given up."""
     other, state = states
     caller = Caller()
-    other.offer(caller.request, _NOW, Effects())
+    other.offer(caller.request, _NOW, DispatchEffects())
     hanging = _take(other)
     caller.request.reply.withdraw()
     _offer(state, priority=_SCAVENGER)
     assert not isinstance(_take(state), Batch)
-    assert other.hand_over(hanging, _NOW, Effects()) is None
+    assert other.hand_over(hanging, _NOW, DispatchEffects()) is None
     assert isinstance(_take(state), Batch)
 
 
@@ -104,7 +104,7 @@ def _queue(state):
     clock = FakeClock(_NOW)
     return RequestQueue(
         state=state,
-        answers=Answers(clock=clock, stats=RecordingStats()),
+        replies=ReplyDispatcher(clock=clock, stats=RecordingStats()),
         clock=clock,
         poll_thread=ManualPollThread(clock),
         run_here=lambda _: None,

@@ -3,7 +3,7 @@
 import pytest
 
 from inferd.batching.planner import WaitUntil
-from inferd.batching.request import Effects
+from inferd.batching.request import DispatchEffects
 from inferd.batching.state import Obstacle
 from inferd.config.settings import Backpressure
 from inferd.errors import (
@@ -72,7 +72,7 @@ def test_fail_all_fails_every_request():
     queue.offer(callers[0])
     queue.take()
     queue.offer(*callers[1:])
-    effects = Effects()
+    effects = DispatchEffects()
     queue.state.fail_waiting(ModelUnavailableError("gone"), effects)
     queue.state.fail_running(ModelUnavailableError("gone"), effects)
     assert set(failed(effects)) == {caller.request for caller in callers}
@@ -119,7 +119,7 @@ def test_stuck_batch_is_handed_over_without_answered_requests():
     queue.offer(*callers)
     batch, _ = queue.take()
     callers[1].request.reply.withdraw()
-    rest = queue.state.hand_over(batch, queue.now, Effects())
+    rest = queue.state.hand_over(batch, queue.now, DispatchEffects())
     assert rest.requests == [callers[0].request, callers[2].request]
     assert rest.ran_before
     assert batch.requests == []
@@ -132,7 +132,7 @@ def test_stuck_batch_without_live_requests_is_dropped():
     queue.offer(caller)
     batch, _ = queue.take()
     caller.request.reply.withdraw()
-    assert queue.state.hand_over(batch, queue.now, Effects()) is None
+    assert queue.state.hand_over(batch, queue.now, DispatchEffects()) is None
     assert queue.state.present == 0
 
 
@@ -142,7 +142,7 @@ def test_rejects_all_requests_while_too_many_threads_are_stuck():
     queue.offer(running)
     batch, _ = queue.take()
     queue.offer(waiting)
-    effects = Effects()
+    effects = DispatchEffects()
     queue.state.set_obstacle(Obstacle.STUCK, queue.state.refusals.stuck, effects)
     (refused, error), *others = effects.failed
     assert (refused, error.reason, error.retry_after_s > 0, others) == (waiting.request, "RUNS_STUCK", True, [])
@@ -150,7 +150,7 @@ def test_rejects_all_requests_while_too_many_threads_are_stuck():
     assert isinstance(error, OverloadedError)
     assert queue.state.hand_over(batch, queue.now, effects) is None
     assert effects.failed[-1][0] is running.request
-    queue.state.set_obstacle(Obstacle.STUCK, None, Effects())
+    queue.state.set_obstacle(Obstacle.STUCK, None, DispatchEffects())
     queue.offer(late := Caller())
     assert late.request in queue.state.waiting
 
@@ -159,14 +159,14 @@ def test_rejects_all_requests_while_the_session_runs_nothing():
     """Also if threads hang meanwhile; only when neither is so are requests admitted again."""
     queue, waiting = Queue(), Caller()
     queue.offer(waiting)
-    effects = Effects()
+    effects = DispatchEffects()
     queue.state.set_obstacle(Obstacle.BROKEN, lambda: ModelUnavailableError("it is broken"), effects)
     assert [(request, error.message) for request, error in effects.failed] == [(waiting.request, "it is broken")]
-    queue.state.set_obstacle(Obstacle.STUCK, queue.state.refusals.stuck, Effects())
-    queue.state.set_obstacle(Obstacle.STUCK, None, Effects())
+    queue.state.set_obstacle(Obstacle.STUCK, queue.state.refusals.stuck, DispatchEffects())
+    queue.state.set_obstacle(Obstacle.STUCK, None, DispatchEffects())
     (_, error), *_ = queue.offer(Caller()).failed
     assert isinstance(error, ModelUnavailableError)
-    queue.state.set_obstacle(Obstacle.BROKEN, None, Effects())
+    queue.state.set_obstacle(Obstacle.BROKEN, None, DispatchEffects())
     queue.offer(late := Caller())
     assert late.request in queue.state.waiting
 
@@ -185,7 +185,7 @@ def test_interrupted_batch_does_not_lower_the_queue_limit(is_stuck):
     queue.now += 60.0
     batch.requests[0].reply.withdraw()
     if is_stuck:
-        queue.state.hand_over(batch, queue.now, Effects())
+        queue.state.hand_over(batch, queue.now, DispatchEffects())
     else:
         batch.cut_off = True
         queue.state.retire(batch, queue.now)

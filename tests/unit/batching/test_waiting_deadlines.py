@@ -2,19 +2,19 @@
 
 import math
 
-from inferd.batching.request import Effects
+from inferd.batching.request import DispatchEffects
 from inferd.batching.waiting import SLACK_S, Deadlines
 
 
 def _watch(deadlines, deadline):
     """Return the time to arm a timer for, if one is needed."""
-    effects = Effects()
+    effects = DispatchEffects()
     deadlines.watch(deadline, effects)
     return effects.timers_at.pop() if effects.timers_at else None
 
 
 def _fired(deadlines, now):
-    effects = Effects()
+    effects = DispatchEffects()
     deadlines.fired(now, effects)
     return effects.timers_at.pop() if effects.timers_at else None
 
@@ -51,7 +51,7 @@ def test_firing_arms_the_next_timer():
     deadlines = Deadlines()
     _watch(deadlines, 10.0)
     _watch(deadlines, 12.0)
-    deadlines.looked(12.0)
+    deadlines.expired_removed(12.0)
     assert _fired(deadlines, 10.0) == 12.0
 
 
@@ -59,7 +59,7 @@ def test_firing_with_an_empty_queue_arms_no_timer():
     """An empty queue needs none."""
     deadlines = Deadlines()
     _watch(deadlines, 10.0)
-    deadlines.looked(math.inf)
+    deadlines.expired_removed(math.inf)
     assert _fired(deadlines, 10.0) is None
 
 
@@ -68,7 +68,7 @@ def test_reuses_a_timer_that_is_soon_enough():
     deadlines = Deadlines()
     _watch(deadlines, 10.0)
     _watch(deadlines, 5.0)
-    deadlines.looked(10.0)
+    deadlines.expired_removed(10.0)
     assert _fired(deadlines, 5.0) is None
 
 
@@ -76,5 +76,5 @@ def test_checks_are_at_least_the_slack_apart():
     """Thousands of close deadlines do not cause thousands of scans of the queue."""
     deadlines = Deadlines()
     _watch(deadlines, 10.0)
-    deadlines.looked(10.0001)
+    deadlines.expired_removed(10.0001)
     assert _fired(deadlines, 10.0) == 10.0 + SLACK_S

@@ -1,4 +1,4 @@
-"""Lets the parts of a queue follow the number of instances that `Instances` decides."""
+"""Applies the number of instances that `Instances` decides to the rules, forecast and limits of a queue."""
 
 from dataclasses import replace
 
@@ -6,11 +6,11 @@ from inferd.batching.adaptive import AdaptiveRules
 from inferd.batching.forecast import Forecast
 from inferd.batching.instances import Instances
 from inferd.batching.planner import WaitUntil
-from inferd.batching.request import Batch, Effects, InferenceRequest, InstanceChange
+from inferd.batching.request import Batch, DispatchEffects, InferenceRequest, InstanceChange
 from inferd.batching.waiting import WaitingRequests
 
 
-class LoadFollower:
+class InstanceScaling:
     """Reports to `Instances` what the queue does, and applies what it decides to rules, forecast and limits.
 
     At most ``parallel_runs`` instances share waiting rows. Not thread-safe: guarded by the lock of the `RequestQueue`.
@@ -31,26 +31,26 @@ class LoadFollower:
         self._parallel_runs = parallel_runs
         self._expect(1.0)
 
-    def look(self, now: float, effects: Effects) -> None:
-        """Let the number fall, before a worker takes its next batch."""
-        self._apply(self.instances.look(now), effects)
+    def evaluate(self, now: float, effects: DispatchEffects) -> None:
+        """Reduce the number of instances if some are not needed; before a worker takes its next batch."""
+        self._apply(self.instances.evaluate(now), effects)
 
-    def dispatched(self, batch: Batch, now: float, idle_since: float, effects: Effects) -> None:
-        """Let the number rise, after a worker that was idle since ``idle_since`` took ``batch``."""
+    def dispatched(self, batch: Batch, now: float, idle_since: float, effects: DispatchEffects) -> None:
+        """Add an instance if it is needed, after a worker that was idle since ``idle_since`` took ``batch``."""
         # Scavengers may wait, and short runs are done one at a time, by the poll thread.
         if batch.is_online and not self._rules.run_cost.short.are_short:
             would_share = self._rules.would_share(batch.rows, len(batch.requests))
             self._apply(self.instances.dispatched(batch, now, idle_since, would_share=would_share), effects)
 
-    def no_thread(self, now: float, effects: Effects) -> None:
-        """Let the number fall again, as there is no thread for the instance that was to start."""
+    def no_thread(self, now: float, effects: DispatchEffects) -> None:
+        """Remove the instance that was added, as the system gives no thread for it."""
         self._apply(self.instances.no_thread(now), effects)
 
     def until(self, plan: WaitUntil) -> WaitUntil:
-        """Return ``plan``, no longer than until the number may fall."""
-        return plan if plan.time <= self.instances.look_at else replace(plan, time=self.instances.look_at)
+        """Return ``plan``, waiting no longer than until the number of instances is to be evaluated."""
+        return plan if plan.time <= self.instances.evaluate_at else replace(plan, time=self.instances.evaluate_at)
 
-    def _apply(self, change: InstanceChange | None, effects: Effects) -> None:
+    def _apply(self, change: InstanceChange | None, effects: DispatchEffects) -> None:
         if change is None:
             return
         self._rules.set_parallel_runs(min(self._parallel_runs, change.count))

@@ -3,11 +3,11 @@
 import math
 
 from inferd.batching.adaptive import AdaptiveRules
-from inferd.batching.following import LoadFollower
 from inferd.batching.forecast import Forecast
 from inferd.batching.instances import Instances
 from inferd.batching.planner import NOTHING_WAITS, BatchRules
-from inferd.batching.request import Batch, Effects
+from inferd.batching.request import Batch, DispatchEffects
+from inferd.batching.scaling import InstanceScaling
 from inferd.batching.waiting import WaitingRequests
 from tests.fakes import Caller
 
@@ -21,17 +21,17 @@ class _Queue:
         self.rules = AdaptiveRules(BatchRules(max_rows=8), parallel_runs=1)
         self.forecast = Forecast(self.rules.run_cost, max_rows=8, workers=1, max_delay_s=0.0)
         self.waiting = WaitingRequests(max_rows=1000, max_bytes=10**9, priority_levels=1)
-        self.follower = LoadFollower(self.instances, self.rules, self.forecast, self.waiting, parallel_runs)
+        self.scaling = InstanceScaling(self.instances, self.rules, self.forecast, self.waiting, parallel_runs)
         self.now = 100.0
 
     def grow(self):
         """Run batches whose requests have waited until there is another instance; return that change."""
         while True:
-            effects = Effects()
+            effects = DispatchEffects()
             request = Caller(rows=8).request
             request.enqueued_at = self.now - 0.2
             batch = Batch(requests=[request], rows=8, started_at=self.now)
-            self.follower.dispatched(batch, self.now, self.now, effects)
+            self.scaling.dispatched(batch, self.now, self.now, effects)
             if effects.instances:
                 return effects.instances
             self.now += 0.1
@@ -67,9 +67,9 @@ def test_drain_rate_is_expected_to_follow():
 def test_idle_worker_looks_again_when_the_number_may_fall():
     """It would wait forever otherwise; with the least number it does."""
     queue = _Queue()
-    assert queue.follower.until(NOTHING_WAITS).time == math.inf
+    assert queue.scaling.until(NOTHING_WAITS).time == math.inf
     queue.grow()
-    assert queue.follower.until(NOTHING_WAITS).time == queue.instances.look_at < math.inf
+    assert queue.scaling.until(NOTHING_WAITS).time == queue.instances.evaluate_at < math.inf
 
 
 def test_short_runs_and_scavengers_need_no_instance():
@@ -80,5 +80,5 @@ def test_short_runs_and_scavengers_need_no_instance():
         Batch(requests=[Caller().request], rows=1, started_at=queue.now),
     ):
         queue.rules.run_cost.short.are_short = batch.is_online
-        queue.follower.dispatched(batch, queue.now, queue.now, Effects())
+        queue.scaling.dispatched(batch, queue.now, queue.now, DispatchEffects())
     assert queue.instances.slowdowns.running == 0

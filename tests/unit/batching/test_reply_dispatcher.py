@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from inferd.batching.request import Answers, BatchTiming, InferenceResult, Reply
+from inferd.batching.request import BatchTiming, InferenceResult, Reply, ReplyDispatcher
 from inferd.errors import DeadlineExceededError, InferenceFailedError, OverloadedError, RunTooLongError
 from tests.fakes import Caller, FakeClock, RecordingStats
 
@@ -15,7 +15,7 @@ class _Out:
     def __init__(self, stats=None):
         self.clock = FakeClock()
         self.stats = stats or RecordingStats()
-        self.answers = Answers(clock=self.clock, stats=self.stats)
+        self.replies = ReplyDispatcher(clock=self.clock, stats=self.stats)
 
 
 def test_rejection_is_counted_with_reason_and_rows():
@@ -24,7 +24,7 @@ def test_rejection_is_counted_with_reason_and_rows():
     seen = []
     caller = Caller(rows=3, on_outcome=lambda _: seen.extend(out.stats.rejections))
     out.clock.advance(0.5)
-    out.answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0, reason="SHED"))
+    out.replies.fail(caller.request, OverloadedError("full", retry_after_s=1.0, reason="SHED"))
     assert seen == ["SHED"]
     assert out.stats.read().fail.ns == 500_000_000
 
@@ -32,7 +32,7 @@ def test_rejection_is_counted_with_reason_and_rows():
 def test_other_errors_are_not_counted_as_rejections():
     """An expired deadline is no overload."""
     out = _Out()
-    out.answers.fail(Caller().request, DeadlineExceededError("late"))
+    out.replies.fail(Caller().request, DeadlineExceededError("late"))
     assert out.stats.rejections == []
     assert out.stats.read().fail.count == 1
 
@@ -43,7 +43,7 @@ def test_other_errors_are_not_counted_as_rejections():
 def test_failures_of_the_model_are_counted_apart(error, count):
     """From those for which it did not run."""
     out = _Out()
-    out.answers.fail(Caller().request, error)
+    out.replies.fail(Caller().request, error)
     assert out.stats.read().model_failures == count
 
 
@@ -51,7 +51,7 @@ def test_settled_request_is_not_counted_again():
     """It has had its one outcome."""
     out, caller = _Out(), Caller()
     caller.request.reply.withdraw()
-    out.answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0))
+    out.replies.fail(caller.request, OverloadedError("full", retry_after_s=1.0))
     assert (out.stats.rejections, out.stats.read().fail.count) == ([], 0)
 
 
@@ -64,7 +64,7 @@ def test_failing_observer_does_not_lose_the_answer(caplog):
 
     caller = Caller()
     with caplog.at_level(logging.ERROR, "inferd.batching"):
-        _Out(Broken()).answers.fail(caller.request, OverloadedError("full", retry_after_s=1.0))
+        _Out(Broken()).replies.fail(caller.request, OverloadedError("full", retry_after_s=1.0))
     assert isinstance(caller.error, OverloadedError)
     assert "metrics are down" in caplog.text
 
@@ -77,7 +77,7 @@ def test_failing_observer_does_not_block_admission(caplog):
             raise RuntimeError("metrics are down")
 
     with caplog.at_level(logging.ERROR, "inferd.batching"):
-        _Out(Broken()).answers.offered([Caller().request])
+        _Out(Broken()).replies.offered([Caller().request])
     assert "metrics are down" in caplog.text
 
 
@@ -90,11 +90,11 @@ def test_failing_receiver_is_logged(act, caplog):
         raise RuntimeError("the connection is in pieces")
 
     caller.request.reply = Reply(broken, broken)
-    answers = _Out().answers
+    replies = _Out().replies
     with caplog.at_level(logging.ERROR, "inferd.batching"):
         {
-            "fail": lambda: answers.fail(caller.request, InferenceFailedError()),
-            "succeed": lambda: answers.succeed(caller.request, _RESULT),
-            "admitted": lambda: answers.admitted(caller.request),
+            "fail": lambda: replies.fail(caller.request, InferenceFailedError()),
+            "succeed": lambda: replies.succeed(caller.request, _RESULT),
+            "admitted": lambda: replies.admitted(caller.request),
         }[act]()
     assert "in pieces" in caplog.text

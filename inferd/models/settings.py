@@ -12,7 +12,7 @@ from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingPath
 from inferd.config.yaml_text import YamlError, keys_of, line_of, longest_match, read_yaml
 from inferd.models.repository import ModelSource
-from inferd.models.triton import Translation, translate_file
+from inferd.models.triton import FIELD_OF, Translation, translate_file
 from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.genai_config import is_described
@@ -44,9 +44,10 @@ def read_model_settings(settings: Settings, source: ModelSource, *, log: bool = 
     if triton is not None and log:
         _log_translation(translation, triton, source)
     given = _Layer("model.yaml") if source.config is None else _read(source.config)
-    layers = [_Layer("config.pbtxt", translation.settings), given]
+    layers = [_Layer("config.pbtxt", translation.settings, translation.places), given]
     if source.override is not None:
-        layers = [given, _Layer("the config of the load", translation.settings)]
+        fields = {setting: f"field {name}" for setting, name in FIELD_OF.items()}
+        layers = [given, _Layer("the config of the load", translation.settings, fields)]
     overrides: Mapping[str, Any] = {}
     for layer in layers:
         replaced = list(_conflicts(overrides, layer.values))
@@ -61,15 +62,15 @@ def read_model_settings(settings: Settings, source: ModelSource, *, log: bool = 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Settings of one file, whose name is ``origin``, and the ``lines`` of the file that they are on, if known."""
+    """Settings of one file, whose name is ``origin``, and the ``places`` in the file, if known."""
 
     origin: str
     values: Mapping[str, Any] = field(default_factory=dict)
-    lines: Mapping[SettingPath, int] = field(default_factory=dict)
+    places: Mapping[SettingPath, str] = field(default_factory=dict)
 
     def where(self, path: SettingPath) -> str:
-        line = longest_match(self.lines, path)
-        return f"{self.origin} line {line}" if line else self.origin
+        place = longest_match(self.places, path)
+        return f"{self.origin} {place}" if place else self.origin
 
 
 def _origin(layers: Sequence[_Layer], path: SettingPath) -> str:
@@ -126,7 +127,7 @@ def _read(config: Path) -> _Layer:
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         msg = f"{config.name}: expected settings by name, got {type(content).__name__}"
         raise ModelLoadError(msg)
-    return _Layer("model.yaml", content, {path: line_of(key) for path, key in keys_of(node)})
+    return _Layer("model.yaml", content, {path: f"line {line_of(key)}" for path, key in keys_of(node)})
 
 
 def max_threads_per_run(versions: int, cores: int) -> int:

@@ -15,6 +15,8 @@ class Translation:
     ignored: tuple[str, ...] = ()
     #: What is honoured in another way, a sentence each.
     differences: tuple[str, ...] = ()
+    #: Where a setting comes from in the text: its line, if known, and its field.
+    places: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

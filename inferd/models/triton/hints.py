@@ -56,7 +56,7 @@ def unfilled_template(text: str) -> Fault | None:
     found = _PLACEHOLDER.search(bare)
     if found is None:
         return None
-    return Fault(_line_at(text, found.start()), f"this is a template: replace {found[0]} with its value")
+    return Fault(line_at(text, found.start()), f"this is a template: replace {found[0]} with its value")
 
 
 def likely_fix(error: text_format.ParseError, text: str) -> Fault:
@@ -87,7 +87,7 @@ class _Place:
     def line_before(self) -> int:
         """The line of the last token before this place."""
         blanks = _COMMENT.sub(lambda match: match[1] or " " * len(match[0]), self.text[: self._position])
-        return _line_at(blanks, len(blanks.rstrip()))
+        return line_at(blanks, len(blanks.rstrip()))
 
     @property
     def last_character(self) -> str:
@@ -106,8 +106,14 @@ def _first_token(text: str) -> str:
     return match[0] if match else ""
 
 
-def _line_at(text: str, position: int) -> int:
+def line_at(text: str, position: int) -> int:
+    """Return the line of ``position`` in ``text``, from 1."""
     return text.count("\n", 0, position) + 1
+
+
+def without_comments_and_texts(text: str) -> str:
+    """Return ``text`` with blanks in place of comments and quoted texts, so that positions stay."""
+    return _COMMENT_OR_STRING.sub(lambda match: " " * len(match[0]), text)
 
 
 def _unbalanced(text: str) -> Fault | None:
@@ -131,9 +137,8 @@ def _unbalanced(text: str) -> Fault | None:
 
 
 def _brackets(text: str) -> Iterator[tuple[str, int]]:
-    blanks = _COMMENT_OR_STRING.sub(lambda match: " " * len(match[0]), text)
-    for match in re.finditer(r"[][{}]", blanks):
-        yield match[0], _line_at(text, match.start())
+    for match in re.finditer(r"[][{}]", without_comments_and_texts(text)):
+        yield match[0], line_at(text, match.start())
 
 
 def _number(place: _Place) -> Fault:

@@ -18,15 +18,24 @@ _MAX_LEVELS = 32
 
 def read_config(path: Path) -> pb.ModelConfig:
     """Read a ``config.pbtxt``. Raises `TritonConfigError` with the file, the line and, if known, the likely fix."""
+    return parse_config(path.name, read_config_text(path))
+
+
+def read_config_text(path: Path) -> str:
+    """Return the text of a ``config.pbtxt``. Raises `TritonConfigError` with the file."""
     try:
-        text = read_text(path, _MAX_BYTES).removeprefix("\ufeff")
+        return read_text(path, _MAX_BYTES).removeprefix("\ufeff")
     except OSError as error:
         raise TritonConfigError(f"{path.name} cannot be read: {why_unreadable(path, error)}") from error
     except UnicodeDecodeError as error:
         raise TritonConfigError(f"{path.name}: expected UTF-8 text") from error
+
+
+def parse_config(name: str, text: str) -> pb.ModelConfig:
+    """Parse the ``text`` of the file ``name``. Raises as `read_config`."""
     parsed = _parsed(text)
     if isinstance(parsed, Fault):
-        raise TritonConfigError(f"{path.name} line {parsed.line}: {parsed.text}")
+        raise TritonConfigError(f"{name} line {parsed.line}: {parsed.text}")
     return parsed
 
 

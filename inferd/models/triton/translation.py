@@ -1,5 +1,6 @@
 """Translate a model configuration of Triton to the settings of a model.yaml."""
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from inferd._generated.inference import model_config_pb2 as pb
@@ -10,16 +11,18 @@ from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.execution import translate_execution
 from inferd.models.triton.fields import refuse_and_ignore
 from inferd.models.triton.language_models import translate_language_model
+from inferd.models.triton.origins import places_in
 from inferd.models.triton.parameters import translate_parameters
-from inferd.models.triton.parsing import read_config
+from inferd.models.triton.parsing import parse_config, read_config_text
 from inferd.models.triton.tensors import translate_tensors
 
 
 def translate_file(path: Path, folder: Path, *, name: str, generates: bool = False) -> Translation:
     """Read the ``config.pbtxt`` at ``path``, and translate it. Raises `TritonConfigError` naming the file."""
-    config = read_config(path)
+    text = read_config_text(path)
+    config = parse_config(path.name, text)
     try:
-        return translate(config, folder, name=name, generates=generates)
+        return replace(translate(config, folder, name=name, generates=generates), places=places_in(text))
     except TritonConfigError as error:
         raise TritonConfigError(f"{path.name}: {error}") from error
 

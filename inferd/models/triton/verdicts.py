@@ -4,12 +4,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from inferd.config.repository import VersionPolicy, chosen_versions
 from inferd.config.settings import ModelSettings, Settings
-from inferd.config.validation import SettingsError
+from inferd.config.validation import SettingPath, SettingsError
+from inferd.config.yaml_text import longest_match
 from inferd.models.triton.backends import INSTEAD, backend_of
 from inferd.models.triton.draft import Translation
 from inferd.models.triton.errors import TritonConfigError
@@ -85,10 +87,13 @@ def _translated(folder: Path, settings: Settings) -> tuple[Translation, ModelSet
     else:
         translation = Translation({}, differences=(_without_config(settings),))
     try:
-        return translation, settings.for_model(translation.settings)
+        return translation, settings.for_model(translation.settings, partial(_origin, file.name, translation))
     except SettingsError as error:
-        problems = "; ".join(f"{problem.name}: {problem.text}" for problem in error.problems)
-        raise TritonConfigError(f"{file.name}: as settings, {problems}") from error
+        raise TritonConfigError("; ".join(map(str, error.problems))) from error
+
+
+def _origin(file: str, translation: Translation, path: SettingPath) -> str:
+    return " ".join(filter(None, [file, longest_match(translation.places, path)]))
 
 
 def _without_config(settings: Settings) -> str:

@@ -91,14 +91,17 @@ def test_differences_are_logged(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"triton": CONFIG.format(8, 65)}, "batching.instances: .* 64, got 65 \\(config.pbtxt\\)"),
+        (
+            {"triton": CONFIG.format(8, 65)},
+            "batching.instances: .*, got 65 \\(config.pbtxt line 3, instance_group.count\\)",
+        ),
         (
             {"triton": CONFIG.format(8, 2), "config": "batching:\n  instances: 65\n"},
             "batching.instances: .*, got 65 \\(model.yaml line 2\\)",
         ),
         (
             {"config": "batching: {instances: 2}\n", "override": CONFIG.format(8, 65)},
-            "batching.instances: .*, got 65 \\(the config of the load\\)",
+            "batching.instances: .*, got 65 \\(the config of the load field instance_group.count\\)",
         ),
         ({"config": "batching: {}\nqueues: {}\n"}, "^queues: .* queue\\? \\(model.yaml line 2\\)$"),
         ({"config": "queue: {max_rows: 8}\n"}, "batching.max_batch_size: .*, got 64 \\(model.yaml\\)"),
@@ -107,7 +110,7 @@ def test_differences_are_logged(tmp_path, caplog):
     ],
 )
 def test_errors_name_the_file(tmp_path, files, expected):
-    """That is the one with the invalid value, and the line of a model.yaml."""
+    """That is the one with the invalid value, its line, and the field of a config.pbtxt."""
     with pytest.raises(ModelLoadError, match=expected):
         read_model_settings(Settings(), source(tmp_path, **files))
 

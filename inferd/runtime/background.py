@@ -30,7 +30,7 @@ def step_back() -> None:
     """
     os.nice(BACKGROUND_NICE)
     number = _SYSTEM_CALLS.get(platform.machine())
-    # Another policy was chosen by whoever started the server.
+    # Any other policy is the operator's choice.
     if sys.platform != "linux" or number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return
     nice = os.getpriority(os.PRIO_PROCESS, 0)

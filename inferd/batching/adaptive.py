@@ -166,7 +166,7 @@ class AdaptiveRules:
         return self.rules if parts == 1 else replace(self.rules, max_rows=math.ceil(expected / parts))
 
     def would_share(self, rows: int, requests: int) -> bool:
-        """Whether a worker would leave some of the ``rows`` of ``requests`` to another one, if that were idle."""
+        """Return whether a worker would leave some of the ``rows`` of ``requests`` to another one that is idle."""
         fixed_s = self.run_cost.fixed_s
         if fixed_s is None or requests == 1:
             return False

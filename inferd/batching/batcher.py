@@ -218,7 +218,7 @@ class Batcher:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether only a new process is likely to run the model again."""
+        """True if only a new process is likely to run the model again."""
         return self._failures.recovery.is_hopeless
 
     @property

@@ -179,7 +179,7 @@ class CostModel:
             self.short.judge(self._octaves.values())
 
     def is_short_of(self, rows: int) -> bool:
-        """Whether a run of ``rows`` is short: runs of about this size have been seen, and all runs are short."""
+        """Return whether a run of ``rows`` is short: runs of about this size have been seen, and all runs are short."""
         return self.short.are_short and rows.bit_length() in self._octaves
 
     def never_short(self) -> None:
@@ -209,7 +209,7 @@ class CostModel:
         return average.own_s / average.rows if average is not None else self.predict(rows) / rows
 
     def is_sure(self, rows: int, now: float) -> bool:
-        """Whether several runs of about this size, or of smaller and larger ones, have been seen not long ago.
+        """Return whether several runs of about this size, or of smaller and larger ones, have been seen lately.
 
         A prediction that is not sure must not be the reason to reject a request: nothing would ever correct it. None is
         if the run time depends on the values of the inputs.
@@ -223,7 +223,10 @@ class CostModel:
         return above and any(self._is_fresh(self._sizes[key], now) for key in below)
 
     def is_current(self, rows: int, now: float) -> bool:
-        """Whether the model has run lately, in terms of runs of ``rows``: its predictions are being corrected."""
+        """Return whether the model has run within a few times the duration of a run of ``rows``.
+
+        Its predictions are then being corrected.
+        """
         return self._are_bounded and now - self._ran_at <= COST.sure_s + COST.sure_run_times * self.predict(rows)
 
     @staticmethod

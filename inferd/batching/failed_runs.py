@@ -239,12 +239,12 @@ class FailedRuns:
 
 
 def _may_be_one_request(error: Exception) -> bool:
-    """Whether one request of several may be at fault for ``error``."""
+    """Return whether one request of several may be at fault for ``error``."""
     return failure_of(error) is RunFailure.OTHER and not isinstance(error, MismatchError | RowsDoNotFollowError)
 
 
 def _has_run(batch: Batch) -> bool:
-    """Whether a run has succeeded since ``run_s`` was reset: nobody may have needed it any more."""
+    """Return whether a run has succeeded since ``run_s`` was reset: nobody may have needed it any more."""
     return batch.run_s is not None
 
 

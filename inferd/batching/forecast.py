@@ -175,7 +175,7 @@ class Forecast:
         return self._run_s(rows, self.cost.upper) + self._overhead_s
 
     def cannot_finish(self, request: InferenceRequest, waiting_rows: int, now: float) -> bool:
-        """Whether ``request`` would miss its deadline although it is dispatched now.
+        """Return whether ``request`` would miss its deadline although it is dispatched now.
 
         While full batches wait, it has to be in time in half a full batch: a smaller one would save this request and
         make all others later.
@@ -194,7 +194,7 @@ class Forecast:
         running: Iterable[Batch],
         now: float,
     ) -> bool:
-        """Whether ``request`` would miss its deadline in the queue, or make one behind it miss its own."""
+        """Return whether ``request`` would miss its deadline in the queue, or make one behind it miss its own."""
         if request.deadline == math.inf:
             return False
         ahead = waiting.rows_ahead(request)

@@ -84,7 +84,7 @@ class _Waiting:
             self._since = math.inf
 
     def is_too_long(self, now: float, *, for_s: float) -> bool:
-        """Whether they have, for this long."""
+        """Return whether they have, for this long."""
         return self._sum == TUNING.enough_wait and now - self._since >= for_s
 
     def relieved(self) -> None:
@@ -187,7 +187,7 @@ class Instances:
 
     @property
     def may_change(self) -> bool:
-        """Whether the number is not fixed."""
+        """True if the number is not fixed."""
         return self._least < self._most
 
     @property
@@ -250,7 +250,7 @@ class Instances:
 
     @property
     def has_spare_thread(self) -> bool:
-        """Whether the next worker that looks for a batch is to end."""
+        """True if the next worker that looks for a batch is to end."""
         return self.threads > self.count
 
     def dismiss(self) -> None:

@@ -36,7 +36,7 @@ class BlockedRequests(Generic[Queued]):
         return True
 
     def lets_pass(self, request: Queued) -> bool:
-        """Whether ``request`` has a higher priority than all that are blocked."""
+        """Return whether ``request`` has a higher priority than all that are blocked."""
         return all(request.priority < blocked.priority for blocked in self._requests)
 
 

@@ -52,9 +52,9 @@ class ScavengerTurns:
         self.was_last = False
 
     def is_next(self, online_rows: int, rules: BatchRules, *, closed: bool) -> bool:
-        """Whether scavengers run next while ``online_rows`` of other requests wait; a ``closed`` queue waits for none.
+        """Return whether scavengers run next while ``online_rows`` of other requests wait.
 
-        If other models are in the way, the model is woken when they no longer are.
+        They wait for runs of other models, and are woken after these, unless the queue is ``closed``.
         """
         may_run = online_rows == 0 or (not self.was_last and online_rows <= rules.max_rows * _ROWS_BESIDE_SCAVENGERS)
         return may_run and (closed or self._cores.may_scavenge())

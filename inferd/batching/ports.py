@@ -29,12 +29,12 @@ class Session(Protocol):
 
     @property
     def on_accelerator(self) -> bool:
-        """Whether runs happen on a device, so that the thread's processor time says nothing about the run time."""
+        """True if runs happen on a device, so that the thread's processor time says nothing about the run time."""
         ...
 
     @property
     def runs_are_bounded(self) -> bool:
-        """Whether the run time depends on the number of rows only, and not on the values in them."""
+        """True if the run time depends on the number of rows only, and not on the values in them."""
         ...
 
     def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop) -> list[NDArray[np.generic]]:

@@ -273,7 +273,7 @@ class RequestQueue:
             self._idle_workers -= 1
 
     def _is_dismissed(self) -> bool:
-        """Whether the worker that asks is one too many, and ends."""
+        """Return whether the worker that asks is one too many, and ends."""
         scaling = self._state.scaling
         if scaling is None or not scaling.instances.has_spare_thread:
             return False

@@ -113,7 +113,7 @@ class Recovery:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the process seems to have lost the device or the memory, so that only a new process can run it."""
+        """True if the process seems to have lost the device or the memory, so that only a new process can run it."""
         return (self._session.on_accelerator or self._backoff.is_full) and self._backoff.failures >= _LOST_AFTER
 
     def unavailable(self) -> ModelUnavailableError:

@@ -121,12 +121,12 @@ class QueueState:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there will never be another batch."""
+        """True if there will never be another batch."""
         return self.closed and not self._overflow.blocked.count and self.waiting.count == 0
 
     @property
     def drained(self) -> bool:
-        """Whether the queue is closed and every request has been answered."""
+        """True if the queue is closed and every request has been answered."""
         return self.closed and self.exhausted and not self._running
 
     def offer(self, request: InferenceRequest, now: float, effects: DispatchEffects) -> Batch | None:
@@ -170,7 +170,7 @@ class QueueState:
         return self.refusals.closed() if self.closed else next(iter(self.obstacles.values()))()
 
     def rejects_when_full(self, now: float) -> bool:
-        """Whether a request that does not fit at ``now`` is certainly rejected for that reason."""
+        """Return whether a request that does not fit at ``now`` is certainly rejected for that reason."""
         return (
             self._overflow.always_rejects
             and not (self.closed or self.obstacles)

@@ -70,7 +70,7 @@ class WaitingRequests(Generic[Queued]):
         self._row_s = 1.0
 
     def is_scavenger(self, request: Queued) -> bool:
-        """Whether ``request`` has the priority of scavengers."""
+        """Return whether ``request`` has the priority of scavengers."""
         return request.priority > self.priority_levels
 
     def in_order(self) -> Iterator[Queued]:
@@ -146,7 +146,7 @@ class WaitingRequests(Generic[Queued]):
         return ahead + request.rows - max(self.row_limit, request.rows)
 
     def fits(self, request: Queued) -> bool:
-        """Whether there is room for ``request`` now."""
+        """Return whether there is room for ``request`` now."""
         rows = self.rows + request.rows
         if self.nbytes + request.nbytes > self.max_bytes:
             return False
@@ -160,12 +160,12 @@ class WaitingRequests(Generic[Queued]):
         return self._levels[priority].rows
 
     def fits_priority(self, request: Queued) -> bool:
-        """Whether ``request`` is within the limit of its priority, as it is in any case if nothing of that waits."""
+        """Return whether ``request`` is within the limit of its priority, as any is if none of that waits."""
         limit, rows = self.priority_rows.get(request.priority), self.rows_of(request.priority)
         return limit is None or rows == 0 or rows + request.rows <= limit
 
     def fits_in_turn(self, rows: int, priority: int, principal: str, weight: float) -> bool:
-        """Whether a request of ``rows`` would be served soon enough, after those that go first.
+        """Return whether a request of ``rows`` would be served soon enough, after those that go first.
 
         Whatever its deadline: one that overtakes others must not make them wait longer than the limit.
         """
@@ -247,7 +247,7 @@ class Excess:
     requests: int = 0
 
     def remains(self) -> bool:
-        """Whether the request still does not fit."""
+        """Return whether the request still does not fit."""
         return self.requests > 0 or self.rows > 0 or self.nbytes > 0
 
     def evict(self, victim: QueuedRequest) -> None:

@@ -67,7 +67,7 @@ class Worker:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the thread has run and ended."""
+        """True if the thread has run and ended."""
         return self.has_started and not self._thread.is_alive()
 
     def join(self, timeout_s: float) -> bool:

@@ -20,7 +20,7 @@ from inferd.rpc.live_calls import SMALL_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from inferd.http.exchange import Exchange
-    from inferd.rpc.entrance import Entrance
+    from inferd.rpc.accept import Entrance
 
 _OK = grpc.StatusCode.OK
 _RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -149,7 +149,7 @@ class HttpCall(CallBase):
     def release(self) -> None:
         """Remove the call from the live calls, if it is there."""
         if self in self._live.calls:
-            self._retire()
+            self._unregister()
 
     # -- from interceptors, handlers and limits
 

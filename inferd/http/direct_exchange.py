@@ -11,7 +11,7 @@ from inferd.http.responses import encoded
 from inferd.http.status import STREAM_STATUS, Answer
 from inferd.http.stream_writer import CHUNKED, StreamWriter, in_chunks
 from inferd.http.streamed_answer import StreamedAnswer
-from inferd.rpc.entrance import Entrance
+from inferd.rpc.accept import Entrance
 
 
 class DirectExchange(Exchange):

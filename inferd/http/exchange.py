@@ -14,9 +14,9 @@ from inferd.http.requests import Head
 from inferd.http.status import Answer
 from inferd.http.stream_writer import StreamWriter
 from inferd.http.streamed_answer import StreamedAnswer
+from inferd.rpc.accept import Entrance
 from inferd.rpc.call_ends import CANCELLED, EXPIRED
 from inferd.rpc.core import CheckedMetadata
-from inferd.rpc.entrance import Entrance
 
 if TYPE_CHECKING:
     from inferd.http.hand_over import HandOver

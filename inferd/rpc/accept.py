@@ -1,11 +1,12 @@
-"""Accepts calls: finds the handler of the method, shows the call to the interceptors, and serves it."""
+"""Accepts calls: finds the handler of the method, passes the call to the interceptors, checks limits, and serves it."""
 
 import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 
@@ -15,12 +16,12 @@ from inferd.rpc.call import INTERNAL_ERROR, CallBase, CoreUnaryCall, log_failed_
 from inferd.rpc.call_ends import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
 from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import (
-    AnswerStreamHandler,
+    CallbackAnswerStreamHandler,
+    CallbackStreamHandler,
+    CallbackUnaryHandler,
     CallInterceptor,
     Finisher,
     Rejection,
-    StreamHandler,
-    UnaryHandler,
 )
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.stream_call import CoreStreamCall
@@ -37,65 +38,6 @@ _NO_DEADLINE_EPOCH_S = 1e12
 
 #: Methods whose handler is cached; far more than any server has.
 _MAX_CACHED = 4096
-
-
-class _CallbackHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """The attributes that grpcio expects of a handler; there is no behavior that could block a thread."""
-
-    request_deserializer = None
-    response_serializer = None
-    unary_unary = None
-    unary_stream = None
-    stream_unary = None
-    stream_stream = None
-
-
-class CallbackUnaryHandler(_CallbackHandler):
-    """A unary method whose handler is called with the request and answers through the call, at any later time."""
-
-    request_streaming = False
-    response_streaming = False
-
-    def __init__(self, callback: UnaryHandler) -> None:
-        self.callback = callback
-
-
-class CallbackStreamHandler(_CallbackHandler):
-    """A streaming method whose handler takes the call and returns the listener for its messages."""
-
-    request_streaming = True
-    response_streaming = True
-
-    def __init__(self, callback: StreamHandler) -> None:
-        self.callback = callback
-
-
-class CallbackAnswerStreamHandler(_CallbackHandler):
-    """A method of one request and a stream of answers, whose handler is called with the request."""
-
-    request_streaming = False
-    response_streaming = True
-
-    def __init__(self, callback: AnswerStreamHandler) -> None:
-        self.callback = callback
-
-
-def callback_unary(handler: UnaryHandler) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Make a method of one request and one answer; ``handler`` is called on the poll thread and must not block."""
-    return CallbackUnaryHandler(handler)
-
-
-def callback_stream(handler: StreamHandler) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Make a method of any streaming shape; ``handler`` is called on the poll thread and must not block.
-
-    It is called before the first message is received, which ``call.read()`` asks for.
-    """
-    return CallbackStreamHandler(handler)
-
-
-def callback_answer_stream(handler: AnswerStreamHandler) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Make a method of one request and a stream of answers; ``handler`` is as that of `callback_unary`."""
-    return CallbackAnswerStreamHandler(handler)
 
 
 class _CallDetails(NamedTuple):
@@ -224,8 +166,43 @@ def _finishers(interceptors: Sequence[CallInterceptor]) -> tuple[Finisher, ...]:
     return tuple(finished for finished in found if finished is not None)
 
 
+class CallSource(Protocol):
+    """A server of another protocol whose calls run on the poll thread; both methods are called there at the stop."""
+
+    def cancel_all(self) -> None:
+        """End the open calls: the grace period is over."""
+        ...
+
+    def close(self) -> bool:
+        """Bring no more calls to the poll thread. Returns False, without effect, if some are about to arrive there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Admits the calls of other protocols, within the limits of those of gRPC; on the poll thread only."""
+
+    live: LiveCalls
+    interceptors: InterceptorChain
+    max_inflight_unary: int | None
+
+    def admit(self, call: CallBase) -> bool:
+        """Pass the new ``call`` to the interceptors and check the limits. Returns False if it was rejected."""
+        live = self.live
+        rejection = self.interceptors.start(call)
+        if rejection is not None:
+            call.abort(rejection.code, rejection.details, rejection.trailing_metadata)
+        elif live.is_short_of_memory:
+            live.reject(call, MEMORY_BUDGET)
+        elif self.max_inflight_unary is not None and live.inflight_unary >= self.max_inflight_unary:
+            live.reject(call, TOO_MANY_CALLS)
+        else:
+            return True
+        return False
+
+
 class _LookupFailed:
-    """In place of a handler: the lookup raised."""
+    """Stands for a handler whose lookup raised."""
 
 
 class Acceptor:

@@ -1,4 +1,4 @@
-"""One call: what is known of it, its end; and of those on the core, the fast path with one request and one answer."""
+"""Calls of all protocols, their end, and the unary calls of gRPC."""
 
 import logging
 import math
@@ -38,7 +38,7 @@ _OVERSIZE = (grpc.StatusCode.RESOURCE_EXHAUSTED, "a message was larger than the 
 class CallEnd:
     """The one end of a call: one of all answers and terminations claims it, and notifies the finishers.
 
-    Invariant: ``claim`` is acquired once and never released. Threads: any may claim; who has claimed notifies.
+    Invariant: ``claim`` is acquired once and never released. Threads: any may claim; the one that did notifies.
     """
 
     __slots__ = ("callbacks", "cause", "claim", "finishers", "is_terminated", "trailing")
@@ -89,7 +89,7 @@ def log_failed_interceptor(method: Callable[..., object], call: Call) -> None:
 
 
 class CallBase(ABC):
-    """What all calls have in common, of whatever protocol; live from its construction.
+    """A call of any protocol; live from its construction.
 
     Threads: constructed on the poll thread; answered in any.
     """
@@ -110,7 +110,7 @@ class CallBase(ABC):
 
     #: Whether the call takes one message, not a stream.
     has_single_message: bool
-    #: What serves a unary call, which then counts among the unary calls in flight; None of others.
+    #: The handler of a unary call, which then counts among the unary calls in flight; None for others.
     _handler: object
 
     def __init__(
@@ -132,14 +132,14 @@ class CallBase(ABC):
         self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self.end = CallEnd(live.finishers)
-        #: What messages must pass before they are delivered; None if nothing is to be checked.
+        #: The check of messages before they are delivered; None if there is none.
         self.check = live.check
         # From here on the call is live, and a check of memory may end it.
         live.calls[self] = UNREAD
         if live.on_call is not None:
             live.on_call()
         if live.ends.ages is not None:
-            live.ends.ages.note(raw_peer, started_at)
+            live.ends.ages.add_call(raw_peer, started_at)
 
     @property
     def peer(self) -> str:
@@ -209,8 +209,8 @@ class CallBase(ABC):
         end.is_terminated = True
         end.run_callbacks(self)
 
-    def _retire(self) -> None:
-        """Remove the call from the live calls: nothing more will come of it."""
+    def _unregister(self) -> None:
+        """Remove the call from the live calls, after its last event."""
         live = self._live
         size = live.calls.pop(self)
         if size > 0:
@@ -222,7 +222,7 @@ class CallBase(ABC):
 
 
 class CoreCall(CallBase):
-    """What both kinds of call on the core have in common.
+    """A call on gRPC's core, unary or streaming.
 
     Invariant: ``_due`` counts the events still to arrive, among them the one of the status, which counts from the
     start and is subtracted if the call ends without an answer. At zero the call is no longer live.
@@ -364,7 +364,7 @@ class CoreUnaryCall(CoreCall):
             live.loop.defer_batch((self, (core.receive_close(),), self._on_close))
         self._due -= 1
         if self._due == 0:
-            self._retire()
+            self._unregister()
 
     def deliver(self, message: bytes) -> None:
         """See `CallBase.deliver`."""
@@ -383,14 +383,14 @@ class CoreUnaryCall(CoreCall):
             self._due -= 1
         self._due -= 1
         if self._due == 0:
-            self._retire()
+            self._unregister()
 
     def _on_sent_and_closed(self, _event: core.BatchEvent) -> None:
         self._due -= 2
         if self._due == 0:
-            self._retire()
+            self._unregister()
 
     def _on_sent(self, _event: core.BatchEvent) -> None:
         self._due -= 1
         if self._due == 0:
-            self._retire()
+            self._unregister()

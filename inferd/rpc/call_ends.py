@@ -159,8 +159,8 @@ class ConnectionAges:
             return None
         return cls(max_age_s=max_age_ms / 1000, grace_s=grace_ms / 1000)
 
-    def note(self, peer: bytes, now: float) -> None:
-        """Note a call from ``peer``."""
+    def add_call(self, peer: bytes, now: float) -> None:
+        """Record a call from ``peer`` at ``now``."""
         first = self._first_call_at
         at = first.get(peer)
         if at is not None and now - at < self._gone_s:
@@ -171,7 +171,7 @@ class ConnectionAges:
         first[peer] = now
 
     def has_cut(self, call: Call, now: float) -> bool:
-        """Whether ``call``, which ended without an answer, was cut with its connection."""
+        """Return whether ``call``, which ended without an answer, was cut with its connection."""
         # All connections of a Unix socket have the same peer.
         is_own_port = call.raw_peer.startswith((b"ipv4:", b"ipv6:"))
         begun_at = self._first_call_at.get(call.raw_peer, call.started_at) if is_own_port else call.started_at

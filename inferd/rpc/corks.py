@@ -1,11 +1,11 @@
-"""Lets answers to one connection leave together: the kernel holds back what is written until a burst is complete.
+"""Sends the answers of a burst to one connection in few TCP packets, with the socket option ``TCP_CORK``.
 
 gRPC's core writes each answer by itself: a system call, a TCP packet, a wake-up of the receiver. While a socket has
-the option ``TCP_CORK``, the kernel collects what is written, and sends it when the option is taken away.
+the option, the kernel collects the bytes that are written, and sends them when the option is removed.
 
 The core does not reveal its sockets, so they are found among the descriptors of the process by the address of the
-peer. Another thread of the core may close one at any time, and its number may be used again: then the option is set
-and taken away on another socket of the process, or on none, which does no harm.
+peer. Another thread of the core may close one at any time, and its number may be reused: then the option is set and
+removed on another socket of the process, or on none, which is harmless.
 """
 
 import ctypes
@@ -18,15 +18,15 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-#: Answers to one connection that are worth two system calls more.
-_WORTHWHILE = 2
+#: Answers to one connection from which on two further system calls pay.
+_MIN_ANSWERS = 2
 
-#: With more descriptors, looking for sockets takes too long; and so many connections share few bursts.
+#: With more descriptors, the search for sockets takes too long, and few connections have several answers in a burst.
 _MAX_DESCRIPTORS = 1024
 
-#: Looking for sockets takes at most this share of the time, and is done at most this often.
-_LOOKING_SHARE = 0.01
-_LOOK_INTERVAL_S = 0.1
+#: The search for sockets takes at most this share of the time, and runs at most this often.
+_SEARCH_SHARE = 0.01
+_SEARCH_INTERVAL_S = 0.1
 
 #: Sets the option of a socket; returns False if there is no such socket.
 SetCork = Callable[[int, bool], bool]
@@ -37,7 +37,7 @@ FindSockets = Callable[[], Mapping[bytes, int] | None]
 class Corks:
     """Corks the connections that a burst of answers goes to; on the poll thread only.
 
-    ``_sockets`` has the descriptor of each peer that was found, None for one that was looked for and not found.
+    ``_sockets`` has the descriptor of each peer that was found, None for one whose socket was not.
     """
 
     def __init__(
@@ -51,22 +51,25 @@ class Corks:
         self._find_sockets = find_sockets or _find_sockets
         self._clock = clock
         self._sockets: dict[bytes, int | None] = {}
-        self._look_at = -float("inf")
+        self._search_at = -float("inf")
 
     @staticmethod
     def are_supported() -> bool:
-        """Whether this system has the option, and shows the descriptors of a process."""
+        """Return whether this system has the option, and lists the descriptors of a process."""
         return sys.platform == "linux" and _DESCRIPTORS.is_dir()
 
     def put(self, peers: Iterable[bytes]) -> list[int]:
-        """Cork the connections that ``peers``, one for each answer, has several times. Returns what to `take` away."""
+        """Cork the connections with several answers; ``peers`` has one address for each answer.
+
+        Returns the descriptors to `remove` the option from.
+        """
         answers: dict[bytes, int] = {}
         for peer in peers:
             answers[peer] = answers.get(peer, 0) + 1
         corked: list[int] = []
         unknown: list[bytes] = []
         for peer, count in answers.items():
-            if count < _WORTHWHILE:
+            if count < _MIN_ANSWERS:
                 continue
             if peer not in self._sockets:
                 unknown.append(peer)
@@ -75,23 +78,23 @@ class Corks:
             if descriptor is not None and self._set_cork(descriptor, True):
                 corked.append(descriptor)
         if unknown:
-            self._look_for(unknown)
+            self._search(unknown)
         return corked
 
-    def take(self, corked: Iterable[int]) -> None:
-        """Let the connections send what they have."""
+    def remove(self, corked: Iterable[int]) -> None:
+        """Remove the option, so that the connections send what they have."""
         for descriptor in corked:
             self._set_cork(descriptor, False)
 
-    def _look_for(self, peers: Iterable[bytes]) -> None:
-        """Find the sockets of ``peers`` for their next answers, unless it was done just now."""
+    def _search(self, peers: Iterable[bytes]) -> None:
+        """Find the sockets of ``peers`` for their next answers, unless the last search was just now."""
         begun_at = self._clock()
-        if begun_at < self._look_at:
+        if begun_at < self._search_at:
             return
         # Only those that are there, so that the peers of the past are forgotten.
         self._sockets = {**dict.fromkeys(peers), **(self._find_sockets() or {})}
         now = self._clock()
-        self._look_at = now + max(_LOOK_INTERVAL_S, (now - begun_at) / _LOOKING_SHARE)
+        self._search_at = now + max(_SEARCH_INTERVAL_S, (now - begun_at) / _SEARCH_SHARE)
 
 
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -112,7 +115,7 @@ def _set_cork(descriptor: int, is_on: bool) -> bool:
 def _find_sockets() -> Mapping[bytes, int] | None:
     try:
         names = [path.name for path in islice(_DESCRIPTORS.iterdir(), _MAX_DESCRIPTORS + 1)]
-    except OSError:  # no descriptor is left to look with
+    except OSError:  # no descriptor is left to list them with
         return None
     if len(names) > _MAX_DESCRIPTORS:
         return None

@@ -1,8 +1,8 @@
-"""Calls as handlers and interceptors see them, and interceptors. `call` and `stream_call` implement the calls."""
+"""The interfaces of calls, interceptors and handlers. `call` and `stream_call` implement those of calls."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -194,3 +194,62 @@ UnaryHandler = Callable[[UnaryCall, bytes], None]
 StreamHandler = Callable[[StreamCall], StreamListener]
 #: Called with a stream, and with its only message.
 AnswerStreamHandler = Callable[[StreamCall, bytes], None]
+
+
+class _CallbackHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """The attributes that grpcio expects of a handler. The behaviors are None, as they would run in a thread."""
+
+    request_deserializer = None
+    response_serializer = None
+    unary_unary = None
+    unary_stream = None
+    stream_unary = None
+    stream_stream = None
+
+
+class CallbackUnaryHandler(_CallbackHandler):
+    """A unary method whose handler is called with the request and answers through the call, at any later time."""
+
+    request_streaming = False
+    response_streaming = False
+
+    def __init__(self, callback: UnaryHandler) -> None:
+        self.callback = callback
+
+
+class CallbackStreamHandler(_CallbackHandler):
+    """A streaming method whose handler takes the call and returns the listener for its messages."""
+
+    request_streaming = True
+    response_streaming = True
+
+    def __init__(self, callback: StreamHandler) -> None:
+        self.callback = callback
+
+
+class CallbackAnswerStreamHandler(_CallbackHandler):
+    """A method of one request and a stream of answers, whose handler is called with the request."""
+
+    request_streaming = False
+    response_streaming = True
+
+    def __init__(self, callback: AnswerStreamHandler) -> None:
+        self.callback = callback
+
+
+def callback_unary(handler: UnaryHandler) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make a method of one request and one answer; ``handler`` is called on the poll thread and must not block."""
+    return CallbackUnaryHandler(handler)
+
+
+def callback_stream(handler: StreamHandler) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make a method of any streaming shape; ``handler`` is called on the poll thread and must not block.
+
+    It is called before the first message is received, which ``call.read()`` asks for.
+    """
+    return CallbackStreamHandler(handler)
+
+
+def callback_answer_stream(handler: AnswerStreamHandler) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make a method of one request and a stream of answers; ``handler`` is as that of `callback_unary`."""
+    return CallbackAnswerStreamHandler(handler)

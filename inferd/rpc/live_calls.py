@@ -1,4 +1,4 @@
-"""The live calls of a server: what they share, the memory that they hold, and the limits on their messages."""
+"""The live calls of a server: their shared state, the memory that they hold, and the limits on their messages."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,7 @@ UNREAD = -1
 
 
 class LiveCalls:
-    """The calls of a server with events still to come from the core, and what they share.
+    """The calls of a server with events still to come from the core, and their shared state.
 
     The server may be freed only when there are none. Changes on the poll thread only; ``count``, ``held_bytes`` and
     ``rejected`` may be read in any.
@@ -85,7 +85,7 @@ class LiveCalls:
 
 
 class MessageCheck:
-    """What a message must pass before it is delivered: a maximum size, and inflation if it is compressed.
+    """Checks a message before it is delivered: its size, and inflation if it is compressed.
 
     Immutable; shared by all calls with the same limits. On the poll thread only.
     """

@@ -13,22 +13,21 @@ call. One round, `PollLoop.step`:
 6. Run the timers that are due.
 
 Reading: the polling thread also reads the sockets (docs/decisions/rpc-one-thread-reads.md). A poll that finds no event
-reads one socket, a poll that sleeps reads all. Under load, one socket a round would leave a rarely read connection
-waiting for seconds (0.6 s beside four streams that send as fast as they can; 13 ms with the following), so every 2 ms
-one round ends only after 16 polls without an event.
+reads one socket, a poll that sleeps reads all. So under load, one round every 2 ms ends only after 16 polls without an
+event: with one socket a round, a rarely read connection waited for 0.6 s beside four busy streams, instead of 13 ms.
 
 Gathering: for 0.1 s after a call was rejected, rounds begin at least 3 ms apart, take up to 512 events, and read all
-sockets; full rounds of 64 events follow at once, with a large one after every eight. The thread then interrupts the
-runs of models less often, and no connection waits until all that others have sent is handled
-(docs/decisions/rpc-gathering.md). Not while callbacks wait, which may be runs of a model.
+sockets, unless callbacks wait, which may be runs of a model. Full rounds of 64 events follow at once, with a large one
+after every eight. So the thread interrupts runs less often, and no connection waits until all that others have sent is
+handled (docs/decisions/rpc-gathering.md).
 
-Waking: a poll that sleeps in the core is woken by an event only. An empty batch on any call, even one that has ended,
-makes one, so the loop keeps the latest call for that. Until the first call the loop sleeps at most 50 ms at a time.
-No wake-up is lost: the loop sets ``_may_sleep`` before it checks ``_soon``; others append to ``_soon`` before they
-read ``_may_sleep``. And a timer of another thread is added before it wakes the loop.
+Waking: only an event wakes a poll that sleeps in the core. An empty batch on any call, even one that has ended, makes
+one, so the loop keeps the latest call for that. Until the first call the loop sleeps at most 50 ms at a time. No
+wake-up is lost: the loop sets ``_may_sleep`` before it checks ``_soon``; other threads append to ``_soon`` before they
+read ``_may_sleep``, and add a timer before they wake the loop.
 
-Ending: the loop ends only when no wake-up is pending, and starts none after that, as a batch on a queue that was shut
-down aborts the process.
+Ending: a batch on a queue that was shut down aborts the process. So the loop ends only when no wake-up is pending, and
+starts none after that.
 """
 
 import logging
@@ -53,11 +52,11 @@ _READ_ALL_POLLS = 16
 #: A poll that took this long has slept.
 _SLEPT_S = 0.0005
 
-#: How long rounds are gathered after a rejection, and their distance and their number of events then.
+#: Seconds for which rounds are gathered after a rejection, between two of them, and events of one at most.
 _GATHERED_S = 0.1
 _GATHER_INTERVAL_S = 0.003
 _GATHERED_EVENTS = 512
-#: Rounds with as many events as they may take need no gathering, but after so many of them all sockets are read.
+#: Full rounds are not gathered, but after this many of them all sockets are read.
 _MAX_FULL_ROUNDS = 8
 
 
@@ -83,14 +82,14 @@ DeferredBatch = tuple[BatchOwner, core.Batch, Callable[[Any], None]]
 
 
 class DeferredBatches:
-    """Batches that wait until the events that are ready have been handled; on the poll thread only."""
+    """Holds batches until the events that are ready have been handled; on the poll thread only."""
 
     def __init__(self, corks: Corks | None) -> None:
         self._corks = corks
         self.waiting: list[DeferredBatch] = []
 
     def start(self) -> None:
-        """Start those that wait."""
+        """Start all of them."""
         deferred = self.waiting.copy()
         self.waiting.clear()
         corked = self._cork(deferred) if len(deferred) > 1 else ()
@@ -102,7 +101,7 @@ class DeferredBatches:
             except BaseException:  # noqa: BLE001  as in `_run_guarded`
                 _log.exception(_FAILED)
         if corked and self._corks is not None:
-            self._corks.take(corked)
+            self._corks.remove(corked)
 
     def _cork(self, deferred: list[DeferredBatch]) -> Sequence[int]:
         """Cork the connections of several answers."""
@@ -117,19 +116,19 @@ class DeferredBatches:
 
 
 class Events:
-    """Takes events from the core's queue and handles them, and reads the sockets meanwhile; on the poll thread only."""
+    """Polls the core's queue, which also reads the sockets, and handles the events; on the poll thread only."""
 
     def __init__(self, queue: core.Queue, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self.queue = queue
         self._clock = clock
         self._sleep = sleep
-        #: What ends the next round: polls without an event, or a number of events.
+        #: The next round ends after this many polls without an event, or this many events.
         self._empty_polls = 1
         self._most_events = _MAX_EVENTS
         self._full_rounds = 0
-        #: When a round is to read all sockets.
+        #: Time at which a round is to read all sockets.
         self.read_all_at = -math.inf
-        #: Until when rounds are gathered, and when the next one may begin.
+        #: Time until which rounds are gathered, and at which the next one may begin.
         self.gather_until = -math.inf
         self._next_round_at = -math.inf
 
@@ -142,13 +141,13 @@ class Events:
             self.read_all_at = now + _READ_ALL_INTERVAL_S
         return event
 
-    def read_all(self, now: float) -> None:
+    def read_all_next(self, now: float) -> None:
         """Read all sockets in the next round."""
         self._empty_polls = _READ_ALL_POLLS
         self.read_all_at = now + _READ_ALL_INTERVAL_S
 
-    def gather(self, now: float) -> None:
-        """Let events come together for the next round, which reads all sockets and takes all that came."""
+    def wait_to_gather(self, now: float) -> None:
+        """Sleep until the next round may begin; it reads all sockets and takes all events that have come."""
         if 0 < self._full_rounds < _MAX_FULL_ROUNDS:
             return
         if self._full_rounds == 0 and now < self._next_round_at:
@@ -156,7 +155,7 @@ class Events:
             now = self._clock()
         self._next_round_at = now + _GATHER_INTERVAL_S
         self._full_rounds = 0
-        self.read_all(now)
+        self.read_all_next(now)
         self._most_events = _GATHERED_EVENTS
 
     def handle_ready(self, event: core.Event) -> bool:
@@ -187,7 +186,7 @@ class Events:
 
 
 class WakeUps:
-    """Events that wake the poll thread: empty batches on ``call``, the latest one. Any thread.
+    """Wakes the poll thread by events: empty batches on ``call``, the latest one. Any thread.
 
     Invariant: `close` succeeds only when none is pending, and none is posted after it.
     """
@@ -225,8 +224,7 @@ class WakeUps:
 class PollLoop:
     """Runs event handlers, callbacks and timers one after another in one thread; none of them may block.
 
-    Invariants: no exception of a handler leaves the loop. While the loop sleeps, it holds no event and no deferred
-    batch.
+    Invariants: no exception of a handler leaves the loop. A loop that sleeps holds no event and no deferred batch.
 
     Threads: ``call_at`` and ``call_soon`` any; ``run`` is the poll thread; the rest on the poll thread only.
     """
@@ -252,7 +250,7 @@ class PollLoop:
         self._idle_callbacks: list[Callback] = []
         self._idle_by = -math.inf
         self._is_over: Callable[[], bool] | None = None
-        #: The poll thread's identity, for those who compare it for each call.
+        #: The identifier of the poll thread, to compare without a call of `in_poll_thread`.
         self.thread_id: int | None = None
         #: The monotonic time in seconds.
         self.now = clock
@@ -290,17 +288,17 @@ class PollLoop:
         if now >= self._timers.next_at:
             self._run_timers()
         if now >= events.read_all_at:
-            events.read_all(now)
+            events.read_all_next(now)
         if now < events.gather_until and not (self._soon or self._idle_callbacks):
-            events.gather(now)
+            events.wait_to_gather(now)
 
     def call_rejected(self, now: float) -> None:
-        """Gather the rounds of the next time: a call was rejected at ``now``; on the poll thread only."""
+        """Gather the following rounds, as a call was rejected at ``now``; on the poll thread only."""
         self._events.gather_until = now + _GATHERED_S
 
     @property
     def in_poll_thread(self) -> bool:
-        """Whether the caller runs on the poll thread."""
+        """True if the caller runs on the poll thread."""
         return threading.get_ident() == self.thread_id
 
     def call_at(self, when: float, callback: Callback) -> None:

@@ -4,9 +4,8 @@ from functools import cache
 
 import grpc
 
-from inferd.rpc.accept import callback_unary
 from inferd.rpc.core import IncompatibleGrpcioError
-from inferd.rpc.interfaces import UnaryCall
+from inferd.rpc.interfaces import UnaryCall, callback_unary
 from inferd.rpc.server import Server, stop_and_wait
 
 _TIMEOUT_S = 20.0

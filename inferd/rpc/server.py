@@ -14,17 +14,17 @@ from typing import Any
 import grpc
 
 from inferd.rpc import core, unix_sockets
-from inferd.rpc.accept import Acceptor, InterceptorChain, Methods
+from inferd.rpc.accept import Acceptor, CallSource, Entrance, InterceptorChain, Methods
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call_ends import ConnectionAges, Ends, StatusOf, bare_status
 from inferd.rpc.corks import Corks
-from inferd.rpc.entrance import CallSource, Entrance
 from inferd.rpc.inflating import Inflater
 from inferd.rpc.interfaces import CallInterceptor
 from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.memory_guard import MemoryMeter
+from inferd.rpc.poll_lag import PollLag
 from inferd.rpc.poll_loop import PollLoop
-from inferd.rpc.timers import PollLag
-from inferd.rpc.upkeep import MemoryMeter, Upkeep
+from inferd.rpc.upkeep import Upkeep
 from inferd.rpc.waking import SelfCall
 
 _log = logging.getLogger("inferd.rpc")
@@ -275,7 +275,7 @@ class Shutdown:
         self._queue = queue
         self._acceptor = acceptor
         self._live = live
-        #: What brings calls of other protocols.
+        #: The servers of other protocols.
         self.sources: list[CallSource] = []
         self.begun = threading.Event()
         self._core_is_done = False
@@ -300,7 +300,7 @@ class Shutdown:
         loop.call_at(cancel_at, self._cancel)
 
     def is_over(self) -> bool:
-        """Whether no more events will come from the core."""
+        """Return whether no more events will come from the core."""
         is_over = self._core_is_done and self._acceptor.armed == 0 and self._live.count == 0
         return is_over and all(source.close() for source in self.sources)
 

@@ -36,7 +36,7 @@ class ServicerContext(grpc.ServicerContext):
         self._details: str | None = None
         self._trailing_metadata: Metadata = ()
         self.aborted = False
-        call.on_retired = self._on_retired
+        call.on_unregistered = self._on_unregistered
 
     @property
     def call_context(self) -> CallContext:
@@ -44,7 +44,7 @@ class ServicerContext(grpc.ServicerContext):
         return self._call.context
 
     def is_active(self) -> bool:
-        """Whether an answer can still reach the caller."""
+        """Return whether an answer can still reach the caller."""
         return not self._call.has_ended
 
     def time_remaining(self) -> float | None:  # type: ignore[override]  # None per gRPC's documentation
@@ -145,7 +145,7 @@ class ServicerContext(grpc.ServicerContext):
         message = last_message if code is grpc.StatusCode.OK else None
         self._call.finish(code, details, self._trailing_metadata, last_message=message)
 
-    def _on_retired(self) -> None:
+    def _on_unregistered(self) -> None:
         self._over = True
         while self._callbacks:
             self._run_callbacks(self._callbacks.pop(0))

@@ -20,7 +20,7 @@ BACKLOG_BYTES = 4 * 1024 * 1024
 
 
 class Outbox:
-    """What a stream has to send: headers, then messages in order, the status last. With the lock of its call held.
+    """The headers, messages and status that a stream has yet to send, in this order. With the lock of its call held.
 
     Invariant: at most one batch is in flight. `next_batch` sets ``is_sending``, and the batch's event clears it.
     """
@@ -87,7 +87,7 @@ class CoreStreamCall(CoreCall):
     receive. ``_due`` counts one event for the status until it is in the outbox, and then each batch.
     """
 
-    __slots__ = ("_listener", "_lock", "_outbox", "_reading", "on_retired", "on_sent")
+    __slots__ = ("_listener", "_lock", "_outbox", "_reading", "on_sent", "on_unregistered")
 
     _handler = None
 
@@ -108,7 +108,7 @@ class CoreStreamCall(CoreCall):
         #: Called on the poll thread after each send, whether it succeeded or failed.
         self.on_sent: Callable[[], None] | None = None
         #: Called on the poll thread when the call is no longer live, however it ended.
-        self.on_retired: Callable[[], None] | None = None
+        self.on_unregistered: Callable[[], None] | None = None
         self.core_call = core_call
         self._due = 2
         # Last, as it makes the call live. The core forgets the peer with the end of the call.
@@ -133,7 +133,7 @@ class CoreStreamCall(CoreCall):
         self.read()
 
     def listen(self, listener: StreamListener) -> None:
-        """Notify ``listener`` from now on; on the poll thread."""
+        """Pass events to ``listener`` from now on; on the poll thread."""
         self._listener = listener
         self.on_terminated(listener.on_terminated)
 
@@ -206,7 +206,7 @@ class CoreStreamCall(CoreCall):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the call was finished or terminated."""
+        """True if the call was finished or terminated."""
         return self.end.claim.locked()
 
     @property
@@ -262,7 +262,7 @@ class CoreStreamCall(CoreCall):
         if self.on_sent is not None:
             self.on_sent()
         if is_over:
-            self._retire()
+            self._unregister()
 
     def _on_message(self, event: core.BatchEvent) -> None:
         message = event.batch_operations[0].message()
@@ -309,14 +309,14 @@ class CoreStreamCall(CoreCall):
             self._due -= 1
             is_over = self._due == 0
         if is_over:
-            self._retire()
+            self._unregister()
 
-    def _retire(self) -> None:
+    def _unregister(self) -> None:
         self._listener = self.on_sent = None
-        super()._retire()
-        if self.on_retired is not None:
-            self.on_retired()
-            self.on_retired = None
+        super()._unregister()
+        if self.on_unregistered is not None:
+            self.on_unregistered()
+            self.on_unregistered = None
 
 
 class _SingleMessage:

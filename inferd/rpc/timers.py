@@ -1,22 +1,15 @@
-"""The timers of the poll loop, and a probe that measures how late it is."""
+"""The timers of the poll loop."""
 
 import heapq
 import itertools
 import math
 import threading
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from inferd.rpc.poll_loop import PollLoop
 
 Callback = Callable[[], None]
 
 #: Until a call can carry wake-ups, the loop sleeps at most this long at a time.
 _UNWAKEABLE_SLEEP_S = 0.05
-
-_LAG_INTERVAL_S = 1.0
 
 
 class Timers:
@@ -68,37 +61,3 @@ class Timers:
         self.next_at = min(self._heap[0][0] if self._heap else math.inf, now + self._max_sleep_s)
         wait_s = max(self.next_at - now, 0.0)
         self.poll_until_epoch_s = None if wait_s == math.inf else self._epoch_clock() + wait_s
-
-
-class PollLag:
-    """Measures how late the poll thread is, with a timed probe once a second.
-
-    A probe is due at a time, queued behind the events that are ready then, and has arrived when it is handled. So late
-    timers, callbacks that block and queued events all count.
-
-    Threads: ``lag_s`` any; the rest on the poll thread. ``_due_at`` is when the current probe was due, or the next one
-    is.
-    """
-
-    def __init__(self, loop: "PollLoop", clock: Callable[[], float] = time.monotonic) -> None:
-        self._loop = loop
-        self._clock = clock
-        self._lag_s = 0.0
-        self._due_at = float("inf")
-
-    def start(self) -> None:
-        """Schedule the next probe; on the poll thread, or before it runs."""
-        self._due_at = self._clock() + _LAG_INTERVAL_S
-        self._loop.call_at(self._due_at, self._send)
-
-    @property
-    def lag_s(self) -> float:
-        """The lag of the last probe, or of the one under way if that is longer. Seconds."""
-        return max(self._lag_s, self._clock() - self._due_at)
-
-    def _send(self) -> None:
-        self._loop.call_after_queued(self._arrived)
-
-    def _arrived(self) -> None:
-        self._lag_s = self._clock() - self._due_at
-        self.start()

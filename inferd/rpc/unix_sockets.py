@@ -34,7 +34,7 @@ def unavailable_reason(path: Path) -> str | None:
 
 
 def _is_listened_on(path: Path) -> bool:
-    """Whether a server listens at ``path``. Raises FileNotFoundError and PermissionError."""
+    """Return whether a server listens at ``path``. Raises FileNotFoundError and PermissionError."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:

@@ -1,8 +1,8 @@
-"""Lets the poll thread be woken before the first caller has come: the server makes one call to itself.
+"""Makes one call from the server to itself, so that the poll thread can be woken before the first client calls.
 
-Only a call can carry what wakes a poll that sleeps (see `poll_loop`). Other protocols must not wait for gRPC's first
-one, so the server listens at a Unix socket in a directory that nobody else may enter, for one call of a method that
-nobody else knows, and takes the directory away again. Neither interceptors nor limits see that call.
+Only a batch on a call wakes a poll that sleeps (see `poll_loop`). Other protocols must not wait for gRPC's first call,
+so the server listens at a Unix socket in a directory that only its user may enter, for one call of a method with a
+random name, and then removes the directory. Neither interceptors nor limits see that call.
 """
 
 import logging
@@ -17,12 +17,12 @@ from inferd.rpc.poll_loop import PollLoop
 
 _log = logging.getLogger("inferd.rpc")
 
-#: How long the call may take; it takes some milliseconds.
+#: Timeout of the call, which takes some milliseconds.
 _TIMEOUT_S = 10.0
 
 
 class SelfCall:
-    """The call of the server to itself. `prepare` before the core starts, `make` after that and not on the poll thread.
+    """Makes the call: `prepare` before the core starts, `make` after that and not on the poll thread.
 
     A `CallSource`, because the server must not end before the call has come from the core.
     """
@@ -46,7 +46,7 @@ class SelfCall:
         core.bind(self._server, self._address, None)
 
     def make(self) -> None:
-        """Make the call, and wait until it has come."""
+        """Make the call, and wait until the poll thread has it."""
         if self._directory is None:
             return
         self._is_pending = True

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from inferd.rpc.accept import Acceptor, InterceptorChain, Methods, callback_unary
+from inferd.rpc.accept import Acceptor, InterceptorChain, Methods
+from inferd.rpc.interfaces import callback_unary
 from inferd.rpc.live_calls import LiveCalls
 from tests.unit.rpc.fakes import FakeCoreCall, FakeEvent, FakeLoop, Recorder
 

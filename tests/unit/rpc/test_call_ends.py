@@ -59,8 +59,8 @@ def test_detects_call_cut_with_its_connection(
     ends = Ends(ages())
     assert ends.ages is not None
     for call_at in (first_call_at, started_at):
-        ends.ages.note(b"ipv4:10.0.0.7:1", call_at)
-        ends.ages.note(b"ipv4:10.0.0.8:1", 0.0)
+        ends.ages.add_call(b"ipv4:10.0.0.7:1", call_at)
+        ends.ages.add_call(b"ipv4:10.0.0.8:1", 0.0)
     assert ends.cause(fake_call(b"ipv4:10.0.0.7:1", started_at), now) == expected
 
 
@@ -78,8 +78,8 @@ def test_deadline_and_server_stop_take_precedence() -> None:
 def test_reused_port_is_a_new_connection() -> None:
     """When the earlier connection must be closed by then."""
     seen = ages()
-    seen.note(b"ipv6:%5B::1%5D:1", 0.0)
-    seen.note(b"ipv6:%5B::1%5D:1", 200.0)
+    seen.add_call(b"ipv6:%5B::1%5D:1", 0.0)
+    seen.add_call(b"ipv6:%5B::1%5D:1", 200.0)
     assert not seen.has_cut(fake_call(b"ipv6:%5B::1%5D:1", 200.0), 250.0)
     assert seen.has_cut(fake_call(b"ipv6:%5B::1%5D:1", 200.0), 320.0)
 
@@ -87,7 +87,7 @@ def test_reused_port_is_a_new_connection() -> None:
 def test_unix_socket_connections_share_a_peer() -> None:
     """Only the call's own age is known."""
     seen = ages()
-    seen.note(b"unix:/run/inferd.sock", 0.0)
+    seen.add_call(b"unix:/run/inferd.sock", 0.0)
     assert not seen.has_cut(fake_call(b"unix:/run/inferd.sock", 80.0), 130.0)
     assert seen.has_cut(fake_call(b"unix:/run/inferd.sock", 80.0), 200.0)
 
@@ -97,9 +97,9 @@ def test_number_of_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(call_ends, "_MAX_CONNECTIONS", 10)
     seen = ages()
     for number in range(100):
-        seen.note(b"ipv4:10.0.0.7:%d" % number, 0.0)
+        seen.add_call(b"ipv4:10.0.0.7:%d" % number, 0.0)
     assert len(seen._first_call_at) == 10
-    seen.note(b"ipv4:10.0.0.7:1", 1000.0)
+    seen.add_call(b"ipv4:10.0.0.7:1", 1000.0)
     assert len(seen._first_call_at) == 1
 
 

@@ -41,7 +41,7 @@ def test_corks_connections_with_several_answers():
     bench = Bench()
     assert bench.put("abab") == []
     assert bench.put("aab") == [7]
-    bench.corks.take([7])
+    bench.corks.remove([7])
     assert bench.log == [(7, True), (7, False)]
     assert bench.put("bbaa") == [8, 7]
     assert bench.looks == 1
@@ -115,7 +115,7 @@ def test_corks_real_sockets(family, host, peer):
                 assert corked == [accepted.fileno()]
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 1
                 accepted.send(b"held")
-                corks.take(corked)
+                corks.remove(corked)
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 0
                 assert client.recv(4) == b"held"
             assert corks.put(peers) == []

@@ -7,8 +7,8 @@ import pytest
 
 from inferd.rpc.call import CoreUnaryCall
 from inferd.rpc.live_calls import LiveCalls
+from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.stream_call import CoreStreamCall
-from inferd.rpc.upkeep import MemoryGuard, MemoryMeter
 from tests.unit.rpc.fakes import FakeCoreCall, FakeLoop, Recorder, receive_one
 
 MIB = 1024 * 1024
@@ -330,9 +330,9 @@ def test_backs_off_if_nothing_is_returned():
     bench.check()
     tries = []
     for tenths in range(400):
-        given_back = bench.guard._giving_back.started_at
+        given_back = bench.guard._trimmer.started_at
         bench.check(after_s=0.1)
-        if bench.guard._giving_back.started_at != given_back:
+        if bench.guard._trimmer.started_at != given_back:
             tries.append(tenths / 10)
     waits = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert waits == pytest.approx([2.0, 4.0, 8.0, 8.0, 8.0, 8.0], abs=0.15)

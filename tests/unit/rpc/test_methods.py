@@ -4,7 +4,8 @@ import grpc
 import pytest
 
 from inferd.rpc import accept
-from inferd.rpc.accept import Methods, callback_unary
+from inferd.rpc.accept import Methods
+from inferd.rpc.interfaces import callback_unary
 
 
 def handler():

@@ -1,6 +1,6 @@
 """The lag of the poll thread, on a fake loop."""
 
-from inferd.rpc.timers import PollLag
+from inferd.rpc.poll_lag import PollLag
 from tests.unit.rpc.fakes import FakeClock, FakeLoop
 
 

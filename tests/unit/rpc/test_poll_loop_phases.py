@@ -243,7 +243,7 @@ class FakeCorks:
         self._log.append(f"cork {peers}")
         return [7] if peers else []
 
-    def take(self, corked):
+    def remove(self, corked):
         self._log.append(f"uncork {corked}")
 
 

@@ -199,11 +199,11 @@ def test_end_while_the_status_is_queued(bench):
     assert (bench.live.count, bench.listener.log, bench.codes) == (0, [], ["OK"])
 
 
-def test_on_retired_runs_once(bench):
+def test_on_unregistered_runs_once(bench):
     """When the call is no longer live, however it ended."""
     retired = []
     bench.call.read()
-    bench.call.on_retired = lambda: retired.append(bench.live.count)
+    bench.call.on_unregistered = lambda: retired.append(bench.live.count)
     bench.core.complete("ReceiveCloseOnServer")
     bench.core.complete("ReceiveMessage")
     assert retired == [0]

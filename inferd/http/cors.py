@@ -1,4 +1,4 @@
-"""Requests from web pages of other origins (CORS)."""
+"""Cross-origin requests of web pages (CORS)."""
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -9,13 +9,13 @@ from aiohttp import hdrs, web
 from inferd.http.errors import ErrorAnswer, plain_error
 from inferd.http.messages import JSON_LENGTH_HEADER
 
-#: Stands for every origin.
+#: Allows every origin.
 ANY_ORIGIN = "*"
 
 _METHODS = "GET, HEAD, POST, PUT, DELETE"
 #: How long browsers may keep the answer to a preflight request.
 _MAX_AGE_S = 600
-#: What pages may read of an answer, besides what all of them may.
+#: Headers of answers that pages may read, besides those that the standard allows.
 _EXPOSED = ", ".join(
     (
         JSON_LENGTH_HEADER,
@@ -33,14 +33,14 @@ _FOREIGN = frozenset({"cross-site", "same-site"})
 
 
 class CrossOrigin:
-    """Which pages may call the server: those of ``origins``, or of all if that contains ``*``.
+    """Decides which pages may call the server: those of ``origins``, or all if that contains ``*``.
 
-    Preflight requests are answered without authentication, as the standard has it. Other pages may not call operations
+    Preflight requests are answered without authentication, as the standard demands. Other pages may not call operations
     that change something: a browser sends some such requests without asking, and only hides the answer.
 
-    With ``is_private``, only this machine can connect, and needs no credential. Then requests of browsers must not be
-    for a name that others may own: when a browser has loaded their page, they could point the name at this machine,
-    which makes that page the server's own ("DNS rebinding"). Names of ``origins`` are allowed, for proxies.
+    With ``is_private``, only this machine can connect, and needs no credential. Then browsers must not use a host name
+    that others may own: the owner could serve a page under it and then point it at this machine, which makes that page
+    the server's own ("DNS rebinding"). Names of ``origins`` are allowed, for proxies.
     """
 
     def __init__(self, origins: Collection[str], *, is_private: bool = False, error: ErrorAnswer = plain_error) -> None:
@@ -50,8 +50,8 @@ class CrossOrigin:
         self._is_private = is_private
         self._error = error
 
-    def refuse(self, request: web.BaseRequest) -> web.StreamResponse | None:
-        """Return the answer to a preflight request, or to one that the page may not send; None for all others."""
+    def intercept(self, request: web.BaseRequest) -> web.StreamResponse | None:
+        """Return the answer to a preflight request, or to one that the page may not send; else None."""
         headers = request.headers
         origin = headers.get(hdrs.ORIGIN)
         if origin is None and request.method not in _SAFE_METHODS:
@@ -69,8 +69,8 @@ class CrossOrigin:
             return None
         return self._forbid()
 
-    def allow(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Add the headers that let the page read ``response``."""
+    def add_headers(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
+        """Add the headers to ``response`` that let the page read it."""
         if not self._origins or response.prepared:
             return
         headers = response.headers
@@ -106,7 +106,7 @@ def _preflight(request: web.BaseRequest) -> web.Response:
 
 
 def _is_own_page(origin: str, headers: Mapping[str, str]) -> bool:
-    """Whether a request of a browser comes from a page of this server."""
+    """Return True if a browser's request comes from a page of this server."""
     site = headers.get("Sec-Fetch-Site")
     if site is not None:
         return site not in _FOREIGN
@@ -116,7 +116,7 @@ def _is_own_page(origin: str, headers: Mapping[str, str]) -> bool:
 
 @lru_cache(maxsize=256)
 def _is_public_name(host: str) -> bool:
-    """Whether ``host``, which may have a port, is a name that anyone could have, so no address and no local name."""
+    """Return True if ``host``, with or without a port, is a public name: no address, and no local name."""
     name = host.partition(":")[0].rstrip(".").lower()
     if "." not in name or name.endswith(".localhost"):
         return False

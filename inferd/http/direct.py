@@ -16,7 +16,7 @@ from inferd.http.large_bodies import LargeBodyConnection
 from inferd.http.messages import Parts
 from inferd.http.requests import Head
 from inferd.http.responses import send_parts
-from inferd.http.strictness import refusal_of
+from inferd.http.strictness import violation_of
 
 
 class InProgress(Protocol):
@@ -141,7 +141,7 @@ class DirectConnection(LargeBodyConnection):
             or hdrs.ORIGIN in headers
         ):
             return False
-        return refusal_of(message, self.head_bytes, self._registry.limits.max_head_bytes) is None
+        return violation_of(message, self.head_bytes, self._limits.max_head_bytes) is None
 
     def _serve_message(self, waiter: asyncio.Future[None]) -> None:
         message, body = self._messages.popleft()

@@ -1,4 +1,4 @@
-"""Answers to what is not well-formed HTTP, or may not be served."""
+"""Answers to requests that are malformed, too slow, or not for this server."""
 
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -7,12 +7,12 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, InvalidHeader, InvalidURLError, LineTooLong
 
-#: Makes the answer to a request that was refused, or that failed, from its status and a text for the caller.
+#: Makes the answer to a request that is refused or has failed, from its status and a text for the caller.
 ErrorAnswer = Callable[[int, str], web.Response]
 
 
 class BodyError(Exception):
-    """A body that cannot be read, and the status for that; raised where it is read. The text is for the caller."""
+    """Raised by reading a body that cannot be read. ``status`` and the text are for the caller."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -25,9 +25,9 @@ def plain_error(status: int, text: str) -> web.Response:
 
 
 def status_and_text(error: BaseException | None, max_line_bytes: int) -> tuple[int, str] | None:
-    """Return the status and the text for what a client has sent; None for an error that is not the client's.
+    """Return the status and the text for an error of the client; None for any other.
 
-    The text has nothing of what was sent, which may hold credentials.
+    The text quotes nothing of the request, which may hold credentials.
     """
     match error:
         case LineTooLong():
@@ -45,8 +45,8 @@ def status_and_text(error: BaseException | None, max_line_bytes: int) -> tuple[i
     return None
 
 
-def encoded(answer: web.Response, *, head_only: bool = False) -> bytes:
-    """Return the bytes of an answer that ends its connection."""
+def last_answer_bytes(answer: web.Response, *, head_only: bool = False) -> bytes:
+    """Encode an answer that ends its connection."""
     body = answer.body if isinstance(answer.body, bytes) else b""
     added = {"Content-Length": str(len(body)), "Date": formatdate(usegmt=True), "Connection": "close"}
     lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
@@ -63,9 +63,9 @@ class LastResponse(web.Response):
         self._head_only = False
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """Take note of what is answered."""
+        """Remember if the request wants the head only."""
         self._head_only = request.method == hdrs.METH_HEAD
 
     async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002  (of the class)
-        """Send the answer, and wait until the client can have read it."""
+        """Send the answer, and wait until the client has had time to read it."""
         await self._send(self, head_only=self._head_only)

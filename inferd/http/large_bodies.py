@@ -1,4 +1,4 @@
-"""Large bodies whose length is known: the system writes them where they stay, past aiohttp's parser.
+"""Receive large bodies of known length past aiohttp's parser: the system writes them where they stay.
 
 The parser copies what comes of a body in pieces, which would be copied again to become one body, with a wake-up for
 each. That took a third of the processor time of a request of 600 KB (docs/decisions/http-large-bodies.md).
@@ -12,9 +12,9 @@ from aiohttp.http import HttpRequestParser
 
 from inferd.http.connections import Connection
 
-#: The memory of a body before any of it has come; its client may not send the rest.
+#: Memory of a body at first; its client may not send the rest.
 _FIRST_BYTES = 1024 * 1024
-#: What is read at a time of a body that nobody waits for any more.
+#: Bytes read at a time of a body that is dropped.
 _DROPPED_BYTES = 64 * 1024
 
 #: Resizes a bytearray and, unlike Python's own means, does not clear what is added: that takes up to 80 µs for 600 KB.
@@ -28,15 +28,15 @@ class LargeBodyConnection(Connection):
     __slots__ = ()
 
     async def read_large(self, content: StreamReader, length: int) -> bytearray:
-        """Return the body ``content``, which has ``length`` bytes; raise what is set on it."""
+        """Return the body ``content``, which has ``length`` bytes. Raises the exception that is set on ``content``."""
         body = _Body(self, content, length)
         try:
             # Reading lets the parser continue with what it has kept, until it has nothing of the body any more.
             while piece := content.read_nowait():
                 body.add(piece)
-            if not content.is_eof() and self._wire is not None:
-                self._wire.set_protocol(body)
-            # Nothing comes there now but the end.
+            if not content.is_eof() and self._open_transport is not None:
+                self._open_transport.set_protocol(body)
+            # Only the end of the body, or an exception, comes there now.
             await content.readany()
             return body.data
         finally:
@@ -44,16 +44,16 @@ class LargeBodyConnection(Connection):
             body.data = bytearray()
 
     def count_received(self, size: int) -> None:
-        """Take note of bytes of the body."""
+        """Count bytes of the body."""
         self._incoming.received += size
         self._pause_for_more()
 
     def end_of_body(self) -> None:
-        """Receive the next request: by another parser, as this one still waits for the body."""
+        """Receive the next request, with a new parser: the old one still waits for the body."""
         self._incoming.before = 0
         self._incoming.may_hold_part = False
-        if self._wire is not None:
-            self._wire.set_protocol(self)
+        if self._open_transport is not None:
+            self._open_transport.set_protocol(self)
         self._parser = HttpRequestParser(
             self,
             self._loop,
@@ -68,9 +68,9 @@ class LargeBodyConnection(Connection):
 
 
 class _Body(asyncio.BufferedProtocol):
-    """A body, in the place of its ``connection`` at the transport until it is complete; takes nothing beyond its end.
+    """A body; the protocol of the transport, in place of its ``connection``, until it is complete.
 
-    What comes after an exception is set on ``stream`` is dropped.
+    Reads nothing beyond the end of the body. After an exception is set on ``stream``, bytes are dropped.
     """
 
     def __init__(self, connection: LargeBodyConnection, stream: StreamReader, length: int) -> None:
@@ -78,11 +78,11 @@ class _Body(asyncio.BufferedProtocol):
         self._stream = stream
         self._left = length
         self._size = 0
-        #: Its beginning, and room for more.
+        #: The first ``_size`` bytes of the body, and room for more.
         self.data = bytearray()
 
     def add(self, piece: bytes) -> None:
-        """Add what the parser has received."""
+        """Add bytes that the parser has received."""
         rest = memoryview(piece)
         while rest:
             with self.get_buffer(len(rest)) as room:
@@ -101,7 +101,7 @@ class _Body(asyncio.BufferedProtocol):
         return memoryview(self.data)[self._size :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take note of what has come."""
+        """Count the bytes that were received; end the body with the last one."""
         self._size += nbytes
         self._left -= nbytes
         self._connection.count_received(nbytes)
@@ -110,7 +110,7 @@ class _Body(asyncio.BufferedProtocol):
             self._stream.feed_eof()
 
     def pause_writing(self) -> None:
-        """Tell the connection, as the other methods of the transport do."""
+        """Forward to the connection, as the methods below."""
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:

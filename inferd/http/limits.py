@@ -1,4 +1,4 @@
-"""Limits on connections."""
+"""Limits on what one connection may take, and how fast its client must send and read. Pure."""
 
 from dataclasses import dataclass
 
@@ -26,3 +26,41 @@ class ConnectionLimits:
     max_headers: int = 128
     #: Reads of what a client sends are at least this far apart; 0: as fast as it sends.
     gather_s: float = 0.0
+
+
+class Progress:
+    """Detects a byte count that stops growing at the required rate."""
+
+    __slots__ = ("_amount", "_since")
+
+    def __init__(self) -> None:
+        self._amount = 0
+        self._since: float | None = None
+
+    def reset(self) -> None:
+        """Start again."""
+        self._since = None
+
+    def is_stalled(self, amount: int, now: float, per_s: float, within_s: float) -> bool:
+        """Return True if ``amount`` has grown by less than ``per_s`` a second for ``within_s`` seconds or longer."""
+        if self._since is None or amount - self._amount >= per_s * (now - self._since):
+            self._amount, self._since = amount, now
+            return False
+        return now - self._since >= within_s
+
+
+class Incoming:
+    """Bytes that a client has sent.
+
+    ``received`` counts those of a head or, once a request has begun, of its body. ``before`` counts those of the reads
+    that ended the previous request; with ``may_hold_part`` they may end with the beginning of the next head.
+    """
+
+    __slots__ = ("before", "may_hold_part", "progress", "received")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.before = 0
+        self.may_hold_part = False
+        #: Of the body.
+        self.progress = Progress()

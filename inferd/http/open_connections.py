@@ -1,4 +1,4 @@
-"""All open connections of a server: which to close when there are too many, when it is time, and in a drain."""
+"""The open connections of a server: close one to make room, those that are too slow or too old, and all in a drain."""
 
 import asyncio
 import logging
@@ -8,53 +8,52 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from inferd.http.connections import Connection
+from inferd.http.closing import ClosingConnection
 from inferd.http.errors import ErrorAnswer
 from inferd.http.limits import ConnectionLimits
 
-#: Connections that are to end are closed when they have been idle for this long: a request may be on its way.
+#: Connections at their end are closed after this idle time: a request may be on its way.
 _LAST_IDLE_S = 1.0
 
-
-#: Statuses with which requests are refused that are not well-formed, too slow, or not for this server.
+#: Statuses of requests that are malformed, too slow, or not for this server.
 REFUSAL_STATUSES = (400, 408, 414, 417, 431, 500, 501, 505)
 
 _log = logging.getLogger(__name__)
 
 
 class OpenConnections:
-    """The connections of one server, idle and busy ones in the order in which they became so.
+    """The connections of one server: in a handshake, new, idle and busy ones, each in the order of their change.
 
-    In the thread of the loop only, except ``count``, ``drained`` and ``refused``.
+    Threads: the one of the loop; ``count``, ``drained`` and ``refused`` any.
     """
 
     def __init__(self, limits: ConnectionLimits, error: ErrorAnswer) -> None:
         self.limits = limits
         self._error = error
-        #: What was refused before it was a request for the handler, by status.
+        #: Number of requests that were refused before they reached the handler, by status.
         self.refused = dict.fromkeys(REFUSAL_STATUSES, 0)
         self.is_draining = False
         #: Set when the last connection has been closed in a drain.
         self.drained = threading.Event()
-        #: With the times when they began.
+        #: With the time when each began.
         self._handshakes: dict[asyncio.Task[None], float] = {}
-        #: Those that have had no request yet, and those that have.
-        self._new: dict[Connection, None] = {}
-        self._idle: dict[Connection, None] = {}
-        self._busy: dict[Connection, None] = {}
+        #: Without a request so far.
+        self._new: dict[ClosingConnection, None] = {}
+        self._idle: dict[ClosingConnection, None] = {}
+        self._busy: dict[ClosingConnection, None] = {}
 
     @property
     def count(self) -> int:
         """Number of open connections, those in a handshake included."""
         return len(self._handshakes) + len(self._new) + len(self._idle) + len(self._busy)
 
-    def all(self) -> list[Connection]:
+    def all(self) -> list[ClosingConnection]:
         """Return all connections whose handshake is complete."""
         return [*self._new, *self._idle, *self._busy]
 
     @property
     def are_idle(self) -> bool:
-        """Whether none of them has a request."""
+        """True if none of them has a request."""
         return not self._busy
 
     def begin_handshake(self, task: asyncio.Task[None], now: float, limit: int) -> None:
@@ -65,9 +64,9 @@ class OpenConnections:
         task.add_done_callback(self._end_handshake)
 
     def make_room(self) -> bool:
-        """Close a connection if there are as many as there may be. Returns False if all of them are being served.
+        """Close a connection if the maximum is reached. Returns False if all of them are being served.
 
-        First the oldest that has brought no request yet, so that many of these cost no client its connection.
+        The oldest one without a request so far goes first, so that a flood of these costs no client its connection.
         """
         if self.count < self.limits.max_connections:
             return True
@@ -79,13 +78,13 @@ class OpenConnections:
         victim = new or next(iter(self._idle), None) or next(self._incomplete(), None)
         if victim is None:
             return False
-        # At once, or it would be chosen again.
+        # Removed at once, or it would be chosen again.
         self.closed(victim)
         victim.hang_up()
         return True
 
     def check(self, now: float) -> None:
-        """Enforce the limits of time."""
+        """Enforce the time limits."""
         for connection in self.all():
             connection.check(now)
         self._close_idle(now)
@@ -99,37 +98,37 @@ class OpenConnections:
 
     # -- called by connections
 
-    def refuse(self, status: int, text: str) -> web.Response:
-        """Count what is refused before it is a request for the handler, and return the answer."""
+    def refusal(self, status: int, text: str) -> web.Response:
+        """Count a request that does not reach the handler, and return its answer."""
         if status in self.refused:
             self.refused[status] += 1
         _log.debug("refused a request", extra={"http_status": status, "error": text})
         return self._error(status, text)
 
-    def opened(self, connection: Connection) -> None:
-        """Count a connection, whose handshake is complete, and which is idle."""
+    def opened(self, connection: ClosingConnection) -> None:
+        """Add a connection whose handshake is complete."""
         if connection.handshake is not None:
             self._handshakes.pop(connection.handshake, None)
             connection.handshake = None
         self._new[connection] = None
 
-    def became_busy(self, connection: Connection) -> None:
-        """Take note of a request."""
+    def became_busy(self, connection: ClosingConnection) -> None:
+        """Record that the head of a request is complete."""
         self._new.pop(connection, None)
         self._idle.pop(connection, None)
         self._busy[connection] = None
 
-    def became_idle(self, connection: Connection) -> None:
-        """Take note that the request has ended."""
+    def became_idle(self, connection: ClosingConnection) -> None:
+        """Record that the request has ended; no effect after `closed`."""
         if self._busy.pop(connection, False) is None:
             self._idle[connection] = None
 
-    def closed(self, connection: Connection) -> None:
-        """Forget a connection."""
+    def closed(self, connection: ClosingConnection) -> None:
+        """Remove a connection."""
         self._new.pop(connection, None)
         self._idle.pop(connection, None)
         self._busy.pop(connection, None)
-        self.note_drained()
+        self.check_drained()
 
     def _cancel_handshake(self) -> None:
         task = next(iter(self._handshakes))
@@ -138,18 +137,18 @@ class OpenConnections:
 
     def _end_handshake(self, task: asyncio.Task[None]) -> None:
         self._handshakes.pop(task, None)
-        self.note_drained()
+        self.check_drained()
 
-    def _incomplete(self) -> Iterator[Connection]:
-        """Yield connections with a request whose body has not been received."""
-        return (each for each in self._busy if each.body is not None and not each.body.is_eof())
+    def _incomplete(self) -> Iterator[ClosingConnection]:
+        """Yield connections that wait for the rest of a body."""
+        return (each for each in self._busy if each.is_receiving)
 
     def _close_idle(self, now: float) -> None:
         idle = (each for each in (*self._new, *self._idle) if now - each.began_at >= _LAST_IDLE_S)
         for connection in [each for each in idle if self.is_draining or now >= each.ends_at]:
             connection.force_close()
 
-    def note_drained(self) -> None:
-        """Set ``drained`` in a drain if there are no connections any more, nor any to accept."""
+    def check_drained(self) -> None:
+        """Set ``drained`` if the last connection has ended in a drain."""
         if self.is_draining and not self.count:
             self.drained.set()

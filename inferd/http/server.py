@@ -1,58 +1,57 @@
-"""An HTTP server in a thread of its own."""
+"""An HTTP server in a thread of its own: listen, accept, serve, drain."""
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from aiohttp import StreamReader, hdrs, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp import hdrs, web
 
-from inferd.http.connections import READ_BYTES, Connection
+from inferd.http.aiohttp_server import AiohttpServer, Handler, RejectedRequest
+from inferd.http.connections import Connection
 from inferd.http.cors import CrossOrigin
-from inferd.http.direct import DirectConnection, ServeDirectly
+from inferd.http.direct import ServeDirectly
 from inferd.http.errors import ErrorAnswer, plain_error
-from inferd.http.expectations import ExpectingRequest
 from inferd.http.limits import ConnectionLimits
-from inferd.http.listener import listen
 from inferd.http.open_connections import OpenConnections
 from inferd.http.pace import Pace
-from inferd.http.strictness import Refusal, refusal_of
 
-#: Answers a request. Cancelled when the client is gone. What it raises is answered with 500, a `BodyError` with its
-#: own status.
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
+#: Connections that the system accepts for us. A flood must not fill it: the system would drop those of probes, which
+#: try again after a second.
+_BACKLOG = 2048
 #: Pause if connections cannot be accepted, because there are no file descriptors left.
 _RETRY_S = 1.0
-#: Limits of time are enforced at most this late.
+#: Time limits are enforced at most this late.
 _MAX_CHECK_INTERVAL_S = 1.0
 #: TLS handshakes at a time; beyond that the oldest is ended.
 _MAX_HANDSHAKES = 128
 #: Instead of the versions of Python and aiohttp.
 _SERVER = "inferd"
-#: Time to send the answers that are there when the server stops.
+#: Time to send the last answers when the server stops.
 _LAST_ANSWERS_S = 0.25
-#: Time for a connection's end of TLS.
+#: Time for the closing handshake of TLS.
 _TLS_END_S = 2.0
 
 log = logging.getLogger(__name__)
 
 
+class BindError(OSError):
+    """The address cannot be bound; the text has the address and the reason."""
+
+
 class HttpServer:
     """Serves one port with an event loop in a thread, so slow clients cost no threads.
 
-    ``handler`` is called in that thread for each request that is well-formed, or ``direct`` for those that are simple;
-    what cannot be parsed, or must not be served, is answered here, in the form that ``error`` gives it. ``tls``, called
-    for each connection, makes it HTTPS. Above ``limits.max_connections`` the connection that has waited longest for its
-    client is closed. With ``pace``, created in the thread, connections are accepted, and what clients send is read, so
-    that the thread stays within its share of a core, and each connection serves one request.
+    ``handler`` is called in that thread for each well-formed request, or ``direct`` for the simple ones; others are
+    answered here, in the form that ``error`` gives them. ``tls``, called for each connection, makes it HTTPS. Above
+    ``limits.max_connections`` the connection that has waited longest for its client is closed. With ``pace``, created
+    in the thread, connections are accepted so that the thread stays within its share of a core, and each connection
+    serves one request.
 
     Bodies are not decompressed. Reading one raises `BodyError` or aiohttp's RequestPayloadError when it cannot be read
     to its end. ``Expect: 100-continue`` is answered when the handler begins to read the body.
@@ -90,7 +89,7 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port; after the start the actual one, if 0 was given."""
+        """The port; after the start the actual one, if it was 0."""
         return self._port
 
     @property
@@ -105,7 +104,7 @@ class HttpServer:
 
     def start(self) -> None:
         """Listen and serve, or raise `BindError`."""
-        listener = listen(self._host, self._port)
+        listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
@@ -113,9 +112,9 @@ class HttpServer:
         self._thread.start()
 
     def drain(self) -> None:
-        """Accept no more connections, and close those that are idle; the others after the answer, which says so.
+        """Accept no more connections, close idle ones, and the others after their answer, which says so.
 
-        Idle connections are closed when they have been idle for a second: a request may be on its way.
+        An idle connection is closed a second after its last request: the next one may be on its way.
         """
         self._call(self._begin_drain)
 
@@ -143,7 +142,7 @@ class HttpServer:
 
     async def _run(self, listener: socket.socket) -> None:
         assert self._stopping is not None, "started"
-        server = _AiohttpServer(self._connections, self._handle, self._direct)
+        server = AiohttpServer(self._connections, self._handle, self._direct)
         with listener:
             self._accepting = asyncio.create_task(self._accept(listener, server))
             checking = asyncio.create_task(self._check())
@@ -157,7 +156,7 @@ class HttpServer:
         await asyncio.sleep(0)
 
     async def _finish(self) -> None:
-        """Let the last answers go out."""
+        """Send the last answers, and stop waiting for incomplete bodies."""
         connections, loop = self._connections, asyncio.get_running_loop()
         for connection in connections.all():
             connection.give_up_body()
@@ -165,7 +164,7 @@ class HttpServer:
         while not connections.are_idle and loop.time() < ends_at:
             await asyncio.sleep(_LAST_ANSWERS_S / 50)
 
-    async def _accept(self, listener: socket.socket, server: "_AiohttpServer") -> None:
+    async def _accept(self, listener: socket.socket, server: AiohttpServer) -> None:
         # Created here, because it measures the thread that creates it.
         pace = None if self._pace is None else self._pace()
         try:
@@ -177,17 +176,17 @@ class HttpServer:
                 try:
                     self._accept_pending(listener, server, 1)
                 except OSError:
-                    log.exception("connections cannot be taken in for now")
+                    log.exception("cannot accept connections, trying again")
                     await asyncio.sleep(_RETRY_S)
         finally:
             if self._connections.is_draining:
-                # Clients that the system has let in would be reset otherwise.
+                # Connections that the system has accepted would be reset otherwise.
                 with suppress(OSError):
                     self._accept_pending(listener, server, self._connections.limits.max_connections)
             listener.close()
 
-    def _accept_pending(self, listener: socket.socket, server: "_AiohttpServer", most: int) -> None:
-        """Accept the clients that wait, ``most`` at a time."""
+    def _accept_pending(self, listener: socket.socket, server: AiohttpServer, most: int) -> None:
+        """Accept the connections that wait, at most ``most``."""
         for _ in range(most):
             try:
                 connection, _ = listener.accept()
@@ -197,9 +196,9 @@ class HttpServer:
                 # Closed before it was accepted.
                 continue
             connection.setblocking(False)
-            self._take_in(connection, server)
+            self._begin_handshake(connection, server)
 
-    def _take_in(self, connection: socket.socket, server: "_AiohttpServer") -> None:
+    def _begin_handshake(self, connection: socket.socket, server: AiohttpServer) -> None:
         connections = self._connections
         if not connections.make_room():
             connection.close()
@@ -209,8 +208,8 @@ class HttpServer:
         task.add_done_callback(lambda task: connection.close() if task.cancelled() else None)
         connections.begin_handshake(task, asyncio.get_running_loop().time(), _MAX_HANDSHAKES)
 
-    async def _connect(self, connection: socket.socket, server: "_AiohttpServer") -> None:
-        """Make a connection of a socket, after the TLS handshake."""
+    async def _connect(self, connection: socket.socket, server: AiohttpServer) -> None:
+        """Serve a socket, after the TLS handshake."""
         options: dict[str, Any] = {}
         if self._tls is not None:
             options = {
@@ -227,7 +226,7 @@ class HttpServer:
             return
 
     async def _check(self) -> None:
-        """Enforce the limits of time."""
+        """Enforce the time limits periodically."""
         connections, loop = self._connections, asyncio.get_running_loop()
         limits = connections.limits
         shortest_s = min(limits.header_timeout_s, limits.body_timeout_s, limits.stall_s)
@@ -239,30 +238,42 @@ class HttpServer:
         self._connections.drain(asyncio.get_running_loop().time())
         if self._accepting is not None:
             self._accepting.cancel()
-            self._accepting.add_done_callback(lambda _: self._connections.note_drained())
+            self._accepting.add_done_callback(lambda _: self._connections.check_drained())
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
-        assert isinstance(connection, Connection), "made by _AiohttpServer"
-        if isinstance(request, _RefusedRequest):
-            return connection.closing_answer(request.refusal.status, request.refusal.text)
+        assert isinstance(connection, Connection), "made by AiohttpServer"
+        if isinstance(request, RejectedRequest):
+            return connection.closing_answer(request.violation.status, request.violation.text)
         cors = self._cors
-        response = (None if cors is None else cors.refuse(request)) or await self._handler(request)
+        response = (None if cors is None else cors.intercept(request)) or await self._handler(request)
         if cors is not None:
-            cors.allow(request, response)
+            cors.add_headers(request, response)
         if isinstance(response, web.Response):
             response.headers.setdefault(hdrs.SERVER, _SERVER)
-        if self._is_last(connection, request):
+        if self._pace is not None or connection.is_ending or connection.must_close(request):
             response.force_close()
         return response
 
-    def _is_last(self, connection: Connection, request: web.BaseRequest) -> bool:
-        """Whether the connection is to be closed after the answer to ``request``."""
-        return self._pace is not None or connection.is_ending or connection.must_close(request)
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on ``host``, in brackets if it is an IPv6 address. Raises `BindError`."""
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # As in gRPC, [::] is all interfaces of both families.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        shown = f"[{host}]" if ":" in host else host
+        cause = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        raise BindError(f"cannot listen on {shown}:{port} for HTTP: {cause}") from error
+    listener.setblocking(False)
+    return listener
 
 
 async def _readable(listener: socket.socket) -> None:
-    """Wait until there are clients to accept."""
+    """Wait until there are connections to accept."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(listener, ready.set)
@@ -270,55 +281,3 @@ async def _readable(listener: socket.socket) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(listener)
-
-
-class _RefusedRequest(web.BaseRequest):
-    """A request that must not be served."""
-
-    refusal: Refusal
-
-
-class _AiohttpServer(web.Server):
-    """Makes a `Connection` of each accepted socket."""
-
-    def __init__(self, connections: OpenConnections, handler: Handler, direct: ServeDirectly | None = None) -> None:
-        super().__init__(handler, request_factory=self._begin_request, handler_cancellation=True)
-        self._open = connections
-        self._make = Connection if direct is None else partial(DirectConnection, direct)
-        self._in_loop = asyncio.get_running_loop()
-        limits = connections.limits
-        self._options = {
-            # Also the time for the first request.
-            "keepalive_timeout": limits.keep_alive_s or limits.header_timeout_s,
-            "max_line_size": limits.max_line_bytes,
-            "max_field_size": limits.max_head_bytes,
-            "max_headers": limits.max_headers,
-            "lingering_time": limits.linger_s,
-            "read_bufsize": READ_BYTES // 2,
-            "auto_decompress": False,
-            "access_log": None,
-            "logger": log,
-        }
-
-    def protocol(self, handshake: asyncio.Task[None] | None) -> Connection:
-        """Return the protocol of a new connection, which ``handshake`` makes."""
-        return self._make(self._open, self, self._in_loop, handshake, **self._options)
-
-    def _begin_request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        """Make a request; aiohttp calls this for each."""
-        assert isinstance(protocol, Connection), "made here"
-        refusal = refusal_of(message, protocol.head_bytes, self._open.limits.max_head_bytes)
-        protocol.begin(payload)
-        if refusal is not None:
-            refused = _RefusedRequest(message, payload, protocol, writer, task, self._in_loop)
-            refused.refusal = refusal
-            return refused
-        make = ExpectingRequest if hdrs.EXPECT in message.headers else web.BaseRequest
-        return make(message, payload, protocol, writer, task, self._in_loop)

@@ -1,7 +1,4 @@
-"""Requests that aiohttp's parser accepts, and that a server must not. Pure.
-
-Others on the way might read them differently.
-"""
+"""Reject requests that aiohttp's parser accepts although other servers may read them differently. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -13,46 +10,46 @@ from aiohttp.http import RawRequestMessage
 _HOST = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _CONTINUE = "100-continue"
-#: The parser takes the largest number of 64 bits for no body, and Python refuses to read thousands of digits.
+#: The parser reads the largest 64-bit number as "no body", and Python refuses to read thousands of digits.
 _MAX_LENGTH_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """The status of a request that is not served, and a text for the caller. Its connection is closed."""
+class Violation:
+    """Why a request is rejected: its status, and a text for the caller. The connection is closed."""
 
     status: int
     text: str
 
 
-def refusal_of(message: RawRequestMessage, head_bytes: int, max_head_bytes: int) -> Refusal | None:
-    """Return why a request must be refused; None if it is fine. ``head_bytes`` is what its head has at most."""
+def violation_of(message: RawRequestMessage, head_bytes: int, max_head_bytes: int) -> Violation | None:
+    """Return why a request must be rejected, or None. ``head_bytes`` is an upper bound of the size of its head."""
     if message.version not in _VERSIONS:
-        return Refusal(505, "expected HTTP/1.1")
+        return Violation(505, "expected HTTP/1.1")
     if message.method == hdrs.METH_CONNECT:
-        return Refusal(501, "expected no CONNECT: this is not a proxy")
+        return Violation(501, "expected no CONNECT: this is not a proxy")
     if not message.path.isascii():
-        return Refusal(400, "expected a path in percent-encoding")
+        return Violation(400, "expected a path in percent-encoding")
     if head_bytes > max_head_bytes and _size_of(message) > max_head_bytes:
-        return Refusal(431, "the head of the request is too large")
-    return _refusal_of_headers(message)
+        return Violation(431, "the head of the request is too large")
+    return _header_violation(message)
 
 
-def _refusal_of_headers(message: RawRequestMessage) -> Refusal | None:
+def _header_violation(message: RawRequestMessage) -> Violation | None:
     headers = message.headers
     if _HOST.fullmatch(headers.get(hdrs.HOST, "")) is None:
-        return Refusal(400, "expected a host name or an address in the header Host")
+        return Violation(400, "expected a host name or an address in the header Host")
     if len(headers.get(hdrs.CONTENT_LENGTH, "")) > _MAX_LENGTH_DIGITS:
-        return Refusal(400, f"expected at most {_MAX_LENGTH_DIGITS} digits in the header Content-Length")
+        return Violation(400, f"expected at most {_MAX_LENGTH_DIGITS} digits in the header Content-Length")
     coding = headers.get(hdrs.TRANSFER_ENCODING)
     if coding is not None:
         if not message.chunked or message.version == HttpVersion10:
-            return Refusal(400, "expected Transfer-Encoding to be chunked, in HTTP/1.1")
+            return Violation(400, "expected Transfer-Encoding to be chunked, in HTTP/1.1")
         if coding.lower() != "chunked":
-            return Refusal(501, "expected no other Transfer-Encoding than chunked")
+            return Violation(501, "expected no other Transfer-Encoding than chunked")
     expected = headers.get(hdrs.EXPECT)
     if expected is not None and expected.lower() != _CONTINUE:
-        return Refusal(417, f"expected nothing but {_CONTINUE} in the header Expect")
+        return Violation(417, f"expected nothing but {_CONTINUE} in the header Expect")
     return None
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from inferd.http.aiohttp_server import Handler
 from inferd.http.limits import ConnectionLimits
-from inferd.http.server import Handler, HttpServer
+from inferd.http.server import HttpServer
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 from tests.raw_http import RawAnswer, answers, connect, read_answer, until_closed

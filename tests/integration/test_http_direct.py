@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 
+from inferd.http.aiohttp_server import Handler
 from inferd.http.messages import HttpBody
-from inferd.http.server import Handler
 from tests.integration.test_http_calls import JSON, Running, running
 from tests.load import eventually
 from tests.patience import PATIENCE_S

@@ -47,7 +47,9 @@ def wait_past_parser(server: Running) -> None:
 
     def is_there() -> bool:
         busy = [each for each in server.http._connections.all() if each.body is not None]
-        return any(each._wire is not None and each._wire.get_protocol() is not each for each in busy)
+        return any(
+            each._open_transport is not None and each._open_transport.get_protocol() is not each for each in busy
+        )
 
     eventually(is_there, "the head has been read, and the call accepted")
 

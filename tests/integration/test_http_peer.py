@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from inferd.http.peer import auth_context_of
+from inferd.http.tls import auth_context_of
 from tests.certificates import LOCAL_NAMES, Authority, Pair, server_credentials
 from tests.patience import PATIENCE_S
 

@@ -20,7 +20,7 @@ def test_installed_version_passes() -> None:
 def test_detects_a_parser_that_hides_malformed_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request would wait for its body until its time is over."""
     monkeypatch.setattr(self_test, "_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(Connection, "_note_malformed", lambda self, body: None)
+    monkeypatch.setattr(Connection, "_fail_malformed", lambda self, body: None)
     with pytest.raises(self_test.IncompatibleAiohttpError, match="self-test"):
         self_test.check_aiohttp()
 

@@ -14,8 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferd.http.listener import BindError
-from inferd.http.server import HttpServer
+from inferd.http.server import BindError, HttpServer
 from inferd.observability.monitoring import Health, monitoring_server
 from tests.patience import PATIENCE_S
 

@@ -38,5 +38,5 @@ class Body:
 def test_overhead_of_chunks_is_bounded(received: int, parsed: int, *, is_refused: bool) -> None:
     """However much comes at once: what has not been parsed yet is no overhead."""
     body, connection = Body(parsed), SimpleNamespace(_incoming=SimpleNamespace(received=received, before=0))
-    Connection._note_tiny_chunks(connection, body)  # type: ignore[arg-type]  # what it uses of itself
+    Connection._fail_tiny_chunks(connection, body)  # type: ignore[arg-type]  # what it uses of itself
     assert (body.error is not None) is is_refused

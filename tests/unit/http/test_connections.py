@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from inferd.http import peer
+from inferd.http import tls
+from inferd.http.aiohttp_server import AiohttpServer
 from inferd.http.connections import Connection
 from inferd.http.errors import plain_error
 from inferd.http.limits import ConnectionLimits
 from inferd.http.open_connections import OpenConnections
-from inferd.http.server import _AiohttpServer
 
 LIMITS = ConnectionLimits(stall_s=20.0, min_bytes_per_s=1000.0)
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -64,7 +64,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 async def served(sent: bytes, transport: FakeTransport, connections: OpenConnections | None = None) -> Connection:
     """Return a connection that has answered what was sent."""
-    server = _AiohttpServer(connections or OpenConnections(LIMITS, plain_error), answer)
+    server = AiohttpServer(connections or OpenConnections(LIMITS, plain_error), answer)
     connection = server.protocol(None)
     connection.connection_made(transport)
     await asyncio.sleep(0)
@@ -137,7 +137,7 @@ def test_end_of_a_connection(
     runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, transport: FakeTransport, limits: ConnectionLimits
 ) -> None:
     """At its age, or when its client's certificate expires: an idle one is closed, another after its next answer."""
-    monkeypatch.setattr(peer, "time", SimpleNamespace(time=NOW.timestamp))
+    monkeypatch.setattr(tls, "time", SimpleNamespace(time=NOW.timestamp))
 
     async def run() -> None:
         connections = OpenConnections(limits, plain_error)

@@ -13,9 +13,9 @@ APP = "https://app.example"
 def asked(cors: CrossOrigin, method: str = "POST", **headers: str) -> tuple[web.StreamResponse, bool]:
     """Return the answer to a request of a page, and whether it comes from the handler."""
     request = make_mocked_request(method, "/v2/models/m/infer", {k.replace("_", "-"): v for k, v in headers.items()})
-    refused = cors.refuse(request)
+    refused = cors.intercept(request)
     response = refused or web.Response(text="answer")
-    cors.allow(request, response)
+    cors.add_headers(request, response)
     return response, refused is None
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import StreamReader
 
+from inferd.http.aiohttp_server import AiohttpServer
 from inferd.http.connections import Connection
 from inferd.http.errors import BodyError, plain_error
 from inferd.http.large_bodies import LargeBodyConnection
 from inferd.http.open_connections import OpenConnections
-from inferd.http.server import _AiohttpServer
 from tests.unit.http.test_connections import GET, LIMITS, FakeTransport, answer
 
 MIB = 1024 * 1024
@@ -56,7 +56,7 @@ async def begun(
     transport: Switching, length: int, first: bytes
 ) -> tuple[Connection, StreamReader, asyncio.Task[bytearray]]:
     """Return a connection that reads a large body, whose beginning came with the head."""
-    server = _AiohttpServer(OpenConnections(LIMITS, plain_error), answer, lambda *_: pytest.fail("it is large"))
+    server = AiohttpServer(OpenConnections(LIMITS, plain_error), answer, lambda *_: pytest.fail("it is large"))
     connection = server.protocol(None)
     assert isinstance(connection, LargeBodyConnection)
     connection.connection_made(transport)

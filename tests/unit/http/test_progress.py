@@ -1,6 +1,6 @@
 """Clients that send or receive too slowly."""
 
-from inferd.http.progress import Progress
+from inferd.http.limits import Progress
 
 
 def stalled_at(amounts: list[int]) -> int | None:

@@ -1,5 +1,6 @@
-"""Who the client of a connection is: what its certificate says of it, in the form in which gRPC tells it."""
+"""TLS of a connection: the identity of its client in gRPC's form, and the memory of its reads."""
 
+import asyncio
 import math
 import ssl
 import time
@@ -19,15 +20,15 @@ _MAX_TRUST_DOMAIN = 255
 
 
 class Peer:
-    """The client of one connection; ``encryption`` is that of its TLS, if it has any.
+    """The client of one connection; ``encryption`` is None without TLS.
 
-    A certificate that has expired counts as none: one of a session that is resumed was verified earlier.
+    An expired certificate counts as none: a resumed session was verified when it began.
     """
 
     __slots__ = ("_auth_context", "_certificate", "valid_for_s")
 
     def __init__(self, encryption: ssl.SSLObject | None) -> None:
-        #: How long the certificate is still valid; infinite without one.
+        #: Remaining validity of the certificate; infinite without one.
         self.valid_for_s = math.inf if encryption is None else _valid_for_s(encryption)
         valid = encryption is not None and self.valid_for_s > 0
         self._certificate = encryption.getpeercert(binary_form=True) if encryption is not None and valid else None
@@ -35,11 +36,11 @@ class Peer:
 
     @property
     def has_certificate(self) -> bool:
-        """Whether the client has presented a certificate that was valid at the start."""
+        """True if the client presented a certificate that was valid when the connection began."""
         return self._certificate is not None
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """Return the authentication context of gRPC. Any thread."""
+        """Return gRPC's authentication context, empty without a certificate. Any thread."""
         if self._auth_context is None:
             self._auth_context = auth_context_of(self._certificate)
         return self._auth_context
@@ -80,3 +81,17 @@ def _valid_for_s(encryption: ssl.SSLObject) -> float:
     if not certificate:
         return math.inf
     return ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
+
+
+def limit_tls_reads(transport: asyncio.BaseTransport, size: int) -> None:
+    """Read ``size`` bytes at a time from ``transport``, if it uses TLS; call it when the handshake is complete.
+
+    asyncio keeps a buffer of 256 KiB for each connection otherwise, and offers no setting. A version of asyncio with
+    other attribute names keeps its buffer.
+    """
+    protocol = getattr(transport, "_ssl_protocol", None)
+    if protocol is None or not (hasattr(protocol, "_ssl_buffer") and hasattr(protocol, "_ssl_buffer_view")):
+        return
+    protocol.max_size = size
+    protocol._ssl_buffer = bytearray(size)
+    protocol._ssl_buffer_view = memoryview(protocol._ssl_buffer)

@@ -26,9 +26,9 @@ from inferd.config.logging import LogSettings
 from inferd.config.settings import Settings
 from inferd.http.self_test import check_aiohttp
 from inferd.http.server import HttpServer
+from inferd.models.model_source import ModelSource
 from inferd.models.registry import ModelRegistry
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.registry import MetricSources
 from inferd.observability.monitoring import MOST_CONNECTIONS, monitoring_server

@@ -15,11 +15,12 @@ from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
 from inferd.models.loader import BatcherParts, VersionLoader
 from inferd.models.manager import ModelManager
+from inferd.models.model_source import ModelSource
 from inferd.models.on_demand import OnDemandLoads, has_room
 from inferd.models.probe import ModelProbe
 from inferd.models.registry import ModelRegistry
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, no_remote
+from inferd.models.repository import no_remote
 from inferd.models.requests_first import RequestsFirst
 from inferd.models.router import Router
 from inferd.models.shadow import ComparisonThread, Shadow, ShadowCounts

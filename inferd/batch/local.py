@@ -13,8 +13,10 @@ from inferd.batch.errors import INVALID_INPUT, RUN_FAILED, BatchError, RowsFaile
 from inferd.batch.storage import is_remote
 from inferd.config.settings import BatchingSettings, ModelSettings, Settings
 from inferd.errors import InvalidInputError
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource, model_file
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, RepositoryError, highest_version, model_file, resolve
+from inferd.models.repository import highest_version, resolve
 from inferd.models.settings import read_model_settings
 from inferd.periodic_thread import PeriodicThread
 from inferd.runtime.decoder_graph import read_decoder

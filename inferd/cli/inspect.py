@@ -13,7 +13,7 @@ from inferd.cli.failures import CommandError
 from inferd.cli.model_loading import ServedLanguageModel, ServedModel, find_model, load_model
 from inferd.cli.output import print_json, print_table
 from inferd.generation.text import ModelText
-from inferd.models.repository import ModelSource, model_file
+from inferd.models.model_source import ModelSource, model_file
 from inferd.plain_text import escaped
 from inferd.recorded_requests.arrays import shape_text
 from inferd.runtime.batch_axes.inference import said_by

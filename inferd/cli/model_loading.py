@@ -12,15 +12,9 @@ from inferd.cli.log_warnings import warnings_to
 from inferd.config import ModelSettings, Settings
 from inferd.models.language.loading import OpenedLanguageModel, Stages, open_language_model
 from inferd.models.language.settings import language_settings
-from inferd.models.repository import (
-    ModelSource,
-    RepositoryError,
-    absolute_path,
-    highest_version,
-    model_file,
-    resolve,
-    source_of_file,
-)
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource, model_file, source_of_file
+from inferd.models.repository import absolute_path, highest_version, resolve
 from inferd.models.settings import read_model_settings
 from inferd.recorded_requests import InputForm, RecordedRequestsError
 from inferd.runtime.decoder_graph import DecoderForm, read_decoder

@@ -29,8 +29,10 @@ from inferd.config.repository import ModelControl, RequiredModels
 from inferd.config.security import ClientCertificates, SecuritySettings
 from inferd.config.settings import Settings
 from inferd.config.validation import SettingsError
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, RemoteSources, RepositoryError, no_remote, resolve, split_name
+from inferd.models.repository import RemoteSources, no_remote, resolve, split_name
 from inferd.runtime.mapped_memory import share_one_heap
 from inferd.security.files import BadFileError
 

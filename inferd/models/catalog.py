@@ -12,16 +12,9 @@ from inferd.config.repository import chosen_versions
 from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import InvalidInputError
 from inferd.models.file_watch import fingerprint_of
-from inferd.models.repository import (
-    ModelSource,
-    RemoteSources,
-    RepositoryError,
-    absolute_path,
-    is_same_file,
-    no_remote,
-    resolve,
-    split_name,
-)
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource, is_same_file
+from inferd.models.repository import RemoteSources, absolute_path, no_remote, resolve, split_name
 from inferd.models.settings import read_model_settings
 from inferd.models.temporary_folder import TemporaryFolder
 from inferd.models.triton import TritonConfigError, config_from_json, require_own_files

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from inferd.models.repository import ModelSource
+from inferd.models.model_source import ModelSource
 from inferd.runtime.model_folder import has_genai_config
 
 #: Name and version of a model.

@@ -18,8 +18,8 @@ from inferd.models.load_meter import LoadMeter
 from inferd.models.load_pool import LoadPool
 from inferd.models.loaded import LoadedVersion
 from inferd.models.loader import LoadCancelledError, VersionLoader
+from inferd.models.model_source import ModelSource
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import ModelSource
 from inferd.models.residency import NO_MEMORY
 from inferd.models.states import IN_PROGRESS, ModelState
 from inferd.models.version import ModelVersion

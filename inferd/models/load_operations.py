@@ -13,10 +13,10 @@ from inferd.models.cold_models import ColdModels
 from inferd.models.lifecycle import Lifecycle, VersionLoad
 from inferd.models.load_queue import LoadQueue, QueuedLoad
 from inferd.models.loaded import LoadedVersion
+from inferd.models.model_source import ModelSource
 from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import ModelSource
 from inferd.models.residency import NO_MEMORY
 from inferd.models.router import Router
 from inferd.models.settings import read_model_settings

@@ -21,8 +21,8 @@ from inferd.models.language.loading import OpenedLanguageModel, Stages, open_lan
 from inferd.models.language.settings import language_settings
 from inferd.models.load_meter import LoadMeter
 from inferd.models.loaded import GenerationLimits, LanguageModel, LoadedLanguageModel, LoadedModel, LoadedVersion
+from inferd.models.model_source import ModelSource, model_file
 from inferd.models.probe import ModelProbe
-from inferd.models.repository import ModelSource, model_file
 from inferd.models.residency import NO_MEMORY
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.models.sizes import ModelSizes, size_key

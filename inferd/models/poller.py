@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inferd.models.catalog import Catalog, Versions
 from inferd.models.file_watch import FileWatch, VersionKey, fingerprint_of
-from inferd.models.repository import ModelSource
+from inferd.models.model_source import ModelSource
 
 #: Time between the looks that decide, as a share of the interval, and at most: file systems have times in seconds.
 _STILL_SHARE = 0.5

@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from inferd.config.remote import RemoteSettings, split_address
-from inferd.models.repository import ModelSource, RepositoryError, named, resolve
+from inferd.models.model_directory import MODEL_YAML, SUFFIX, TRITON_CONFIG, RepositoryError
+from inferd.models.model_source import ModelSource
+from inferd.models.repository import named, resolve
 from inferd.remote.cache import FileCache
 from inferd.remote.counts import RemoteCount, RemoteCounts
 from inferd.remote.download import DownloadCancelledError, DownloadError, Downloads, WrongContentError
@@ -31,10 +33,8 @@ from inferd.small_files import MAX_BYTES
 
 _log = logging.getLogger(__name__)
 
-_MODEL = ".onnx"
-
 #: Files that say what a model is.
-_SETTINGS = ("model.yaml", "config.pbtxt")
+_SETTINGS = (MODEL_YAML, TRITON_CONFIG)
 _SETTINGS_FOLDER = "configs"
 
 #: Other files than models, weights that they name, inputs and tokenizers are fetched up to this size: labels.
@@ -136,7 +136,7 @@ class _Repository:
                 self._cache.delete_leftovers()
         sources = [source for model in models.values() for source in model.sources]
         if not sources:
-            expected = f"expected an {_MODEL} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
+            expected = f"expected an {SUFFIX} file, VERSION/model.onnx or NAME/VERSION/model.onnx in it, found none"
             raise RepositoryError("; ".join([f"{shown(self._storage.url)}: {expected}", *problems[:8]]))
         return sources
 
@@ -275,7 +275,7 @@ class RemoteModel:
         return [
             file
             for name, file in self._files.items()
-            if PurePosixPath(name).suffix != _MODEL
+            if PurePosixPath(name).suffix != SUFFIX
             and _version_folders(name) <= own
             and (file.size <= _MOST_BYTES_BESIDE or _is_needed(name))
         ]
@@ -285,7 +285,7 @@ def _by_model(listing: Listing) -> dict[str, tuple[RemoteFile, ...]]:
     """Return the files of each model, by the name of its folder: what is listed is a model, or a folder of models."""
     names = [PurePosixPath(file.name) for file in listing.files]
     is_model = any(
-        (len(name.parts) == 1 and (name.suffix == _MODEL or name.name in _SETTINGS))
+        (len(name.parts) == 1 and (name.suffix == SUFFIX or name.name in _SETTINGS))
         or (len(name.parts) > 1 and name.parts[0].isdecimal())
         for name in names
     )
@@ -301,7 +301,7 @@ def _by_model(listing: Listing) -> dict[str, tuple[RemoteFile, ...]]:
 
 def _is_of_model(file: RemoteFile) -> bool:
     path = PurePosixPath(file.name)
-    return path.suffix == _MODEL or path.name in _SETTINGS
+    return path.suffix == SUFFIX or path.name in _SETTINGS
 
 
 def _version_folders(name: str) -> set[str]:

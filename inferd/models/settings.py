@@ -11,7 +11,7 @@ from inferd.config.section import merge
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingPath
 from inferd.config.yaml_text import YamlError, keys_of, line_of, longest_match, read_yaml
-from inferd.models.repository import ModelSource
+from inferd.models.model_source import ModelSource
 from inferd.models.triton import FIELD_OF, Translation, translate_file
 from inferd.runtime import providers
 from inferd.runtime.errors import ModelLoadError

@@ -19,7 +19,7 @@ from typing import Any
 from inferd.config.settings import ModelSettings
 from inferd.models.file_watch import fingerprint_of
 from inferd.models.load_meter import Measured
-from inferd.models.repository import ModelSource
+from inferd.models.model_source import ModelSource
 from inferd.models.residency import NO_MEMORY, Memory
 from inferd.runtime.device_memory import device_bytes
 from inferd.runtime.genai_config import is_described

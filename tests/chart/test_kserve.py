@@ -16,7 +16,8 @@ from inferd import demo
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
 from inferd.config.settings import Settings
-from inferd.models.repository import RepositoryError, resolve
+from inferd.models.model_directory import RepositoryError
+from inferd.models.repository import resolve
 from tests.chart.rendering import PATIENCE_S, VERSIONS
 from tests.chart.test_scenarios import VALIDATE
 from tests.server import ROOT, serving

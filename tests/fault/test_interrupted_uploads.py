@@ -14,8 +14,9 @@ from inferd.client import Client
 from inferd.config.settings import ModelSettings, Settings
 from inferd.models.catalog import Catalog
 from inferd.models.file_watch import Fingerprint, fingerprint_of
+from inferd.models.model_source import ModelSource
 from inferd.models.poller import Poller
-from inferd.models.repository import ModelSource, resolve
+from inferd.models.repository import resolve
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.external_weights import find_weights
 from inferd.runtime.onnx_file import read_model_file

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from inferd.config.remote import RemoteSettings
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, RepositoryError
 from inferd.remote import download
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models

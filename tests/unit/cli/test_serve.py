@@ -6,7 +6,7 @@ from inferd import demo
 from inferd.cli.serve import example_commands, find_models
 from inferd.config.security import SecuritySettings
 from inferd.config.settings import Settings
-from inferd.models.repository import RepositoryError
+from inferd.models.model_directory import RepositoryError
 
 _TLS = {"cert_file": "server.pem", "key_file": "server.key"}
 _MUTUAL = _TLS | {"client_ca_file": "ca.pem", "client_certificates": "required"}

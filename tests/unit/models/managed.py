@@ -10,8 +10,8 @@ from inferd.models.catalog import Catalog
 from inferd.models.load_meter import Measured
 from inferd.models.loaded import LoadedModel
 from inferd.models.manager import ModelManager
+from inferd.models.model_source import ModelSource
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import ModelSource
 from inferd.models.residency import Memory
 from inferd.models.settings import read_model_settings
 from inferd.models.sizes import ModelSizes, size_key

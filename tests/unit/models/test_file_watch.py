@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from inferd.models.file_watch import Changes, FileWatch, Fingerprint, VersionKey, fingerprint_of
-from inferd.models.repository import ModelSource, resolve
+from inferd.models.model_source import ModelSource
+from inferd.models.repository import resolve
 from tests.fakes import FakeClock
 
 ONE, TWO = ("ranker", "1"), ("ranker", "2")

@@ -14,8 +14,10 @@ from inferd.models.language import loading
 from inferd.models.language.probing import open_as_served
 from inferd.models.language.settings import language_settings
 from inferd.models.loaded import LoadedLanguageModel
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource, model_file
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
+from inferd.models.repository import resolve
 from inferd.models.residency import Memory
 from inferd.models.settings import read_model_settings
 from inferd.models.states import ModelState

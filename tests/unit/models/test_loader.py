@@ -15,8 +15,9 @@ from inferd.config.settings import Settings
 from inferd.errors import ModelUnavailableError
 from inferd.models import loader as loader_module
 from inferd.models.load_meter import Measured
+from inferd.models.model_source import ModelSource
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import ModelSource, resolve
+from inferd.models.repository import resolve
 from inferd.models.residency import Memory
 from inferd.models.settings import read_model_settings
 from inferd.models.sizes import ModelSizes, size_key

@@ -11,8 +11,8 @@ import pytest
 
 from inferd.config.settings import Settings
 from inferd.models.catalog import Catalog, Versions
+from inferd.models.model_source import ModelSource
 from inferd.models.registry import ModelRegistry
-from inferd.models.repository import ModelSource
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from tests.fakes import FakeClock

@@ -10,9 +10,11 @@ import pytest
 from inferd.config.remote import RemoteSettings
 from inferd.config.settings import Settings
 from inferd.models.catalog import Catalog, fingerprint
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource, model_file
 from inferd.models.poller import Poller
 from inferd.models.remote import RemoteRepositories
-from inferd.models.repository import ModelSource, RepositoryError, model_file, resolve
+from inferd.models.repository import resolve
 from inferd.remote.storage import RemoteFile, StorageError
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from inferd.models.repository import ModelSource, RepositoryError, resolve
+from inferd.models.model_directory import RepositoryError
+from inferd.models.model_source import ModelSource
+from inferd.models.repository import resolve
 from tests.unit.models.model_files import found, touch
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from inferd.models.repository import RepositoryError, resolve
+from inferd.models.model_directory import RepositoryError
+from inferd.models.repository import resolve
 from tests.patience import PATIENCE_S
 from tests.unit.models.model_files import touch
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from inferd.models.repository import ModelSource, absolute_path, resolve
+from inferd.models.model_source import ModelSource
+from inferd.models.repository import absolute_path, resolve
 from tests.unit.models.model_files import found, touch
 
 

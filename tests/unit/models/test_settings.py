@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inferd.config.settings import ModelSettings, Settings
-from inferd.models.repository import ModelSource
+from inferd.models.model_source import ModelSource
 from inferd.models.settings import limit_threads, read_model_settings
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.providers import CPU, CUDA

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inferd.config.settings import Settings
-from inferd.models.repository import ModelSource
+from inferd.models.model_source import ModelSource
 from inferd.models.settings import read_model_settings
 from inferd.runtime.errors import ModelLoadError
 

@@ -119,7 +119,7 @@ class AdaptiveRules:
         self.rules = rules
 
     def set_parallel_runs(self, parallel_runs: int) -> None:
-        """Have this many runs at a time share waiting rows."""
+        """Let at most this many parallel runs share waiting rows."""
         self._parallel_runs = parallel_runs
         #: Whether workers share the waiting rows; then `for_next_batch` has the rules.
         self.shares = parallel_runs > 1
@@ -177,7 +177,7 @@ class AdaptiveRules:
         if fixed_s is None:
             return 1
         parts = sub_batches(rows, most=idle, fixed_s=fixed_s, row_s=row_s)
-        # A trial is as many runs long as there are workers: several may come between two looks of one of them.
+        # A trial is as many runs long as there are workers: several runs may begin between two batches of one of them.
         if self.run_cost.runs % (TUNING.runs_per_trial * self._parallel_runs) >= self._parallel_runs:
             return parts
         if parts > 1:

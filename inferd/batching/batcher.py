@@ -26,7 +26,7 @@ from inferd.observability.metrics.run_cost import RunCost
 
 _logger = logging.getLogger("inferd.batching")
 
-#: Why the number of batches at a time changes, for the log.
+#: Reasons for a change of the number of instances, as texts for the log.
 _WHY = {
     LOAD: "requests wait for running ones",
     NO_GAIN: "more were not faster",
@@ -45,7 +45,7 @@ class Batcher:
     deadline or `stop` does. Requests are submitted to the ``queue``. `start` and `stop` are called by the thread that
     loads models; the counts may be read by any thread. ``seeds`` are rows and seconds of runs in warm-up.
     ``on_health`` is called by any thread when the session stops working, and when it works again; ``free_idle`` when a
-    run is out of memory: it frees what other models keep for their next runs, and returns False if that is nothing.
+    run is out of memory: it frees what other models keep for their next runs, and returns False if there is none.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Batcher:
         self._stats = stats
         self._on_health = on_health
         replies = ReplyDispatcher(clock=clock, stats=stats)
-        # On an accelerator nobody competes for the processors.
+        # Runs on an accelerator do not compete for the processors.
         shared = idle_cores if idle_cores is not None and not session.on_accelerator else IdleCores()
         self._cores = shared.register()
         rules = BatchRules(
@@ -213,7 +213,7 @@ class Batcher:
 
     @property
     def why_broken(self) -> str:
-        """Why the session runs nothing at present, for the operator; empty while it works."""
+        """The reason why the session runs nothing at present, for the operator; empty while it works."""
         return self._failures.recovery.reason
 
     @property
@@ -228,7 +228,7 @@ class Batcher:
 
     @property
     def queue_limit_rows(self) -> int:
-        """Rows that may wait at present, at most."""
+        """The most rows that may wait at present."""
         return self.waiting.row_limit
 
     @property

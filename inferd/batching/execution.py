@@ -29,14 +29,14 @@ _WORTH_HANDING_OVER = 3
 _Outputs = dict[str, NDArray[np.generic]]
 
 
-class _Before(NamedTuple):
+class _Waits(NamedTuple):
     """Durations before a run in seconds, one for each of its requests that runs for the first time."""
 
     decode_s: Sequence[float]
     queue_s: Sequence[float]
 
 
-_RAN_BEFORE = _Before((), ())
+_NO_WAITS = _Waits((), ())
 
 
 class _Group(NamedTuple):
@@ -50,7 +50,7 @@ class _Group(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class _FinishedRun:
     """Requests that ran successfully: the outputs of each, and the report of the run, which is still to be made."""
 
     parts: list[_Outputs]
@@ -60,11 +60,11 @@ class _Done:
 
 
 class Executor:
-    """ReplyDispatcher every request of a batch, whatever happens, and raises nothing.
+    """Answers every request of a batch, whatever happens, and raises nothing.
 
     Any number of threads may call `execute` at a time. A batch that is given up meanwhile no longer belongs to the
     executor. A request with more than ``chunk_rows`` rows is alone in its batch and runs in pieces; with None every
-    request runs in one piece. ``failures`` decides what becomes of the requests of a run that fails.
+    request runs in one piece. ``failures`` answers the requests of a run that fails.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Executor:
             for request in live:
                 self._run(batch, [request], first=first)
             return None
-        done = self._try(batch, group, _Before(group.decode_s, group.queue_s) if first else _RAN_BEFORE, pieces_of)
+        done = self._run_group(batch, group, _Waits(group.decode_s, group.queue_s) if first else _NO_WAITS, pieces_of)
         if isinstance(done, FailedRun):
             return done
         batch.answering = True
@@ -131,7 +131,7 @@ class Executor:
             self._answer(live, done, group.queue_s)
         return None
 
-    def _try(self, batch: Batch, group: _Group, before: _Before, pieces_of: int) -> _Done | FailedRun | None:
+    def _run_group(self, batch: Batch, group: _Group, waits: _Waits, pieces_of: int) -> _FinishedRun | FailedRun | None:
         """Run the model, or return why that failed; None if no request needs an answer any more.
 
         The failure is returned and not raised: parts of a batch that ran inside an ``except`` block would chain their
@@ -145,10 +145,10 @@ class Executor:
         try:
             # Several were dispatched when there was memory for more rows, and run together all the same.
             if chunk_rows is not None and len(live) == 1 and live[0].rows > chunk_rows:
-                return self._run_in_chunks(batch, signature, live[0], chunk_rows, before)
+                return self._run_in_chunks(batch, signature, live[0], chunk_rows, waits)
             run = partial(self._guard.run, live, batch)
             names = self._requested_outputs(live) if len(live) > 1 else live[0].outputs
-            return self._run_once(run, signature, group.inputs, group.rows, names, before)
+            return self._run_once(run, signature, group.inputs, group.rows, names, waits)
         except RunEndedError:
             batch.cut_off = True
             return None
@@ -175,10 +175,10 @@ class Executor:
         return group
 
     def _run_in_chunks(
-        self, batch: Batch, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, before: _Before
-    ) -> _Done | None:
+        self, batch: Batch, signature: ModelSignature, request: InferenceRequest, chunk_rows: int, waits: _Waits
+    ) -> _FinishedRun | None:
         """Run one request in pieces; None if it was answered, for example expired, before the last one."""
-        runs: list[_Done] = []
+        runs: list[_FinishedRun] = []
         sizes: list[int] = []
         rows_left = request.rows
         run = partial(self._guard.run, [request], batch)
@@ -190,8 +190,8 @@ class Executor:
             rows = min(chunk_rows, rows_left)
             rows_left -= rows
             sizes.append(rows)
-            before = _RAN_BEFORE if runs else before
-            runs.append(self._run_once(run, signature, [chunk], [rows], request.outputs, before, is_piece=True))
+            waits = _NO_WAITS if runs else waits
+            runs.append(self._run_once(run, signature, [chunk], [rows], request.outputs, waits, is_piece=True))
         timing = BatchTiming(
             started_at=runs[0].timing.started_at,
             stack_s=sum(run.timing.stack_s for run in runs),
@@ -201,7 +201,7 @@ class Executor:
         outputs = join(signature, [run.parts[0] for run in runs], sizes)
         report = runs[-1].report
         report.earlier = [run.report for run in runs[:-1]]
-        return _Done([outputs], report, timing, sum(run.cpu_s for run in runs))
+        return _FinishedRun([outputs], report, timing, sum(run.cpu_s for run in runs))
 
     def _requested_outputs(self, live: Sequence[InferenceRequest]) -> tuple[str, ...]:
         """Return every output that at least one of the requests asks for."""
@@ -221,10 +221,10 @@ class Executor:
         batch: Sequence[Tensors],
         rows: Sequence[int],
         names: tuple[str, ...],
-        before: _Before,
+        waits: _Waits,
         *,
         is_piece: bool = False,
-    ) -> _Done:
+    ) -> _FinishedRun:
         started_at = self._clock()
         try:
             # One request needs neither stacking nor splitting.
@@ -236,10 +236,10 @@ class Executor:
             parts = split(signature, outputs, rows) if len(rows) > 1 else [outputs]
         except Exception as error:
             outcome = RunOutcome.TERMINATED if isinstance(error, RunEndedError) else RunOutcome.FAILED
-            self._replies.batch_done(_report(rows, before, outcome, run_s=self._clock() - started_at))
+            self._replies.batch_done(_report(rows, waits, outcome, run_s=self._clock() - started_at))
             raise
         stack_s, run_s, split_s = stacked_at - started_at, ran_at - stacked_at, self._clock() - ran_at
-        report = _report(rows, before, RunOutcome.COMPLETED, run_s=run_s, stack_s=stack_s, split_s=split_s)
+        report = _report(rows, waits, RunOutcome.COMPLETED, run_s=run_s, stack_s=stack_s, split_s=split_s)
         if (len(rows) > 1 or (is_piece and report.rows > 1)) and self._check.schedule.is_due(
             inputs, report.rows, run_s
         ):
@@ -250,7 +250,7 @@ class Executor:
                 self._replies.batch_done(report)
                 raise
         timing = BatchTiming(started_at=started_at, stack_s=stack_s, run_s=run_s, rows=report.rows)
-        return _Done(parts, report, timing, ran_cpu_s - stacked_cpu_s)
+        return _FinishedRun(parts, report, timing, ran_cpu_s - stacked_cpu_s)
 
     def _run_check(
         self,
@@ -261,7 +261,7 @@ class Executor:
     ) -> None:
         """Run one request of a batch again alone. Raises `MismatchError` if its answer differs."""
         try:
-            mismatch, run_s = self._check.find(run, inputs, outputs, members)
+            mismatch, run_s = self._check.compare(run, inputs, outputs, members)
         except RunEndedError:
             raise
         except Exception as error:  # noqa: BLE001  (the batch ran; a failed check must not cost its answers)
@@ -271,7 +271,7 @@ class Executor:
         if mismatch is not None:
             raise MismatchError(mismatch.without_values)
 
-    def _answer(self, live: Sequence[InferenceRequest], done: _Done, queue_s: Sequence[float]) -> None:
+    def _answer(self, live: Sequence[InferenceRequest], done: _FinishedRun, queue_s: Sequence[float]) -> None:
         finished_at = self._clock()
         report, answered = done.report, []
         for request, part, waited_s in zip(live, done.parts, queue_s, strict=True):
@@ -281,13 +281,13 @@ class Executor:
                 report.success_s += finished_at - request.enqueued_at
         report.answered = len(answered)
         self._replies.batch_done(report)
-        give = partial(self._give, answered, done.timing, finished_at - report.split_s)
+        send = partial(self._send, answered, done.timing, finished_at - report.split_s)
         if len(answered) < _WORTH_HANDING_OVER:
-            give()
+            send()
         else:
-            self._poll_thread.call_soon(give)
+            self._poll_thread.call_soon(send)
 
-    def _give(
+    def _send(
         self, answered: Sequence[tuple[InferenceRequest, _Outputs, float]], timing: BatchTiming, ran_at: float
     ) -> None:
         succeed = self._replies.succeed
@@ -299,7 +299,7 @@ class Executor:
 
 def _report(
     rows: Sequence[int],
-    before: _Before,
+    waits: _Waits,
     outcome: RunOutcome,
     *,
     run_s: float,
@@ -308,8 +308,8 @@ def _report(
 ) -> BatchReport:
     return BatchReport(
         rows=sum(rows),
-        decode_s=before.decode_s,
-        queue_s=before.queue_s,
+        decode_s=waits.decode_s,
+        queue_s=waits.queue_s,
         stack_s=stack_s,
         run_s=run_s,
         split_s=split_s,

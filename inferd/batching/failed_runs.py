@@ -1,4 +1,4 @@
-"""ReplyDispatcher requests whose run has failed; what is done about it depends on the cause.
+"""Answers the requests of failed runs: with an error, or from further runs, depending on the cause.
 
 | the run | what follows |
 |---|---|
@@ -50,12 +50,12 @@ RunAgain = Callable[[Batch, Sequence[InferenceRequest], int], FailedRun | None]
 
 
 class FailedRuns:
-    """Decides what becomes of the requests of a failed run, and of the session. Any thread that runs batches may call.
+    """Runs the requests of a failed run again or fails them, and reopens the session if needed.
 
-    Invariant: after `answer`, every request has been answered or was settled before. A request with more rows than
-    ``memory`` permits is run in pieces only if ``in_pieces``. ``on_mismatch`` is called when requests turn out to get
-    other answers in a batch than alone; from then on, and in the batch at hand, each runs alone. ``free_idle`` frees
-    memory that other models keep, and returns whether there was any.
+    Any thread that runs batches may call. Invariant: after `answer`, every request has been answered or was settled
+    before. A request with more rows than ``memory`` permits is run in pieces only if ``in_pieces``. ``on_mismatch`` is
+    called when requests turn out to get other answers in a batch than alone; from then on, and in the batch at hand,
+    each runs alone. ``free_idle`` frees memory that other models keep, and returns whether there was any.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FailedRuns:
         self._free_idle = free_idle
         self._has_room = has_room
         #: Whether the mismatch has been logged; it is logged twice if two threads find one at the same time.
-        self._mismatch_told = False
+        self._mismatch_logged = False
 
     def answer(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
         """Answer the requests of ``failed``, which ``run`` may run again."""
@@ -101,7 +101,7 @@ class FailedRuns:
             for request in failed.live:
                 self._replies.fail(request, self.recovery.unavailable())
         elif kind is RunFailure.OUT_OF_MEMORY:
-            self._run_with_less(batch, failed, run)
+            self._run_fewer_rows(batch, failed, run)
         elif len(failed.live) > 1:
             self._bisect(batch, failed, run)
         else:
@@ -119,9 +119,9 @@ class FailedRuns:
         stops = self._session.stop_batching(f"found while serving: {error}")
         if stops:
             self._on_mismatch()
-        elif self._mismatch_told:
+        elif self._mismatch_logged:
             return False
-        self._mismatch_told = True
+        self._mismatch_logged = True
         _logger.error(
             "a request to model %s gets another answer in a batch than alone; %s",
             self._name,
@@ -142,7 +142,7 @@ class FailedRuns:
             again = run(batch, group, 0)
             if again is None:
                 continue
-            if len(again.live) > 1 and _may_be_one_request(again.error):
+            if len(again.live) > 1 and _may_be_fault_of_one(again.error):
                 bisection.failed(again.live)
             else:
                 self.answer(batch, again, run)
@@ -158,7 +158,7 @@ class FailedRuns:
         self._replies.fail(request, FailedRunError(failed.timing, failed.queue_s[0]))
         self.recovery.check_session()
 
-    def _run_with_less(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
+    def _run_fewer_rows(self, batch: Batch, failed: FailedRun, run: RunAgain) -> None:
         """Run the requests in groups of fewer rows, half as many each time that the memory is not enough.
 
         As many as before come first, if idle models had memory to free. The largest group that works is the limit for
@@ -169,7 +169,7 @@ class FailedRuns:
         batch.cut_off = True
         first_rows = failed.rows
         idle_had_some = self._free_idle()
-        less_rows, worked, is_lone = self._less(failed), 0, False
+        less_rows, worked, is_lone = self._next_rows(failed), 0, False
         most_rows = first_rows if idle_had_some else less_rows
         left = deque(failed.live)
         while left:
@@ -186,8 +186,8 @@ class FailedRuns:
                     most_rows = min(2 * most_rows, max(first_rows // 2, 1))
             elif failure_of(again.error) is not RunFailure.OUT_OF_MEMORY:
                 self.answer(batch, again, run)
-            elif self._can_be_less(again):
-                failed, worked, most_rows = again, 0, self._less(again)
+            elif self._can_run_fewer_rows(again):
+                failed, worked, most_rows = again, 0, self._next_rows(again)
                 left.extendleft(reversed(again.live))
             else:
                 failed, is_lone = again, True
@@ -197,7 +197,7 @@ class FailedRuns:
             self._session.remember_rows(self.memory.rows)
         self._free_memory()
 
-    def _less(self, failed: FailedRun) -> int:
+    def _next_rows(self, failed: FailedRun) -> int:
         """Free memory after a run was out of it; return how many rows to run next."""
         _logger.warning("a run of %d rows of model %s was out of memory: %r", failed.rows, self._name, failed.error)
         self._replies.out_of_memory()
@@ -206,7 +206,7 @@ class FailedRuns:
         self._free_memory()
         return max(failed.rows // 2, 1)
 
-    def _can_be_less(self, failed: FailedRun) -> bool:
+    def _can_run_fewer_rows(self, failed: FailedRun) -> bool:
         return len(failed.live) > 1 or (failed.rows > 1 and self._in_pieces and self._session.signature.batchable)
 
     def _free_memory(self) -> RunFailedError | None:
@@ -238,13 +238,13 @@ class FailedRuns:
             self.recovery.begin(f"not even one small row runs: {error}")
 
 
-def _may_be_one_request(error: Exception) -> bool:
+def _may_be_fault_of_one(error: Exception) -> bool:
     """Return whether one request of several may be at fault for ``error``."""
     return failure_of(error) is RunFailure.OTHER and not isinstance(error, MismatchError | RowsDoNotFollowError)
 
 
 def _has_run(batch: Batch) -> bool:
-    """Return whether a run has succeeded since ``run_s`` was reset: nobody may have needed it any more."""
+    """Return whether a run has succeeded since ``run_s`` was reset; not if no request needed one any more."""
     return batch.run_s is not None
 
 

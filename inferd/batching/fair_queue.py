@@ -170,7 +170,7 @@ class Level(Generic[Queued]):
         del self.flows[principal]
         self._weights -= flow.weight
         if not self.flows:
-            # Nobody competes: who comes next starts even.
+            # No flow competes: the next one starts with no cost served.
             self._idle_tags.clear()
             self._virtual = self._weights = self.credit = 0.0
             return

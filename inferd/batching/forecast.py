@@ -4,8 +4,8 @@
 delay limit lately. The limit is four full batches, at least 100 ms and at most ``max_delay_ms``: a queue needs some
 batches to keep the workers busy, and everything beyond only makes answers late.
 
-**Deadlines.** A request that would finish after its deadline is rejected on arrival: nobody is served by running it,
-and its place is better given to another one. So is one that would make requests behind it miss theirs.
+**Deadlines.** A request that would finish after its deadline is rejected on arrival: its caller would not get the
+answer in time, and another request can have its place. So is one that would make requests behind it miss theirs.
 
 **Retries.** The hint is a random time between half of what the rows that wait now take and all of it: clients that were
 rejected together must not come back together.
@@ -76,7 +76,7 @@ class DrainRate:
 
 
 class Forecast:
-    """When the requests of a queue finish.
+    """Predicts when the requests of a queue finish.
 
     ``cost`` is the model's, ``max_rows`` those of a full batch, ``max_delay_s`` is 0 for no delay limit, and ``jitter``
     returns numbers from 0 to 1. Not thread-safe: guarded by the lock of the `RequestQueue`.
@@ -167,11 +167,11 @@ class Forecast:
 
     @property
     def longest_s(self) -> float:
-        """How long a full batch takes in 19 of 20 cases, from its dispatch to its answers."""
+        """Seconds from dispatch to answers that 19 of 20 full batches do not exceed."""
         return self.cost.upper(self._max_rows) + self._overhead_s
 
     def batch_s(self, rows: int) -> float:
-        """Return how long a batch of ``rows`` takes in 19 of 20 cases, from its dispatch to its answers."""
+        """Return the seconds from dispatch to answers that 19 of 20 batches of ``rows`` do not exceed."""
         return self._run_s(rows, self.cost.upper) + self._overhead_s
 
     def cannot_finish(self, request: InferenceRequest, waiting_rows: int, now: float) -> bool:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from inferd.batching.request import Batch, InstanceChange
 from inferd.batching.slowdowns import Slowdowns
 
-#: Why the number of instances changes.
+#: Reasons for a change of the number of instances.
 LOAD, NO_GAIN, IDLE, NO_THREAD = "load", "no_gain", "idle", "no_thread"
 REASONS = (LOAD, NO_GAIN, IDLE, NO_THREAD)
 
@@ -68,7 +68,7 @@ TUNING = InstanceTuning()
 
 
 class _Waiting:
-    """Whether requests have waited longer for running batches than they may, for how long."""
+    """Sums up how long requests wait for running batches, and records since when that is too long."""
 
     def __init__(self) -> None:
         self._sum = 0.0
@@ -84,18 +84,18 @@ class _Waiting:
             self._since = math.inf
 
     def is_too_long(self, now: float, *, for_s: float) -> bool:
-        """Return whether they have, for this long."""
+        """Return whether the waits have been too long for at least ``for_s`` seconds."""
         return self._sum == TUNING.enough_wait and now - self._since >= for_s
 
     def relieved(self) -> None:
-        """Another instance starts: half of what has been waited counts."""
+        """Halve the sum, as another instance starts."""
         self._sum = TUNING.enough_wait / 2
         self._since = math.inf
 
 
 @dataclass(slots=True)
 class _Verdicts:
-    """Which numbers of instances have paid, and until when the others are not tried again."""
+    """Numbers of instances that paid, and until when others are not tried again."""
 
     paid: set[int] = field(default_factory=set)
     refused_until: dict[int, float] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class _Trial:
 
 
 class Instances:
-    """How many batches may run at a time, from ``least`` to ``most``.
+    """Decides how many batches may run at a time, from ``least`` to ``most``.
 
     ``likely`` batches at a time have cores of their own. Besides the number, ``threads`` counts the threads there are
     to be, which change a little later. Guarded by the lock of the `RequestQueue`; ``count`` and ``changes`` may be read
@@ -175,7 +175,7 @@ class Instances:
         self.count = self.threads = least
         #: Changes so far by reason.
         self.changes = dict.fromkeys(REASONS, 0)
-        self.changed: Callable[[InstanceChange], None] = _nobody
+        self.changed: Callable[[InstanceChange], None] = _ignore
         self.slowdowns = Slowdowns()
         self._least = least
         self._most = most
@@ -226,7 +226,7 @@ class Instances:
         self.slowdowns.ended(batch, now)
 
     def evaluate(self, now: float) -> InstanceChange | None:
-        """Judge a trial, and whether an instance was not needed. To be called whenever a worker looks for a batch."""
+        """End a trial or a period if it is over; return the change that follows. Whenever a worker asks for a batch."""
         change = None if self._trial is None else self._judge(self._trial, now)
         return change or (self._end_period(now) if now >= self.evaluate_at else None)
 
@@ -241,7 +241,7 @@ class Instances:
         return self._shrink(needed, IDLE, needed / self.count)
 
     def no_thread(self, now: float) -> InstanceChange | None:
-        """The system gives no thread for the instance that was to start; it may not be needed any more."""
+        """Record that the system gives no thread for the instance that was to start; return the change that follows."""
         self.threads -= 1
         if self.count <= self.threads:
             return None
@@ -250,7 +250,7 @@ class Instances:
 
     @property
     def has_spare_thread(self) -> bool:
-        """True if the next worker that looks for a batch is to end."""
+        """True if the next worker that asks for a batch is to end."""
         return self.threads > self.count
 
     def dismiss(self) -> None:
@@ -332,5 +332,5 @@ class Instances:
         return InstanceChange(count=self.count, reason=reason, factor=factor)
 
 
-def _nobody(_: InstanceChange) -> None:
+def _ignore(_: InstanceChange) -> None:
     pass

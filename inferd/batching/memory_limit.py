@@ -67,7 +67,7 @@ class MemoryLimit:
         _logger.info("model %s runs up to %d rows at once again", self._name, self.rows)
 
     def _set(self, rows: int, *, is_raised: bool) -> None:
-        """Change the limit, and try a higher one later; with the lock, so that changes are told in their order."""
+        """Change the limit, and try a higher one later; with the lock, so that changes are reported in their order."""
         self.rows = rows
         self._was_raised = is_raised
         self._on_change(rows)

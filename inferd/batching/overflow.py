@@ -1,4 +1,4 @@
-"""What happens to requests for which the queue has no room: they displace scavengers, or the policy decides. Pure."""
+"""Handles requests that do not fit into the queue: evicts scavengers for them, or asks the policy. Pure."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic

@@ -21,7 +21,7 @@ class BatchRules:
 
 
 #: Share of a full batch that may wait online while scavengers run once: such a batch would be held for more requests,
-#: and those who come during the run of scavengers still fit into it.
+#: and requests that arrive during that run still fit into it.
 _ROWS_BESIDE_SCAVENGERS = 0.45
 #: Share of a full batch that a run of scavengers has at most while others wait for it, and while other models are busy,
 #: whose runs may begin beside it and then take twice as long.
@@ -41,9 +41,9 @@ def rules_for_scavengers(rules: BatchRules, *, others_wait: bool, others_ran: bo
 
 
 class ScavengerTurns:
-    """Decides whether the next batch is one of scavengers, after all others or once between them; and how large it is.
+    """Decides whether the next batch consists of scavengers, and how large it is.
 
-    ``cores`` has what the other models of the process do.
+    Scavengers run after all other requests, or once between their batches. ``cores`` knows the runs of other models.
     """
 
     def __init__(self, cores: CoreShare) -> None:

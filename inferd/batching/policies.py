@@ -15,7 +15,7 @@ from inferd.config.settings import Backpressure, QueueSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room(Generic[Queued]):
-    """What a policy can see: the waiting requests, those blocked in front of the queue, and caller runs in progress."""
+    """The state a policy decides from: waiting requests, those blocked in front of the queue, and caller runs."""
 
     waiting: WaitingRequests[Queued]
     blocked_requests: int

@@ -1,4 +1,4 @@
-"""The interfaces that batching needs from outside; tests implement them with fakes."""
+"""Interfaces of the parts that batching uses; tests implement them with fakes."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -24,7 +24,7 @@ class Session(Protocol):
 
     @property
     def parallel_runs(self) -> int:
-        """How many parallel runs take no longer than one alone."""
+        """The number of parallel runs that take no longer than one alone."""
         ...
 
     @property

@@ -26,9 +26,9 @@ class RequestQueue:
     | the rpc poll thread | ``submit``, ``cancel`` |
     | the batch workers | ``take``, which blocks |
     | the threads of `CallerRuns` | ``retire`` |
-    | a thread that finds another one hanging, or back | ``hand_over``, ``set_stuck`` |
-    | a worker that was to start another one | ``no_thread`` |
-    | a thread that finds the session out of order, or short of memory | ``set_broken``, ``limit_rows`` |
+    | a thread that detects that another one hangs, or has returned | ``hand_over``, ``set_stuck`` |
+    | a worker that could not start another one | ``no_thread`` |
+    | a thread whose runs show that the session is broken, or short of memory | ``set_broken``, ``limit_rows`` |
     | the thread that unloads the model | ``close``, ``wait_drained`` (blocks), ``abandon`` |
 
     While runs are short, the poll thread runs batches itself with ``run_here`` when it is idle. ``run_outside`` runs
@@ -115,7 +115,7 @@ class RequestQueue:
                     self._work.notify()
         if wake_later:
             self._run_or_wake_when_idle()
-        self._do(effects)
+        self._carry_out(effects)
         for batch in outside:
             self._replies.caller_ran()
             self._run_outside(batch)
@@ -135,7 +135,7 @@ class RequestQueue:
             batch = self._plan(self._clock(), effects, only_short=True)
             if not isinstance(batch, Batch):
                 self._work.notify()
-        self._do(effects)
+        self._carry_out(effects)
         if not isinstance(batch, Batch):
             return
         self._run_here(batch)
@@ -159,7 +159,7 @@ class RequestQueue:
         with self._lock:
             self._state.remove(request, self._clock(), effects)
             self._notify(effects)
-        self._do(effects)
+        self._carry_out(effects)
 
     def take(self, finished: Batch | None) -> Batch | None:
         """Retire the ``finished`` batch and wait for the next one; None when the worker is to end."""
@@ -174,7 +174,7 @@ class RequestQueue:
                 batch = self._next_batch(idle_since, effects)
                 ended = batch is None and (self._state.exhausted or self._is_dismissed())
                 self._notify(effects)
-            self._do(effects)
+            self._carry_out(effects)
             if batch is not None or ended:
                 return batch
 
@@ -195,16 +195,16 @@ class RequestQueue:
             rest = self._state.hand_over(batch, self._clock(), effects)
             effects.wakes_others = bool(self._state.cores.pool.waiting)
             self._notify(effects)
-        self._do(effects)
+        self._carry_out(effects)
         return rest
 
     def no_thread(self) -> None:
-        """There is no thread for the instance that was to start."""
+        """Remove the instance that was added, as the system gives no thread for it."""
         effects = DispatchEffects()
         with self._lock:
             if self._state.scaling is not None:
                 self._state.scaling.no_thread(self._clock(), effects)
-        self._do(effects)
+        self._carry_out(effects)
 
     def set_stuck(self, is_stuck: bool) -> None:
         """Reject all requests, the waiting ones included, or accept requests again."""
@@ -219,7 +219,7 @@ class RequestQueue:
         with self._lock:
             self._state.set_obstacle(obstacle, error, effects)
             self._notify(effects)
-        self._do(effects)
+        self._carry_out(effects)
 
     def limit_rows(self, max_rows: int) -> None:
         """Have at most ``max_rows`` in a batch from now on."""
@@ -253,7 +253,7 @@ class RequestQueue:
             self._state.fail_waiting(error, effects)
             self._state.fail_running(error, effects)
             self._notify(effects)
-        self._do(effects)
+        self._carry_out(effects)
 
     def _next_batch(self, idle_since: float, effects: DispatchEffects) -> Batch | None:
         """Wait for a batch. None if the worker is to end, or if there are ``effects`` to carry out first."""
@@ -273,7 +273,7 @@ class RequestQueue:
             self._idle_workers -= 1
 
     def _is_dismissed(self) -> bool:
-        """Return whether the worker that asks is one too many, and ends."""
+        """Return whether the calling worker is one too many; it is then counted as ended."""
         scaling = self._state.scaling
         if scaling is None or not scaling.instances.has_spare_thread:
             return False
@@ -302,7 +302,7 @@ class RequestQueue:
         if self._state.drained:
             self._drained.notify_all()
 
-    def _do(self, effects: DispatchEffects) -> None:
+    def _carry_out(self, effects: DispatchEffects) -> None:
         for request in effects.admitted:
             self._replies.admitted(request)
         for request, error in effects.failed:
@@ -325,4 +325,4 @@ class RequestQueue:
         with self._lock:
             self._state.expire(self._clock(), effects)
             self._notify(effects)
-        self._do(effects)
+        self._carry_out(effects)

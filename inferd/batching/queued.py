@@ -1,4 +1,4 @@
-"""What a queue has to know of the requests that wait in it, whatever these ask for."""
+"""The attributes of requests that queues need, whatever the requests ask for."""
 
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -6,7 +6,7 @@ from inferd.errors import ServingError
 
 
 class Principal(NamedTuple):
-    """Who shares a model with others, by its ``weight``; ``name`` is empty without authentication."""
+    """A caller, with its ``weight`` beside others of the model; ``name`` is empty without authentication."""
 
     name: str = ""
     weight: float = 1.0
@@ -40,7 +40,8 @@ Queued = TypeVar("Queued", bound=QueuedRequest)
 class QueueEffects(Generic[Queued]):
     """Actions to carry out after a change of a queue, without its lock.
 
-    ``failed``: requests to answer with an error. ``timers_at``: when to look for expired requests.
+    ``failed``: requests to answer with an error. ``timers_at``: times on the monotonic clock at which to check for
+    expired requests.
     """
 
     __slots__ = ("failed", "timers_at")

@@ -1,7 +1,7 @@
-"""Opens the session of a model again that runs nothing any more, as after an error of its device.
+"""Reopens a session that no longer runs anything, for example after an error of its device.
 
-Nothing is counted while runs succeed: only failures make it look. Meanwhile requests are rejected with UNAVAILABLE and
-the time after which a retry is likely to succeed, and health reports the model as not serving.
+Only failed runs start a check; successful ones cost nothing here. Until the session runs again, requests are rejected
+with UNAVAILABLE and the time after which a retry is likely to succeed, and health reports the model as not serving.
 """
 
 import logging
@@ -20,16 +20,16 @@ _logger = logging.getLogger("inferd.batching")
 #: Delays of the second and of later attempts to open the session; the first is made at once.
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
-#: A session that has run for this long, or for so many times the last delay, starts with the first delay again.
+#: After a session has run for this long, or for this many times the last delay, the first delay counts again.
 _CALM_S = 60.0
 _CALM_DELAYS = 10
-#: So many failed attempts in a row on a device mean that the process has lost it: its context does not come back. One
-#: that is at the limit of its memory then has lost that: an arena that cannot grow may leave behind what it got.
+#: After this many failed attempts in a row on a device, the process has lost it: its context does not come back. A
+#: process at the limit of its memory has then lost that: an arena that cannot grow may keep what it got.
 _LOST_AFTER = 5
-#: Runs of a row that is known to run which must fail in a row, and how often that is tried while requests fail.
+#: Trial runs that must fail in a row before a session counts as broken, and the least time between two such checks.
 _TRIALS = 3
 _CHECK_INTERVAL_S = 10.0
-#: How long opening is expected to take before it has been tried once, and the shortest retry hint.
+#: The expected time to open a session before it was done once, and the shortest retry hint.
 _UNKNOWN_OPEN_S = 1.0
 _SHORTEST_HINT_S = 0.1
 
@@ -37,13 +37,13 @@ REASON = "MODEL_RECOVERING"
 
 
 class Backoff:
-    """The delay before the next attempt to open a session, how long that will take, and what stood in its way. Pure."""
+    """Computes the delay before the next attempt to open a session, and when that is likely to have succeeded. Pure."""
 
     def __init__(self) -> None:
         #: Failed attempts since the session ran last.
         self.failures = 0
         self.delay_s = 0.0
-        #: What the last attempt took.
+        #: Duration of the last attempt.
         self.open_s = _UNKNOWN_OPEN_S
         #: When the session is likely to run again.
         self.ready_at = 0.0
@@ -52,19 +52,19 @@ class Backoff:
         self._worked_at = -math.inf
 
     def begin(self, now: float) -> None:
-        """The session has stopped working; one that has just been opened again is not opened at once."""
+        """Set the first delay after the session stopped working: none, unless it was reopened just before."""
         if now - self._worked_at > max(_CALM_S, _CALM_DELAYS * self.delay_s):
             self.delay_s = 0.0
         else:
             self._grow()
 
     def failed(self) -> None:
-        """An attempt has failed."""
+        """Count a failed attempt and increase the delay."""
         self.failures += 1
         self._grow()
 
     def worked(self, now: float) -> None:
-        """An attempt has succeeded."""
+        """Record a successful attempt."""
         self.failures = 0
         self._worked_at = now
 
@@ -80,7 +80,7 @@ class Recovery:
     """Decides that a session does not work, and opens it again until it does.
 
     Invariants: between `begin` and the attempt that succeeds, at most one attempt is due or in progress; ``on_change``
-    is told when that time begins and ends, the last thing told is so. After `stop` nothing is begun. Attempts are
+    is called with False when that time begins, and with True when it ends. After `stop` nothing is begun. Attempts are
     threads of their own, started by the alarm. Any thread may call.
     """
 
@@ -106,7 +106,7 @@ class Recovery:
         self._has_room = has_room
         self._lock = threading.Lock()
         self._backoff = Backoff()
-        #: Why the session does not work, for the operator; empty while it does.
+        #: The reason why the session does not work, for the operator; empty while it does.
         self.reason = ""
         self._check_at = -math.inf
         self._is_stopped = False
@@ -123,7 +123,7 @@ class Recovery:
         return ModelUnavailableError(text, retry_after_s=left_s, reason=REASON)
 
     def begin(self, reason: str) -> None:
-        """Open the session again because of ``reason``; no effect while that goes on."""
+        """Start to reopen the session because of ``reason``; no effect while that is in progress."""
         with self._lock:
             if self.reason or self._is_stopped:
                 return
@@ -135,7 +135,7 @@ class Recovery:
         self._attempt_later()
 
     def check_session(self) -> None:
-        """Find out, in another thread and now and then only, whether the session runs at all: a request has failed."""
+        """Check in another thread whether the session runs at all, as a request has failed; at most every 10 s."""
         with self._lock:
             now = self._clock()
             if self.reason or self._is_stopped or now < self._check_at:
@@ -144,7 +144,7 @@ class Recovery:
         try:
             self._start(self._check_session)
         except RuntimeError:  # the system gives no thread: the other requests of the batch must still be answered
-            _logger.exception("whether model %s runs at all cannot be looked at", self._name)
+            _logger.exception("no thread could be started to check whether model %s runs at all", self._name)
 
     def stop(self) -> None:
         """Begin no further attempt: the model is unloaded."""

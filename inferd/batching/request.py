@@ -36,9 +36,10 @@ class BatchTiming:
 
 @dataclass(slots=True)
 class InferenceResult:
-    """The answer to one request: its own rows of the outputs it asked for, in the order it asked.
+    """The answer to one request: its own rows of the outputs it asked for, by name, in the order it asked.
 
-    Do not modify. (Not frozen, because creating a frozen dataclass takes several times as long.)
+    The arrays have the shapes and types of the model's signature. ``queue_s`` is the time from admission to dispatch.
+    Do not modify. (Not frozen, because creating a frozen dataclass takes twice as long.)
     """
 
     outputs: dict[str, NDArray[np.generic]]
@@ -131,7 +132,7 @@ class Reply:
         return True
 
     def withdraw(self) -> bool:
-        """Cancel the request: nobody waits for the answer. Returns False if it was settled before."""
+        """Cancel the request, whose caller no longer waits. Returns False if it was settled before."""
         if not self._taken.acquire(blocking=False):
             return False
         self._on_outcome = _ignore
@@ -139,16 +140,18 @@ class Reply:
         return True
 
 
-_ANYBODY = Principal()
+_ANONYMOUS = Principal()
 
 
 @dataclass(slots=True, eq=False)
 class InferenceRequest:
     """One request to one model version, checked against its signature.
 
-    ``inputs`` are read-only; they may be views into the message they came in. ``deadline`` is on the monotonic clock,
-    ``math.inf`` for none. ``priority`` 1 is served first. ``received_at`` is when the server had the whole request,
-    ``offered_at`` when it had been decoded and reached the queue, and ``enqueued_at`` when the queue admitted it.
+    ``inputs`` are arrays by name, with ``rows`` rows and ``nbytes`` bytes in all. They are read-only, and may be views
+    into the message they came in. Times are in seconds on the monotonic clock: ``deadline``, ``math.inf`` for none;
+    ``received_at``, when the server had the whole request; ``offered_at``, when it had been decoded and reached the
+    queue; ``enqueued_at``, when the queue admitted it. ``priority`` 1 is served first.
+
     ``turn`` is set by the queue: when the request is due, and its number, which give its place among those of its
     principal. Identity is what tells requests apart.
     """
@@ -162,7 +165,7 @@ class InferenceRequest:
     received_at: float
     deadline: float = math.inf
     priority: int = 1
-    principal: Principal = _ANYBODY
+    principal: Principal = _ANONYMOUS
     offered_at: float = 0.0
     enqueued_at: float = 0.0
     turn: tuple[float, int] = (0.0, 0)
@@ -259,7 +262,7 @@ class RunningBatches:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InstanceChange:
-    """Another number of instances, and why.
+    """A change of the number of instances, and its reason.
 
     ``factor`` times as many rows a second are expected. With ``starts_thread`` another worker thread is needed.
     """

@@ -1,7 +1,7 @@
-"""Bounds the time that a run can keep its callers waiting.
+"""Limits the duration of runs.
 
-A run that exceeds the model's limit, or for which nobody waits any more, is terminated, which ONNX Runtime does between
-two operators. If it continues inside one long operator, its thread is given up and replaced.
+A run that exceeds the model's limit, or whose requests all have their outcome, is terminated, which ONNX Runtime does
+between two operators. If it continues inside one long operator, its thread is given up and replaced.
 """
 
 import logging
@@ -27,7 +27,7 @@ ENDING_S = 1.0
 
 
 class EndReason(StrEnum):
-    """Why a run was terminated."""
+    """The reason why a run was terminated."""
 
     TIME_LIMIT = "time_limit"
     ABANDONED = "abandoned"
@@ -87,7 +87,7 @@ class RunGuard:
     ) -> list[NDArray[np.generic]]:
         """Run the model for ``requests`` of ``batch``, as `Session.run`, which may raise anything.
 
-        Raises `RunEndedError` if the run was terminated, or if nobody waits for it.
+        Raises `RunEndedError` if the run was terminated, or if all ``requests`` have their outcome.
         """
         run = _Run(requests, batch, RunStop(), now + self._limit_s)
         # Register the run before checking the requests: a thread that settles requests afterwards finds it.
@@ -95,7 +95,7 @@ class RunGuard:
         try:
             if run.check_at < self._next_check:
                 self._check_by(run.check_at)
-            if _nobody_waits(requests):
+            if _is_abandoned(requests):
                 run.reason = EndReason.ABANDONED
             else:
                 arrays = self._session.run(inputs, outputs, run.stop)
@@ -109,9 +109,9 @@ class RunGuard:
         return arrays
 
     def end_abandoned(self) -> None:
-        """Terminate the runs for which nobody waits any more."""
+        """Terminate the runs whose requests all have their outcome."""
         for run in list(self._active):
-            if run.reason is None and _nobody_waits(run.requests):
+            if run.reason is None and _is_abandoned(run.requests):
                 self._end(run, EndReason.ABANDONED)
 
     def _check_by(self, when: float) -> None:
@@ -165,6 +165,6 @@ class RunGuard:
         self._check_by(run.check_at)
 
 
-def _nobody_waits(requests: Sequence[InferenceRequest]) -> bool:
-    # Somebody mostly waits for the first one, and checking only that takes a fraction of the time.
+def _is_abandoned(requests: Sequence[InferenceRequest]) -> bool:
+    # The first request mostly has none yet, and checking only that takes a fraction of the time.
     return requests[0].reply.done() and all(request.reply.done() for request in requests)

@@ -1,4 +1,4 @@
-"""Checks while a model serves that a request gets the same answer in a batch as alone.
+"""Verifies while a model serves that requests get the same answers in a batch as alone.
 
 From time to time one request of a batch runs again alone, and the answers are compared before any is sent. The first
 batch of each size class is checked; after that, checks take at most a set share of the model's run time. When a check
@@ -28,7 +28,7 @@ _WEIGHT = 0.1
 _REGULAR_PART = 0.8
 #: Integers that floats were rounded to may differ in this share of the checks; fewer checks than this prove nothing.
 _MOST_ROUNDED = 0.1
-_TELLING_CHECKS = 20
+_MIN_CHECKS = 20
 
 
 #: Runs the model: takes inputs, names of outputs and the time at which the run starts.
@@ -53,7 +53,7 @@ class CheckSchedule:
         self._batches = 0
         self._check_s = 0.0
         self._to_consider = 0
-        self._ordinary: float | None = None
+        self._usual_largest: float | None = None
 
     def is_due(self, inputs: Tensors, rows: int, run_s: float) -> bool:
         """Record a run of several ``rows`` that took ``run_s``; return whether to check it."""
@@ -74,12 +74,12 @@ class CheckSchedule:
         """Consider a batch while a check is due."""
         largest = _largest(inputs)
         with self._lock:
-            ordinary = self._ordinary
-            self._ordinary = largest if ordinary is None else ordinary + (largest - ordinary) * _WEIGHT
+            usual = self._usual_largest
+            self._usual_largest = largest if usual is None else usual + (largest - usual) * _WEIGHT
             if self._to_consider == 0:
                 self._to_consider = max(1, min(self._batches // _CONSIDERED_PART, _MOST_CONSIDERED))
             self._to_consider -= 1
-            chosen = self._to_consider == 0 or (ordinary is not None and largest > ordinary * _UNUSUAL)
+            chosen = self._to_consider == 0 or (usual is not None and largest > usual * _UNUSUAL)
             if chosen:
                 self._to_consider = self._batches = 0
                 self._ran_s = 0.0
@@ -106,7 +106,7 @@ class SelfCheck:
         self._checks = 0
         self._rounded = 0
 
-    def find(
+    def compare(
         self, run_at: RunAt, inputs: Tensors, outputs: Mapping[str, Array], members: Sequence[int]
     ) -> tuple[Mismatch | None, float]:
         """Run one request of a batch again alone and compare.
@@ -149,7 +149,7 @@ class SelfCheck:
             if mismatch.cause is not Cause.ROUNDING:
                 return mismatch
             self._rounded += 1
-            often = self._checks >= _TELLING_CHECKS and self._rounded > self._checks * _MOST_ROUNDED
+            often = self._checks >= _MIN_CHECKS and self._rounded > self._checks * _MOST_ROUNDED
             return mismatch if often else None
 
     def _member(self, signature: ModelSignature, inputs: Tensors, bounds: Sequence[tuple[int, int]]) -> int:

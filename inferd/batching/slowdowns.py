@@ -1,4 +1,4 @@
-"""Measures how much longer the runs of a model take beside each other than alone. Pure; not thread-safe.
+"""Measures how many times longer parallel runs of a model take than single ones. Pure; not thread-safe.
 
 On cores that all runs need, two take twice as long as one, and nothing is gained; on cores of their own, or if runs
 wait for something else, each takes as long as alone. Only runs with about the same number of others beside them all the
@@ -32,7 +32,7 @@ MEASURING = SlowdownTuning()
 
 @dataclass(slots=True)
 class _Slowdown:
-    """How many times longer runs take than alone, on average."""
+    """The average factor by which parallel runs take longer than single ones."""
 
     factor: float = 1.0
     runs: int = 0
@@ -56,7 +56,7 @@ class Slowdowns:
     """
 
     def __init__(self) -> None:
-        #: What batches take alone, from their dispatch until their worker is free again.
+        #: Durations of batches alone, from their dispatch until their worker is free again.
         self.alone = CostModel()
         #: The number of running batches, summed up over time.
         self.running_s = 0.0

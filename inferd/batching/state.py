@@ -45,7 +45,7 @@ from inferd.errors import DeadlineExceededError, ServingError
 
 
 class Obstacle(Enum):
-    """Why an open queue admits no requests."""
+    """A reason why an open queue admits no requests."""
 
     #: Too many threads hang in runs.
     STUCK = auto()

@@ -24,7 +24,7 @@ _MAX_STUCK = 4
 
 
 class BatchSource(Protocol):
-    """Where a worker's batches come from."""
+    """A source of batches for a worker."""
 
     def take(self, finished: Batch | None) -> Batch | None:
         """Hand back the ``finished`` batch and wait for the next one; None when there will be no more."""
@@ -89,7 +89,7 @@ class Worker:
 
 
 class Startable(Protocol):
-    """A thread that has not run yet, or has; see `Worker`."""
+    """A thread that can be started once; see `Worker`."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -101,8 +101,8 @@ class Startable(Protocol):
 class LazyStart:
     """Starts the ``workers`` of a model version with its first request, so that idle versions have no threads.
 
-    `allow` is called once, `need` by the poll thread. ``on_vacancy`` is told when no thread can be started, and when
-    that has changed.
+    `allow` is called once, `need` by the poll thread. ``on_vacancy`` is called with True when no thread can be
+    started, and with False when one can be again.
     """
 
     def __init__(self, workers: Sequence[Startable], on_vacancy: Callable[[bool], None]) -> None:
@@ -157,8 +157,8 @@ class Workers:
     given up with it, never both.
 
     ``lazy_start`` starts the first workers. `replace` is called by one thread at a time, the others by any.
-    ``hand_over`` gives up the batch of a stuck worker and returns what is left of it to be run; ``on_vacancy`` is told
-    whether posts are vacant, and what it was told last is so.
+    ``hand_over`` gives up the batch of a stuck worker and returns what is left of it to be run; ``on_vacancy`` is
+    called with whether posts are vacant; its last argument is current.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Workers:
         self._working = [self._worker(post) for post in posts]
         self._stuck: list[Worker] = []
         self._vacant: list[Post] = []
-        self._telling = threading.Lock()
+        self._vacancy_lock = threading.Lock()
         self.lazy_start = LazyStart(tuple(self._working), on_vacancy)
 
     @property
@@ -204,9 +204,9 @@ class Workers:
             is_vacant = len(self._stuck) > self._most_stuck
             if is_vacant:
                 self._vacant.append(worker.post)
-        _logger.error("a run hangs in one operator; its thread %s is left to itself", worker.post.name)
+        _logger.error("a run hangs in one operator; its thread %s is abandoned", worker.post.name)
         if is_vacant:
-            self._tell_vacancy()
+            self._report_vacancy()
         rest = self._hand_over(batch)
         if not is_vacant:
             self._fill(worker.post, rest)
@@ -220,7 +220,7 @@ class Workers:
             # None is free if a worker is just about to end.
             worker = self._worker(free[0] if free else self._posts[-1])
             self._working.append(worker)
-        return self._starts(worker)
+        return self._try_start(worker)
 
     def join(self, timeout_s: float) -> bool:
         """Wait until the sources have no more. Returns False if a thread is stuck, or took longer than the timeout."""
@@ -244,15 +244,15 @@ class Workers:
         worker = self._worker(post)
         with self._lock:
             self._working.append(worker)
-        if self._starts(worker, first):
+        if self._try_start(worker, first):
             return
         with self._lock:
             self._vacant.append(post)
-        self._tell_vacancy()
+        self._report_vacancy()
         if first is not None:
             self._hand_over(first)
 
-    def _starts(self, worker: Worker, first: Batch | None = None) -> bool:
+    def _try_start(self, worker: Worker, first: Batch | None = None) -> bool:
         try:
             worker.start(first)
         except RuntimeError:
@@ -262,13 +262,13 @@ class Workers:
             return False
         return True
 
-    def _tell_vacancy(self) -> None:
-        # One after the other, each with what is so by then.
-        with self._telling:
+    def _report_vacancy(self) -> None:
+        # One call after the other, each with the state at that time.
+        with self._vacancy_lock:
             self._on_vacancy(bool(self._vacant))
 
     def _is_replaced(self, worker: Worker) -> bool:
-        """``worker`` has run its batch; whether it is to end."""
+        """Record that ``worker`` has run its batch; return whether it is to end."""
         with self._lock:
             worker.batch = None
             if worker not in self._stuck:
@@ -278,7 +278,7 @@ class Workers:
         _logger.info("the run that hung in thread %s has ended", worker.post.name)
         if post is not None:
             self._fill(post, None)
-            self._tell_vacancy()
+            self._report_vacancy()
         return True
 
 

@@ -1,39 +1,75 @@
-"""Calls over HTTP: the handlers of inference and queries answer them as they answer those of gRPC."""
+"""Calls over HTTP: the handlers of inference and queries answer them as they answer those of gRPC.
+
+The functions are the steps of a request on the poll thread; the http thread submits them to `HandOver`.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import grpc
 
 from inferd.call_context import HTTP_STATUS_KEY
+from inferd.http.exchange import Exchange
 from inferd.http.messages import Headers, HttpBody, HttpHandler, HttpMessage
 from inferd.http.refusals import Refusal, compressed, not_inflatable, too_large
 from inferd.http.status import STREAM_STATUS, Answer, Pairs, answer_of, error_answer
-from inferd.http.streamed_answer import ErrorPart, StreamedAnswer
+from inferd.http.streaming import ErrorPart, StreamedAnswer
+from inferd.rpc.accept import Entrance
 from inferd.rpc.call import INTERNAL_ERROR, CallBase
-from inferd.rpc.call_ends import CANCELLED_HERE, STOPPED, Cause
+from inferd.rpc.call_ends import CANCELLED, CANCELLED_HERE, EXPIRED, STOPPED, Cause
 from inferd.rpc.core import EncodedMetadata, Metadata, SentMetadata, encoded_metadata
 from inferd.rpc.inflating import InflateError
 from inferd.rpc.live_calls import SMALL_MESSAGE_BYTES
-
-if TYPE_CHECKING:
-    from inferd.http.exchange import Exchange
-    from inferd.rpc.accept import Entrance
 
 _OK = grpc.StatusCode.OK
 _RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def begin_call(exchange: Exchange, entrance: Entrance) -> None:
+    """Start the call of ``exchange``."""
+    exchange.call = call = HttpCall(exchange, entrance)
+    call.begin()
+
+
+def serve_call(exchange: Exchange) -> None:
+    """Serve the call with its body, or refuse it if that could not be read."""
+    call, refusal = exchange.call, exchange.head.refusal
+    assert isinstance(call, HttpCall), "begun"
+    if refusal is not None:
+        call.refuse(refusal)
+    else:
+        call.serve()
+
+
+def on_deadline(exchange: Exchange) -> None:
+    """End the call; no effect on one that has not begun, as `begin_call` rejects it."""
+    if isinstance(exchange.call, HttpCall):
+        exchange.call.terminate(EXPIRED)
+
+
+def on_disconnect(exchange: Exchange) -> None:
+    """Cancel the call, as its client is gone."""
+    if isinstance(exchange.call, HttpCall):
+        exchange.call.terminate(CANCELLED)
+        release_call(exchange)
+
+
+def release_call(exchange: Exchange) -> None:
+    """End the life of the call, as its answer is written."""
+    if isinstance(exchange.call, HttpCall):
+        exchange.call.release()
+    # Breaks the cycle of call and exchange: bodies would fill the memory until garbage is collected.
+    exchange.call = exchange.message = None
+
+
 class HttpCall(CallBase):
-    """An `HttpUnaryCall`. Its exchange is its side on the http thread.
+    """An `HttpUnaryCall`.
 
-    Invariants: it lives from its construction to its `release`, when its exchange has written the answer or lost the
-    caller, or the server has stopped. One of all answers and terminations claims the end, and what it makes
-    of it is given to the exchange.
+    Invariants: it is live from its construction to `release`: when its answer is written, the client is gone, or the
+    server has stopped. One of all answers and terminations claims the end, and only that one calls `Exchange.end`.
 
-    Threads: constructed on the poll thread, as everything but ``reply`` and ``abort`` is called there.
+    Threads: ``reply``, ``abort``, ``auth_context`` and ``cancel`` any; all else the poll thread.
     """
 
     __slots__ = ("_entrance", "_exchange", "_handler")
@@ -41,25 +77,18 @@ class HttpCall(CallBase):
     has_single_message = True
     _handler: HttpHandler | None
 
-    def __init__(self, exchange: "Exchange", entrance: "Entrance") -> None:
+    def __init__(self, exchange: Exchange, entrance: Entrance) -> None:
         self._exchange = exchange
         self._entrance = entrance
         self._handler = None
         head = exchange.head
         # Last, as it makes the call live.
-        super().__init__(
-            entrance.live,
-            head.method,
-            head.metadata,
-            head.deadline,
-            head.started_at,
-            head.raw_peer,
-        )
+        super().__init__(entrance.live, head.method, head.metadata, head.deadline, head.started_at, head.raw_peer)
 
-    # -- from the exchange
+    # -- steps of the poll thread
 
     def begin(self) -> None:
-        """Show the call to the interceptors, then serve it, or have its body read first; or reject it."""
+        """Pass the call to the interceptors, then serve it if its body has been read, or ask for the body."""
         if not self._entrance.admit(self):
             return
         exchange = self._exchange
@@ -79,7 +108,7 @@ class HttpCall(CallBase):
             exchange.read_body()
 
     def serve(self) -> None:
-        """Give the message of the exchange to the handler, unless the call has ended."""
+        """Pass the body to the handler, inflated if it is compressed, unless the call has ended."""
         exchange, live = self._exchange, self._live
         message = exchange.message
         assert message is not None, "read"
@@ -91,11 +120,11 @@ class HttpCall(CallBase):
             return
         if exchange.head.encoding:
             assert live.inflater is not None, "checked"
-            live.inflater.inflate(message.body, self._inflated, exchange.head.encoding)
+            live.inflater.inflate(message.body, self._on_inflated, exchange.head.encoding)
         else:
-            self._handle(message)
+            self._call_handler(message)
 
-    def _inflated(self, outcome: bytes | InflateError) -> None:
+    def _on_inflated(self, outcome: bytes | InflateError) -> None:
         exchange, live = self._exchange, self._live
         message, operation = exchange.message, exchange.head.operation
         assert message is not None, "read"
@@ -111,9 +140,9 @@ class HttpCall(CallBase):
         elif self._fits(size):
             live.hold(self, size)
             exchange.message = replace(message, body=outcome)
-            self._handle(exchange.message)
+            self._call_handler(exchange.message)
 
-    def _handle(self, message: HttpMessage) -> None:
+    def _call_handler(self, message: HttpMessage) -> None:
         assert self._handler is not None, "begun"
         try:
             self._handler(self, message)
@@ -121,33 +150,30 @@ class HttpCall(CallBase):
             self._handler_failed()
 
     def refuse(self, refusal: Refusal) -> None:
-        """End the call without serving it."""
+        """Answer with ``refusal``, and count it."""
         rejected = self._live.rejected
         answer = refusal.answer(self._exchange.head.error_form)
         if self._finish(refusal.code, refusal.text, answer) and refusal.reason in rejected:
             rejected[refusal.reason] += 1
 
     def terminate(self, cause: Cause) -> None:
-        """End the call without an answer of its handler."""
+        """End the call for ``cause``, without an answer of its handler."""
         end = self.end
         if end.claim.acquire(False):
             end.cause = cause
             code, details = cause
             answer = error_answer(code, details, (), self._exchange.head.error_form)
-            if self._exchange.stream is None:
-                self.annotations[HTTP_STATUS_KEY] = answer.status
-            else:
-                self._note_sent(self._exchange.stream)
+            self._record_sent(answer)
             self._terminate()
             self._exchange.end(answer, end.trailing)
 
     def stop(self) -> None:
-        """Terminate the call, as the server stops; nothing is waited for."""
+        """Terminate and release the call, as the server stops."""
         self.terminate(STOPPED)
         self.release()
 
     def release(self) -> None:
-        """Remove the call from the live calls, if it is there."""
+        """Remove the call from the live calls; no effect the second time."""
         if self in self._live.calls:
             self._unregister()
 
@@ -182,7 +208,7 @@ class HttpCall(CallBase):
         stream = StreamedAnswer(headers, error_part)
         self._exchange.begin_stream(stream, self.end.trailing)
         if self.end.claim.locked():
-            # By another thread, which may not have seen the stream.
+            # Ended by another thread, which may not have seen the stream.
             stream.end(b"")
             return False
         return True
@@ -202,7 +228,7 @@ class HttpCall(CallBase):
             return False
         self._exchange.end_stream(last)
         self.ended_at = time.monotonic()
-        self._note_sent(stream)
+        self._record_stream(stream)
         end.notify(self, _OK, "")
         return True
 
@@ -215,7 +241,7 @@ class HttpCall(CallBase):
     def when_read(self, callback: Callable[[], None]) -> None:
         """See `HttpUnaryCall.when_read`."""
         stream = self._exchange.stream
-        if stream is None or not stream.when_taken(callback):
+        if stream is None or not stream.on_next_take(callback):
             callback()
 
     def _encoded(self, metadata: SentMetadata) -> Pairs:
@@ -232,10 +258,7 @@ class HttpCall(CallBase):
         if not end.claim.acquire(False):
             return False
         self.ended_at = time.monotonic()
-        if self._exchange.stream is None:
-            self.annotations[HTTP_STATUS_KEY] = answer.status
-        else:
-            self._note_sent(self._exchange.stream)
+        self._record_sent(answer)
         end.notify(self, code, details)
         self._exchange.end(answer, end.trailing)
         loop = self._live.loop
@@ -243,11 +266,19 @@ class HttpCall(CallBase):
             loop.call_rejected(self.ended_at)
         return True
 
-    def _note_sent(self, stream: StreamedAnswer) -> None:
-        """Record for the log how much was sent of a stream; its status is recorded."""
+    def _record_sent(self, answer: Answer) -> None:
+        """Record for the log what is sent: the status of ``answer``, or how much of a stream."""
+        stream = self._exchange.stream
+        if stream is None:
+            self.annotations[HTTP_STATUS_KEY] = answer.status
+        else:
+            self._record_stream(stream)
+
+    def _record_stream(self, stream: StreamedAnswer) -> None:
         self.annotations["messages_out"], self.annotations["bytes_out"] = stream.sent_parts, stream.sent_bytes
 
     def _fits(self, size: int) -> bool:
+        """Return True if the caller may send ``size`` bytes; refuse the call otherwise."""
         if self.check is not self._live.small_check or size <= SMALL_MESSAGE_BYTES:
             return True
         self.refuse(too_large(SMALL_MESSAGE_BYTES, size))

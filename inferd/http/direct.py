@@ -1,4 +1,4 @@
-"""Requests whose body has come with their head are served without aiohttp's coroutines, which cost more than inference.
+"""Serve requests that arrive whole without aiohttp's coroutines, which cost more than inference.
 
 aiohttp starts a task for each request, and wakes it and the connection's own task by futures. A small request needs
 neither: all of it has been parsed, and its answer is written in one step.
@@ -23,20 +23,20 @@ class InProgress(Protocol):
     """A request that is served directly."""
 
     def written(self) -> None:
-        """Forget it, as its answer is written."""
+        """End it, as its answer is written."""
 
     def lost(self) -> None:
-        """End it, as the client is gone."""
+        """Cancel it, as the client is gone."""
 
 
-#: Begins to serve a request whose body is complete. Must not fail, and not answer before it has returned.
+#: Starts to serve a request whose body is complete. Must not raise, nor answer before it returns.
 ServeDirectly = Callable[["DirectConnection", RawRequestMessage, StreamReader], InProgress]
 
 
 class DirectConnection(LargeBodyConnection):
-    """A connection whose small requests are served directly, one at a time; the others as aiohttp does it.
+    """A connection whose small requests are served directly, one at a time; the others by aiohttp.
 
-    While one is served, aiohttp's task for the connection stays asleep, as its future is put aside.
+    Meanwhile aiohttp's task for the connection stays asleep, as ``_aside`` keeps the future that it waits for.
     """
 
     __slots__ = ("_aside", "_current", "_sending", "_serve", "_simple", "known_head")
@@ -45,15 +45,15 @@ class DirectConnection(LargeBodyConnection):
         super().__init__(*arguments, **options)
         self._serve = serve
         self._current: InProgress | None = None
-        #: The last head that was found to be simple; most clients send the same again.
+        #: The last simple head; most clients send the same again.
         self._simple: RawRequestMessage | None = None
-        #: What was read from that head, once it has been.
+        #: The parsed form of that head, if it has been parsed.
         self.known_head: Head | None = None
         self._sending: asyncio.Task[None] | None = None
         self._aside: asyncio.Future[None] | None = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """See the class; and end the request that is served directly."""
+        """Cancel the request that is served directly."""
         super().connection_lost(exc)
         current, self._current = self._current, None
         if current is not None:
@@ -68,16 +68,16 @@ class DirectConnection(LargeBodyConnection):
         if rest:
             self._sending = self._loop.create_task(self._send(rest, is_last=is_last))
         else:
-            self.answered(is_last=is_last)
+            self.end_request(is_last=is_last)
 
     async def _send(self, rest: Parts, *, is_last: bool) -> None:
-        # Those that are gone have lost their request, too.
+        # `connection_lost` has cancelled the request of a client that is gone.
         with suppress(ConnectionError):
             await send_parts(self, rest)
-            self.answered(is_last=is_last)
+            self.end_request(is_last=is_last)
 
-    def answered(self, *, is_last: bool) -> None:
-        """Take note that all of the answer is written, and that the connection is to be closed if it ``is_last``."""
+    def end_request(self, *, is_last: bool) -> None:
+        """End the request, whose answer is written; close the connection if that ``is_last``."""
         current, self._current = self._current, None
         if current is None:
             return
@@ -96,7 +96,7 @@ class DirectConnection(LargeBodyConnection):
             waiter.set_result(None)
 
     def _parse_head(self, data: bytes) -> None:
-        """Parse what may complete a head, and serve the request directly if that can be done."""
+        """Parse ``data``, and serve the request that it completes directly if it is simple."""
         waiter, self._waiter = self._waiter, None
         super()._parse_head(data)
         self._waiter = waiter
@@ -108,7 +108,7 @@ class DirectConnection(LargeBodyConnection):
             waiter.set_result(None)
 
     def _is_simple(self, message: object, body: StreamReader) -> bool:
-        """Whether a request is complete, and well-formed, and nothing but its answer is to be sent."""
+        """Return True if a request is complete and well-formed, and needs no other reply than its answer."""
         if type(message) is not RawRequestMessage or not body.is_eof() or body.exception() is not None:
             return False
         if self.writing_paused:

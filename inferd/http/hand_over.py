@@ -1,7 +1,7 @@
-"""The hand-over between the http thread and the poll thread: what has come by then goes over in one step.
+"""Hand work over between the http thread and the poll thread, many pieces at a time.
 
-Waking a thread costs tens of microseconds, and the two take turns at the interpreter lock. So what the http thread has
-read in one round of its loop goes to the poll thread together, and the answers of a round of that one come back
+Waking a thread costs tens of microseconds, and the two contend for the interpreter lock. So the requests of one round
+of the http thread's loop go to the poll thread together, and the answers of one round of the poll loop come back
 together.
 """
 
@@ -17,41 +17,44 @@ from inferd.rpc.poll_loop import PollLoop
 
 _log = logging.getLogger(__name__)
 
-#: Work done in one round of the poll thread, which serves gRPC in between.
+#: Work done in one round of the poll loop, which serves gRPC in between.
 _MAX_AT_ONCE = 64
-#: How late the poll thread hears at most of what it need not hear of at once.
+#: Longest delay of work that is not urgent.
 _LATE_S = 0.02
 
 Work = Callable[[], None]
 
 
 class Waiter(Protocol):
-    """Waits on the http thread for what the poll thread does."""
+    """Waits on the http thread for the poll thread."""
 
     def wake(self) -> None:
-        """Go on; on the http thread."""
+        """Continue; on the http thread."""
         ...
 
 
 class HandOver:
-    """Invariants: work is done in the order of its submission. After `close` none is taken: ``refused`` is called.
+    """Passes work to the poll thread, and wakes requests on the http thread.
 
-    Threads: `submit` and `submit_late` the http thread, `answered` and `on_http_thread` any, `close` the poll thread.
+    Invariant: work is done in the order of its submission. Work submitted after `close` is dropped, and ``on_closed``
+    called on the http thread.
+
+    Threads: `submit` and `submit_late` the http thread, `wake` and `on_http_thread` any, `close` the poll thread.
     """
 
-    def __init__(self, poll_loop: PollLoop, refused: Work) -> None:
+    def __init__(self, poll_loop: PollLoop, on_closed: Work) -> None:
         self._poll_loop = poll_loop
-        self._refused = refused
+        self._on_closed = on_closed
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._is_closed = False
-        #: From the http thread, and what of that is on its way; and whether a step of its loop will send it on.
+        #: Submitted work; work on its way to the poll thread; if a step of the http loop will send the first.
         self._collected: list[Work] = []
         self._sent: deque[Work] = deque()
         self._is_sending = False
         self._is_late = False
-        #: From the other threads, and whether the http thread will look.
-        self._answered: deque[Waiter] = deque()
+        #: To be woken on the http thread; if a step of its loop will do that.
+        self._woken: deque[Waiter] = deque()
         self._is_waking = False
 
     # -- to the poll thread
@@ -74,13 +77,13 @@ class HandOver:
             self._loop.call_later(_LATE_S, self._send_late)
 
     def close(self) -> bool:
-        """Take no more work. Returns False, without effect, if there is some."""
+        """Accept no more work. Returns False, without effect, if some is on its way."""
         with self._lock:
             if not self._is_closed:
                 self._is_closed = not self._sent
-        if self._is_closed and self._answered:
-            # The poll loop takes no further step, in which it would be done.
-            self._wake()
+        if self._is_closed and self._woken:
+            # The poll loop takes no further step that would do it.
+            self._wake_http_thread()
         return self._is_closed
 
     def _send_late(self) -> None:
@@ -96,11 +99,11 @@ class HandOver:
             if not is_closed:
                 self._sent.extend(collected)
         if is_closed:
-            self._refused()
+            self._on_closed()
         else:
-            self._poll_loop.call_soon(self._take)
+            self._poll_loop.call_soon(self._do)
 
-    def _take(self) -> None:
+    def _do(self) -> None:
         sent = self._sent
         for _ in range(min(len(sent), _MAX_AT_ONCE)):
             work = sent.popleft()
@@ -109,19 +112,19 @@ class HandOver:
             except Exception:  # noqa: BLE001  the others must go on
                 _log.exception("a step of a call over HTTP failed")
         if sent:
-            self._poll_loop.call_soon(self._take)
+            self._poll_loop.call_soon(self._do)
 
     # -- to the http thread
 
-    def answered(self, waiter: Waiter) -> None:
-        """Wake ``waiter``, with others if this is the poll thread."""
-        self._answered.append(waiter)
+    def wake(self, waiter: Waiter) -> None:
+        """Wake ``waiter`` on the http thread; on the poll thread, together with the others of this round."""
+        self._woken.append(waiter)
         if not self._is_waking:
             self._is_waking = True
             if self._poll_loop.in_poll_thread:
-                self._poll_loop.call_soon(self._wake)
+                self._poll_loop.call_soon(self._wake_http_thread)
             else:
-                self._wake()
+                self._wake_http_thread()
 
     def on_http_thread(self, work: Work) -> None:
         """Do ``work`` on the http thread, soon; never if that has ended."""
@@ -129,11 +132,11 @@ class HandOver:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(work)
 
-    def _wake(self) -> None:
+    def _wake_http_thread(self) -> None:
         self.on_http_thread(self._deliver)
 
     def _deliver(self) -> None:
         self._is_waking = False
-        answered = self._answered
-        while answered:
-            answered.popleft().wake()
+        woken = self._woken
+        while woken:
+            woken.popleft().wake()

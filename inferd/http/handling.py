@@ -1,14 +1,15 @@
-"""Serves the requests of an HTTP server as calls, beside those of gRPC."""
+"""Serve the requests of an HTTP server as calls, beside those of gRPC."""
 
 import asyncio
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 
-from inferd.http.calls import HttpCall
+from inferd.http.calls import HttpCall, begin_call, on_deadline, on_disconnect, release_call, serve_call
 from inferd.http.direct import DirectConnection
 from inferd.http.direct_exchange import DirectExchange
 from inferd.http.errors import BodyError
@@ -18,8 +19,7 @@ from inferd.http.large_bodies import LargeBodyConnection
 from inferd.http.messages import HttpMessage, Router
 from inferd.http.refusals import DRAINING, GONE, Refusal, too_large, unreadable
 from inferd.http.requests import head_of, head_of_message
-from inferd.http.responses import ExchangeResponse
-from inferd.http.streamed_response import StreamedResponse
+from inferd.http.responses import ExchangeResponse, StreamedResponse
 from inferd.rpc import Server
 
 #: Larger bodies are read only when the interceptors have accepted the call, so that unauthenticated callers cannot make
@@ -28,7 +28,7 @@ _SMALL_BODY_BYTES = 64 * 1024
 
 
 class _TooLargeError(Exception):
-    """A body that comes in chunks is larger than it may be."""
+    """A body in chunks is larger than ``limit`` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -36,13 +36,13 @@ class _TooLargeError(Exception):
 
 
 class HttpCalls:
-    """Makes a call of each request and hands it to the poll thread of ``server``; sends the answer.
+    """Makes a call of each request, hands it to the poll thread of ``server``, and sends the answer.
 
     ``handle`` and ``serve_directly`` are for an `HttpServer`. Calls count among those of gRPC: for
     ``max_inflight_unary``, for the memory budget, and when the server stops, which waits for them within its grace
     period. See `CallSource`.
 
-    The server does not stop before `end`, as connections that are open may bring more requests.
+    The server does not stop before `end`, as open connections may bring more requests.
 
     Threads: ``handle`` and ``serve_directly`` the http thread; ``cancel_all`` and ``close`` the poll thread; ``end``
     any.
@@ -53,7 +53,7 @@ class HttpCalls:
         self._entrance = server.entrance
         self._poll_loop = server.poll_loop
         self._hand_over = HandOver(server.poll_loop, self._refuse_all)
-        #: Those that wait for the poll thread or for their body; on the http thread.
+        #: Requests that wait for the poll thread or for their body; on the http thread.
         self._waiting: set[Exchange] = set()
         self._has_ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,27 +64,27 @@ class HttpCalls:
         connection = request.protocol
         assert isinstance(connection, LargeBodyConnection), "made by HttpServer"
         head = head_of(request, self._router, time.monotonic())
-        exchange = Exchange(head, connection, self._hand_over, self._entrance)
+        exchange = Exchange(head, connection, self._hand_over)
         submit = self._hand_over.submit
         if head.deadline != math.inf:
-            exchange.timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
+            exchange.timer = asyncio.get_running_loop().call_at(head.deadline, submit, partial(on_deadline, exchange))
         self._waiting.add(exchange)
         has_begun = False
         try:
             if head.refusal is None and head.length is not None and head.length <= _SMALL_BODY_BYTES:
                 await _read(exchange, connection, request)
             has_begun = True
-            await self._reach(exchange, exchange.begin)
+            await self._step(exchange, partial(begin_call, exchange, self._entrance))
             if exchange.answer is None and exchange.stream is None:
                 await _read(exchange, connection, request)
                 if exchange.answer is None:
-                    await self._reach(exchange, exchange.serve)
+                    await self._step(exchange, partial(serve_call, exchange))
         except asyncio.CancelledError:
             if not has_begun:
-                # The interceptors see it all the same.
+                # So that interceptors count and log it.
                 head.refusal = GONE
-                submit(exchange.begin)
-            submit(exchange.lose_caller)
+                submit(partial(begin_call, exchange, self._entrance))
+            submit(partial(on_disconnect, exchange))
             raise
         finally:
             self._waiting.discard(exchange)
@@ -103,22 +103,23 @@ class HttpCalls:
         known = connection.known_head
         if known is None:
             known = connection.known_head = head_of_message(message, connection.peername, self._router, now)
-        head = known.again(now)
-        exchange = DirectExchange(head, connection, self._hand_over, self._entrance, self._waiting.discard)
+        head = known.at(now)
+        exchange = DirectExchange(head, connection, self._hand_over, self._waiting.discard)
         if head.refusal is None:
             body = content.read_nowait() if head.length else b""
             exchange.message = HttpMessage(body, head.path, head.json_length, head.query)
         submit = self._hand_over.submit
         if head.deadline != math.inf:
-            exchange.timer = asyncio.get_running_loop().call_at(head.deadline, submit, exchange.expire)
+            exchange.timer = asyncio.get_running_loop().call_at(head.deadline, submit, partial(on_deadline, exchange))
         self._waiting.add(exchange)
-        submit(exchange.begin)
+        submit(partial(begin_call, exchange, self._entrance))
         return exchange
 
     def end(self) -> None:
-        """Let the server stop when the calls that live have ended."""
+        """Let the server stop when its calls have ended."""
         self._has_ended = True
-        self._poll_loop.call_soon(_look_again)
+        # One more step, after which the poll loop checks if it may end.
+        self._poll_loop.call_soon(lambda: None)
 
     def cancel_all(self) -> None:
         """See `CallSource.cancel_all`."""
@@ -131,8 +132,8 @@ class HttpCalls:
         """See `CallSource.close`."""
         return self._has_ended and self._hand_over.close()
 
-    def _reach(self, exchange: Exchange, step: Callable[[], None]) -> asyncio.Future[None]:
-        """Let the poll thread do a ``step`` of ``exchange``; done when that has an answer, or wants its body."""
+    def _step(self, exchange: Exchange, step: Callable[[], None]) -> asyncio.Future[None]:
+        """Submit ``step`` to the poll thread; done when ``exchange`` has an answer or needs its body."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -141,25 +142,21 @@ class HttpCalls:
         return waiter
 
     def _written(self, exchange: Exchange) -> None:
-        self._hand_over.submit_late(exchange.release)
+        self._hand_over.submit_late(partial(release_call, exchange))
 
     def _stream_ended(self, exchange: Exchange) -> None:
-        """Let the call end; one whose answer is not complete has lost its caller."""
+        """Release the call; it is cancelled if its answer is incomplete."""
         exchange.stop_timer()
-        self._hand_over.submit(exchange.lose_caller)
+        self._hand_over.submit(partial(on_disconnect, exchange))
 
     def _refuse_all(self) -> None:
-        """Answer all that wait for the poll thread, which has ended."""
+        """Refuse the requests that wait for the poll thread, which has ended."""
         for exchange in list(self._waiting):
             exchange.answer_without_call(DRAINING)
 
 
-def _look_again() -> None:
-    """Let the poll loop find that it may end."""
-
-
 async def _read(exchange: Exchange, connection: LargeBodyConnection, request: web.BaseRequest) -> None:
-    """Read the body of ``request``, or set why it must be refused."""
+    """Read the body of ``request``, or set the refusal of its head."""
     head = exchange.head
     assert head.operation is not None, "found"
     try:
@@ -169,9 +166,9 @@ async def _read(exchange: Exchange, connection: LargeBodyConnection, request: we
             if head.length is not None and head.length > _SMALL_BODY_BYTES:
                 body = await connection.read_large(exchange.reading, head.length)
             else:
-                body = await _body(exchange.reading, head.operation.max_body_bytes)
+                body = await _read_chunks(exchange.reading, head.operation.max_body_bytes)
     except (BodyError, web.RequestPayloadError, BodyNotWantedError, _TooLargeError) as error:
-        # The stream keeps it, and with its traceback what was read.
+        # The stream keeps the error, whose traceback would keep what was read.
         error.with_traceback(None)
         head.refusal = _refusal_for(error)
     else:
@@ -181,7 +178,7 @@ async def _read(exchange: Exchange, connection: LargeBodyConnection, request: we
 
 
 def _refusal_for(error: Exception) -> Refusal | None:
-    """Return the refusal of a request whose body cannot be read; None if its call has ended, and has an answer."""
+    """Return the refusal of a request whose body cannot be read; None if its call has ended with an answer."""
     match error:
         case BodyError():
             return unreadable(error.status, str(error))
@@ -192,8 +189,8 @@ def _refusal_for(error: Exception) -> Refusal | None:
     return unreadable(400, "the body of the request is malformed")
 
 
-async def _body(content: StreamReader, limit: int) -> bytes | bytearray:
-    """Return a body; raise if it has more than ``limit`` bytes, which is known only as it comes in chunks."""
+async def _read_chunks(content: StreamReader, limit: int) -> bytes | bytearray:
+    """Return a small body or one in chunks. Raises `_TooLargeError` above ``limit`` bytes."""
     if content.is_eof():
         whole = content.read_nowait()
         if len(whole) > limit:

@@ -15,8 +15,8 @@ Parts = tuple[bytes | memoryview, ...]
 
 Headers = Sequence[tuple[str, str]]
 
-#: Makes the JSON of an error, from its status and from what inferd says of it: ``error``, the text, and where there are
-#: such ``reason``, ``field`` and ``retry_after_ms``.
+#: Makes the JSON of an error from its status and its members: ``error``, the text, and optionally ``reason``, ``field``
+#: and ``retry_after_ms``.
 ErrorForm = Callable[[int, dict[str, object]], dict[str, object]]
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -24,9 +24,9 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(slots=True, eq=False)
 class HttpMessage:
-    """The body of a request, and what its path and headers say of it.
+    """The body of a request, with the parameters of its path and headers.
 
-    ``body`` is not copied or changed any more: tensors are views of it. ``path`` has the parameters of the path, such
+    ``body`` is neither copied nor changed: tensors are views of it. ``path`` has the parameters of the path, such
     as ``model`` and ``version`` (without an entry if the path has none), ``query`` those after the question mark.
     """
 
@@ -41,9 +41,9 @@ class HttpMessage:
 
 
 class HttpBody(bytes):
-    """The body of an answer with its status and headers, Content-Type among them; what handlers pass to `reply`.
+    """The body of an answer with its status and headers, Content-Type included; handlers pass it to `reply`.
 
-    A large one is in parts: ``rest`` follows these bytes. It is not copied, so what it views must not change any more.
+    ``rest``, the parts of a large body, follows these bytes. It is not copied, so its memory must not change.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -62,16 +62,16 @@ class HttpBody(bytes):
 
 
 class HttpUnaryCall(UnaryCall, Protocol):
-    """A call over HTTP, whose answer may also be sent bit by bit: between `begin_stream` and `finish_stream`.
+    """A call over HTTP, whose answer may also be sent in parts, between `begin_stream` and `finish_stream`.
 
-    These are for the poll thread. A call that ends otherwise then, by ``abort`` or because it is terminated, sends the
-    error as the last part of its answer, whose status has been sent.
+    The methods below are for the poll thread. If the call is aborted or terminated in between, the error is sent as the
+    last part, because the status has been sent.
     """
 
     def begin_stream(self, headers: Headers, error_part: Callable[[bytes], bytes]) -> bool:
-        """Begin an answer with the status 200, which leaves with its first part. Returns False if the call has ended.
+        """Begin an answer with status 200, sent with its first part. Returns False if the call has ended.
 
-        ``error_part`` makes the last part, if there is an error, of the body that the error has elsewhere.
+        After an error, ``error_part`` makes the last part from the body that the error would have otherwise.
         """
         ...
 
@@ -85,16 +85,16 @@ class HttpUnaryCall(UnaryCall, Protocol):
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether the caller does not read: more is to be put together, and sent when it does.
+        """True while the caller reads too slowly: further parts should be joined, and sent when it has read.
 
-        Everything that is sent nevertheless is kept until the caller reads it, or is found to be too slow.
+        Parts that are sent nevertheless are kept until the caller reads them, or is disconnected for being too slow.
         """
         ...
 
     def when_read(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when the caller has read what waits; at once if nothing does.
+        """Call ``callback`` when the caller has read the parts that wait; at once if there are none.
 
-        In place of an earlier callback, and never once the answer is finished.
+        It replaces an earlier callback, and is never called once the answer is finished.
         """
         ...
 
@@ -110,7 +110,7 @@ def own_form(_status: int, error: dict[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """Something that can be asked for: a verb and a path with parameters.
+    """An operation of the API: a verb and a path with parameters.
 
     ``method`` names it in metrics, logs, traces and rules: ``POST /v2/models/{model}/infer``, with and without version.
     Larger bodies than ``max_body_bytes`` are refused. Errors have the form ``error_form``.

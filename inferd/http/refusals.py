@@ -1,4 +1,4 @@
-"""Requests that are refused for what their line, headers or path say: how their calls end."""
+"""Refusals of requests for their path, headers or body: the status that their call ends with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def unreadable(status: int, text: str) -> Refusal:
     return Refusal(status=status, code=code, reason=reason, text=text)
 
 
-#: The poll thread has ended, so that nothing is served any more.
+#: The poll thread has ended, so nothing is served.
 DRAINING = Refusal(status=503, code=grpc.StatusCode.UNAVAILABLE, reason="DRAINING", text="the server is draining")
 
 #: The caller was gone before its body was complete.

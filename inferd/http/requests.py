@@ -1,4 +1,4 @@
-"""What the head of a request says: its operation, and what is wrong with it."""
+"""Read the head of a request: find its operation, and refuse it if it is invalid."""
 
 import math
 import re
@@ -25,18 +25,18 @@ TIMEOUT_HEADER = "x-request-timeout-ms"
 _MAX_TIMEOUT_MS = 24 * 3600 * 1000
 #: No length has more digits; more would take long to read.
 _MAX_DIGITS = 18
-#: Fields of the part of an address after the question mark.
+#: Fields of a query string.
 _MAX_QUERY_FIELDS = 64
 
-#: The name of what is not found, in metrics and logs.
+#: Method of requests without an operation, in metrics and logs.
 _UNKNOWN = "unknown"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-#: What an address begins with that is not just a path; clients of proxies send it.
+#: Scheme and host before the path, which clients of proxies send.
 _ORIGIN = re.compile(r"\Ahttps?://[^/?#]*(?=/)", re.IGNORECASE)
 
 
 class _InvalidHeaderError(Exception):
-    """A header has a value that it must not have."""
+    """A header has an invalid value."""
 
     def __init__(self, name: str, expected: str, got: str) -> None:
         super().__init__(name, f'header {name}: expected {expected}, got "{_quoted(got)}"')
@@ -45,7 +45,7 @@ class _InvalidHeaderError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Head:
-    """What a request says before its body; ``length`` is None for a body in chunks.
+    """The parsed head of a request; ``length`` in bytes is None for a body in chunks.
 
     ``refusal`` is set if the request must not be served. ``operation`` is None only then. Times are those of calls, see
     `interfaces.Call`.
@@ -66,8 +66,8 @@ class Head:
     refusal: Refusal | None = None
     error_form: ErrorForm = own_form
 
-    def again(self, now: float) -> "Head":
-        """Return the head of a request with the same head that came ``now``."""
+    def at(self, now: float) -> "Head":
+        """Return the head of an equal request that came at ``now``."""
         return Head(
             self.method,
             self.operation,
@@ -86,12 +86,12 @@ class Head:
 
 
 def head_of(request: web.BaseRequest, router: Router, now: float) -> Head:
-    """Read the head of ``request``, which came ``now``."""
+    """Read the head of ``request``, which came at ``now``."""
     return _head(request.method, request.raw_path, request.headers, request.protocol.peername, router, now)
 
 
 def head_of_message(message: RawRequestMessage, peername: object, router: Router, now: float) -> Head:
-    """Read the head of a ``message``, which came ``now``."""
+    """Read the head ``message``, which came at ``now``."""
     return _head(message.method, message.path, message.headers, peername, router, now)
 
 
@@ -100,7 +100,7 @@ def _head(
 ) -> Head:
     path, _, query = _ORIGIN.sub("", raw_path, count=1).partition("?")
     found = router.find(verb, path)
-    # What was sent in bytes above 127 is nothing that inferd reads.
+    # Bytes above 127 stay as aiohttp decodes them: inferd reads no such header.
     metadata = tuple((name.lower(), value) for name, value in headers.items())
     raw_peer = _peer(peername)
     if isinstance(found, NotFound):
@@ -163,7 +163,7 @@ def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int | 
 
 
 def _quoted(text: str) -> str:
-    """Return the value of a header, which may have bytes that are no text, for an answer."""
+    """Quote the value of a header, which may be no text, for an answer."""
     return escaped(clipped(text))
 
 

@@ -1,5 +1,6 @@
-"""Writes answers in one step, as most of them differ from others in their body only."""
+"""Write answers: in one step, as most differ from others only in their body, or in parts as they come."""
 
+import asyncio
 import base64
 import time
 from collections.abc import Callable
@@ -14,23 +15,24 @@ from multidict import CIMultiDict
 from inferd.http.connections import Connection
 from inferd.http.exchange import Exchange
 from inferd.http.messages import Parts
-from inferd.http.status import Answer
+from inferd.http.status import STREAM_STATUS, Answer
+from inferd.http.streaming import CHUNKED, Frame, StreamedAnswer, StreamWriter, in_chunks, omitted, unframed
 from inferd.rpc.core import CheckedMetadata
 
 #: Larger bodies are not copied to go out with their head in one packet.
 _MAX_JOINED_BYTES = 128 * 1024
-#: What is given to the transport at a time.
+#: Bytes given to the transport at a time.
 _SLICE_BYTES = 256 * 1024
 
 
 class ExchangeResponse(web.StreamResponse):
-    """The answer of an exchange. ``written`` is called when the client's system has nearly all of it, or is gone.
+    """The answer of an exchange, written in one step: aiohttp's own responses take twice as long as an inference.
 
-    aiohttp's own responses take twice as long as a whole inference.
+    ``written`` is called when the client's system has received nearly all of it, or is gone.
     """
 
     def __init__(self, exchange: Exchange, answer: Answer, written: Callable[[Exchange], None]) -> None:
-        # Not that of the class, which makes what is of no use here.
+        # Without super(), which builds headers that are not used here.
         self._exchange = exchange
         self._answer = answer
         self._written = written
@@ -46,7 +48,7 @@ class ExchangeResponse(web.StreamResponse):
         return self._more
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Take note of what the request needs to know of its answer."""
+        """Keep the request, and decide if the connection is used again."""
         self._request = request
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
@@ -87,12 +89,70 @@ class ExchangeResponse(web.StreamResponse):
             pieces.append(b"Connection: close\r\n")
         elif request.version == HttpVersion10:
             pieces.append(b"Connection: keep-alive\r\n")
-        if self._exchange.added:
-            pieces.append(_lines(self._exchange.added))
+        if self._exchange.trailing:
+            pieces.append(_lines(self._exchange.trailing))
         if self._more is not None:
             pieces += [f"{name}: {value}\r\n".encode("latin-1") for name, value in self._more.items()]
         pieces.append(b"\r\n")
         return b"".join(pieces)
+
+
+class StreamedResponse(ExchangeResponse):
+    """The streamed answer of an exchange; ``ended`` is called as ``written`` of `ExchangeResponse`.
+
+    HTTP/1.0 has no chunks: there the answer ends with its connection.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        stream: StreamedAnswer,
+        request: web.BaseRequest,
+        ended: Callable[[Exchange], None],
+        submit: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._stream = stream
+        self._submit = submit
+        self._is_chunked = request.version != HttpVersion10
+        head = stream.head + CHUNKED if self._is_chunked else stream.head
+        super().__init__(exchange, Answer(STREAM_STATUS, head, b""), ended)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """See `ExchangeResponse.prepare`."""
+        if not self._is_chunked and request.method != HTTPMethod.HEAD:
+            self.force_close()
+        return await super().prepare(request)
+
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002  of the class
+        """Send the parts as they come and as the client reads them, up to the end."""
+        request = self._request
+        assert request is not None, "prepared"
+        try:
+            transport = request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client is gone")
+            await self._write(request)
+        finally:
+            self._eof_sent = True
+            self._request = None
+            self._written(self._exchange)
+            # aiohttp keeps this until the next request of the connection.
+            del self._exchange, self._answer, self._stream, self._submit
+
+    async def _write(self, request: web.BaseRequest) -> None:
+        connection = request.protocol
+        assert isinstance(connection, Connection), "made by HttpServer"
+        frame: Frame = in_chunks if self._is_chunked else unframed
+        if request.method == HTTPMethod.HEAD:
+            frame = omitted
+        head = self._head(request)
+        # From here on, aiohttp must not answer with an error.
+        request.writer.output_size += len(head)
+        done = asyncio.get_running_loop().create_future()
+        writer = StreamWriter(connection, self._stream, head, self._submit, lambda: done.set_result(None), frame=frame)
+        self._exchange.writer = writer
+        writer.pump()
+        await done
 
 
 async def send_parts(connection: Connection, parts: Parts) -> None:
@@ -113,11 +173,11 @@ async def send_parts(connection: Connection, parts: Parts) -> None:
                 await connection.drain()
 
 
-def encoded(answer: Answer, added: CheckedMetadata, *, is_last: bool) -> bytes:
-    """Return an answer of HTTP/1.1, but for its ``rest``."""
+def answer_bytes(answer: Answer, trailing: CheckedMetadata, *, is_last: bool) -> bytes:
+    """Encode an answer of HTTP/1.1, without its ``rest``."""
     close = b"Connection: close\r\n" if is_last else b""
     return b"".join(
-        (answer.head, _date(int(time.time())), close, _lines(added) if added else b"", b"\r\n", answer.body)
+        (answer.head, _date(int(time.time())), close, _lines(trailing) if trailing else b"", b"\r\n", answer.body)
     )
 
 
@@ -127,7 +187,7 @@ def _date(epoch_s: int) -> bytes:
 
 
 def _lines(metadata: CheckedMetadata) -> bytes:
-    """Return metadata as headers; what is not text in base64."""
+    """Encode metadata as headers; binary values in base64."""
     lines = []
     for key, value in metadata or ():
         name = key if isinstance(key, bytes) else key.encode()

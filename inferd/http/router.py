@@ -1,4 +1,4 @@
-"""The table of operations: finds the one that a verb and a path ask for."""
+"""Find the operation for a verb and a path."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from urllib.parse import unquote_to_bytes
 from inferd.http.messages import ErrorForm, Found, NotFound, Operation, own_form
 from inferd.plain_text import clipped, escaped
 
-#: Paths that were asked for are kept, unless they are longer than any that a model is likely to have.
-_KEPT_PATHS = 1024
-_KEPT_CHARACTERS = 512
+#: Paths in the cache, and the longest of them: names of models are shorter.
+_CACHED_PATHS = 1024
+_CACHED_CHARACTERS = 512
 
 #: Number of operations that the answer to an unknown path names.
 _NEAREST = 3
@@ -21,7 +21,7 @@ _NO_FORMS: Mapping[str, ErrorForm] = MappingProxyType({})
 
 @dataclass(slots=True)
 class _Node:
-    """What a prefix of the paths leads to: operations by verb, the next segments, and the next parameter.
+    """A prefix of paths: its operations by verb, the nodes of next segments, and that of a parameter.
 
     ``absent`` says why there are no operations, where callers may expect some.
     """
@@ -35,8 +35,8 @@ class _Node:
 class OperationRouter:
     """Finds operations by the templates of their paths, such as ``/v2/models/{model}/infer``.
 
-    A segment that a template spells out goes before a parameter. A slash at the end has no meaning, and ``HEAD`` is
-    served by what serves ``GET``. Any thread.
+    A literal segment of a template takes precedence over a parameter. A trailing slash is ignored, and ``HEAD`` is
+    served as ``GET``. Any thread.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class OperationRouter:
         absent: Mapping[str, str] = _NOTHING,
         error_forms: Mapping[str, ErrorForm] = _NO_FORMS,
     ) -> None:
-        """``table`` has operations with a template; an operation may be there with several.
+        """``table`` has pairs of a template and its operation; an operation may have several templates.
 
-        ``absent`` has templates of other servers' operations, with the text for who asks for one. ``error_forms`` are
-        those of paths that are not found, by the first segment.
+        ``absent`` has the templates of other servers' operations, with the text for callers. ``error_forms`` has the
+        form of errors for paths that are not found, by the first segment.
         """
         self._error_forms = error_forms
         self._root = _Node()
@@ -76,7 +76,7 @@ class OperationRouter:
             operation = node.operations.get("GET" if verb == "HEAD" else verb)
             if operation is not None:
                 found = Found(operation, values)
-                self._keep(verb, path, found)
+                self._cache(verb, path, found)
                 return found
         for node, _ in ends:
             if node.absent:
@@ -88,15 +88,15 @@ class OperationRouter:
         nearest = ", ".join(self._nearest(segments))
         return NotFound(f"nothing is at {_quoted(path)}; the nearest are {nearest}", error_form=form)
 
-    def _keep(self, verb: str, path: str, found: Found) -> None:
-        if len(path) > _KEPT_CHARACTERS:
+    def _cache(self, verb: str, path: str, found: Found) -> None:
+        if len(path) > _CACHED_CHARACTERS:
             return
-        if len(self._found) >= _KEPT_PATHS:
+        if len(self._found) >= _CACHED_PATHS:
             self._found.clear()
         self._found[verb, path] = found
 
     def _node(self, template: str) -> _Node:
-        """Return the node of ``template``, which is made if there is none."""
+        """Return the node of ``template``; create it if it does not exist."""
         node = self._root
         for segment in _segments(template):
             if segment.startswith("{"):
@@ -108,7 +108,7 @@ class OperationRouter:
         return node
 
     def _nearest(self, segments: tuple[str, ...]) -> list[str]:
-        """Return the operations whose paths have most segments in common with the one asked for."""
+        """Return the operations whose paths have most segments in common with the requested one."""
 
         def difference(name: str) -> tuple[int, int]:
             template = self._templates[name]

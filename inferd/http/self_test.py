@@ -1,7 +1,6 @@
-"""A few requests over loopback, to test the installed aiohttp before a server relies on what is not documented of it.
+"""Test the installed aiohttp with a few requests over loopback, before a server relies on its internals.
 
-That is how it reports malformed bodies, that its parser is strict, and what a connection has that serves requests
-directly.
+These are how it reports malformed bodies, that its parser is strict, and the attributes for serving requests directly.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ _TIMEOUT_S = 20.0
 #: The versions that setup.cfg allows.
 _TESTED = "3.14"
 
-#: What connections and answers use of aiohttp's classes without being told that they may.
+#: Undocumented attributes of aiohttp's classes that connections and answers use.
 _PRIVATE = {
     web.RequestHandler: (
         "_close",
@@ -51,8 +50,8 @@ _BODY = _POST + b"Content-Length: 5\r\n\r\nprobe"
 _CHUNKS = _POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nprobe\r\n"
 _LAST = _CHUNKS + b"0\r\n\r\n"
 
-#: What is sent, in parts, each when the request in the one before has begun; the statuses of the answers, and how many
-#: requests are served directly.
+#: Parts to send, each after the request in the previous one has begun; statuses of the answers; number of requests
+#: that are served directly.
 _CASES: tuple[tuple[tuple[bytes, ...], tuple[int, ...], int], ...] = (
     ((_BODY + _BODY + _LAST,), (200, 200, 200), 0),
     ((_BODY, _BODY, _LAST), (200, 200, 200), 2),
@@ -70,7 +69,7 @@ class IncompatibleAiohttpError(RuntimeError):
 
 
 class _Probe:
-    """Answers what a server is sent. ``begun`` is set when a request has begun."""
+    """Echoes bodies. ``begun`` is set when a request has begun."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -117,13 +116,13 @@ def check_aiohttp() -> None:
 
 
 def _missing() -> Iterator[str]:
-    """Yield what aiohttp's classes lack."""
+    """Yield the attributes that aiohttp's classes lack."""
     for owner, names in _PRIVATE.items():
         yield from (f"{owner.__name__}.{name}" for name in names if not hasattr(owner, name))
 
 
 def _statuses(server: HttpServer, parts: tuple[bytes, ...], begun: threading.Event) -> tuple[int, ...]:
-    """Return the statuses of the answers to what is sent."""
+    """Send ``parts`` and return the statuses of the answers."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=_TIMEOUT_S) as connection:
         for index, part in enumerate(parts):
             if index:

@@ -1,4 +1,4 @@
-"""From a gRPC status to an answer of HTTP: its status, its JSON, and its headers."""
+"""Convert a gRPC status to an answer of HTTP: status, JSON and headers."""
 
 import math
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from inferd.http.messages import ErrorForm, Parts, own_form
 
 Code = grpc.StatusCode
 
-#: What nginx made the custom for callers that are gone; only the log ever sees it.
+#: nginx's status for clients that are gone; it only appears in logs.
 CALLER_GONE = 499
 
-#: That of answers that are sent bit by bit.
+#: Status of answers that are sent in parts.
 STREAM_STATUS = 200
 
 _STATUSES = {
@@ -41,17 +41,17 @@ _STATUSES = {
 #: Reasons of the server's own rejections for which HTTP has a status of its own.
 _STATUSES_BY_REASON = {"MESSAGE_TOO_LARGE": 413, "MESSAGE_TIMEOUT": 408}
 
-#: The keys of metadata that the body and the headers of an answer say in their own way.
+#: Metadata that answers express in their body and in headers of HTTP instead.
 _DETAILS = b"grpc-status-details-bin"
-_OWN_WAY = frozenset({_DETAILS, b"grpc-retry-pushback-ms"})
+_NOT_COPIED = frozenset({_DETAILS, b"grpc-retry-pushback-ms"})
 
-#: Metadata in bytes, as it is kept for calls that end alike.
+#: Encoded metadata, a key of the cache of errors.
 Pairs = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer but for the headers that differ by connection, by time and by request. ``head`` ends with a line.
+    """An answer without the headers that depend on the connection, the time or the request. ``head`` ends a line.
 
     ``rest`` follows ``body``, see `HttpBody`.
     """
@@ -73,7 +73,7 @@ def error_answer(code: grpc.StatusCode, details: str, trailing: Pairs, form: Err
     """Return the answer for a call that has ended with ``code``; cached, because refused calls end alike."""
     error = _described(details, dict(trailing).get(_DETAILS))
     status = _STATUSES_BY_REASON.get(str(error.get("reason"))) or _STATUSES.get(code, 500)
-    headers = [(name.decode(), value.decode("latin-1")) for name, value in trailing if name not in _OWN_WAY]
+    headers = [(name.decode(), value.decode("latin-1")) for name, value in trailing if name not in _NOT_COPIED]
     retry_after_ms = error.get("retry_after_ms")
     if isinstance(retry_after_ms, int):
         headers.append(("Retry-After", str(math.ceil(retry_after_ms / 1000))))
@@ -88,7 +88,7 @@ def json_answer(status: int, error: dict[str, object], headers: Sequence[tuple[s
 
 
 def _described(text: str, details: bytes | None) -> dict[str, object]:
-    """Return what the body says of an error, from its details (`google.rpc.Status`)."""
+    """Return the members of an error, from its text and details (`google.rpc.Status`)."""
     error: dict[str, object] = {"error": text}
     if details is None:
         return error
@@ -104,7 +104,7 @@ def _described(text: str, details: bytes | None) -> dict[str, object]:
 
 
 def head_of_stream(headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Return the head of an answer that is sent bit by bit, but for how its length is told. Raises as `answer_of`."""
+    """Return the head of an answer in parts, without its Transfer-Encoding. Raises as `answer_of`."""
     return _lines_of(f"HTTP/1.1 {STREAM_STATUS} OK", *map(": ".join, headers))
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import grpc
 import pytest
 
-from inferd.http.calls import HttpCall
+from inferd.http.calls import HttpCall, on_deadline
 from inferd.http.connections import Connection
 from inferd.http.messages import HttpBody, HttpUnaryCall
 from tests.certificates import LOCAL_NAMES, Authority
@@ -212,7 +212,7 @@ def test_deadline_in_the_middle(server: Running, request_: bytes) -> None:
         exchange = call._exchange
         assert exchange.timer is not None
         assert not exchange.timer.cancelled(), "the deadline is watched"
-        on_poll(server, exchange.expire)
+        on_poll(server, lambda: on_deadline(exchange))
         assert rest(client) == b'error: {"error":"the deadline passed before there was an answer"}'
         assert terminated.wait(PATIENCE_S)
         assert server.ends.next() == (grpc.StatusCode.DEADLINE_EXCEEDED, 200)

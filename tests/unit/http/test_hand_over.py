@@ -98,13 +98,13 @@ def test_answers_of_a_round_come_together() -> None:
         hand_over.submit(lambda: None)
         await asyncio.sleep(0)
         loop.run()
-        hand_over.answered(Waiter(log, "a"))
-        hand_over.answered(Waiter(log, "b"))
+        hand_over.wake(Waiter(log, "a"))
+        hand_over.wake(Waiter(log, "b"))
         assert len(loop.soon) == 1
         loop.run()
         loop.in_poll_thread = False
         await asyncio.sleep(0)
-        hand_over.answered(Waiter(log, "c"))
+        hand_over.wake(Waiter(log, "c"))
         assert log == ["a", "b"]
         await asyncio.sleep(0)
         assert log == ["a", "b", "c"]

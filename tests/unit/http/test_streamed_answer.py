@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.http.streamed_answer import StreamedAnswer
+from inferd.http.streaming import StreamedAnswer
 
 
 def test_connection_is_woken_once_for_all_that_is_due() -> None:
@@ -29,16 +29,16 @@ def test_sender_hears_once_when_its_parts_are_taken() -> None:
     def taken() -> None:
         raise AssertionError("only returned")
 
-    assert not answer.when_taken(taken)
+    assert not answer.on_next_take(taken)
     answer.put(bytes(20_000))
     assert answer.is_backed_up
-    assert answer.when_taken(taken)
+    assert answer.on_next_take(taken)
     assert answer.take()[2] is taken
     assert not answer.is_backed_up
     answer.put(b"a")
     assert answer.take()[2] is None
     answer.put(b"a")
-    assert answer.when_taken(taken)
+    assert answer.on_next_take(taken)
     answer.end(b"b")
     assert answer.take()[2] is None
 

@@ -1,1 +1,1 @@
-"""The status page: files that hold no data, and the data that they ask for."""
+"""The status page: static files, and the data that they request."""

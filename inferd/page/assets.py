@@ -1,4 +1,4 @@
-"""The files of the page, which hold no data, with the headers that a browser gets with them."""
+"""Serve the static files of the page, with headers that restrict what a browser does with them."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ _POLICY = "; ".join(
     )
 )
 
-#: For everything that the page consists of, its data too.
+#: Headers of all files and data of the page.
 SAFE_HEADERS = (
     ("Content-Security-Policy", _POLICY),
     ("X-Content-Type-Options", "nosniff"),
@@ -48,14 +48,14 @@ _NOT_FOUND = HttpBody(
 
 
 class Asset:
-    """One file: its answers, plain and compressed, and the tag by which browsers ask whether it has changed."""
+    """One file: its answers, plain, compressed and unchanged, and its ``ETag``."""
 
     def __init__(self, name: str, content: bytes) -> None:
         self.tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        # Asked for again each time, which costs little, so that the files of a page always fit each other.
+        # Revalidated each time, which costs little, so that all files of a page have the same version.
         common = (("ETag", self.tag), ("Cache-Control", "no-cache"), ("Vary", "Accept-Encoding"), *SAFE_HEADERS)
         headers = (("Content-Type", _TYPES[name.rpartition(".")[2]]), *common)
-        # Without a time, which would make each start's files different.
+        # mtime=0: a timestamp would make the files of each start differ.
         packed = gzip.compress(content, mtime=0)
         self.plain = HttpBody(content, headers)
         self.packed = HttpBody(packed, (*headers, ("Content-Encoding", "gzip")))
@@ -74,11 +74,11 @@ class Assets:
         call.reply(self.answer(INDEX, call.metadata))
 
     def file(self, call: UnaryCall, message: HttpMessage) -> None:
-        """Answer with the file that the path names."""
+        """Answer with the file of the path."""
         call.reply(self.answer(message.path["file"], call.metadata))
 
     def answer(self, name: str, headers: Metadata) -> HttpBody:
-        """Return the answer for a file, as a request with ``headers`` asks for it."""
+        """Return the answer to a request with ``headers`` for a file."""
         asset = self._assets.get(name)
         if asset is None:
             return _NOT_FOUND

@@ -1,4 +1,4 @@
-"""Example requests of a model, as the page's form sends them: in the JSON of the Open Inference Protocol. Pure."""
+"""Build example requests for the page's form, in the JSON of the Open Inference Protocol. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from inferd.errors import InvalidInputError
 from inferd.models.version import ModelVersion
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 
-#: Examples that the form offers, and the most elements of one: a browser has to take them in.
+#: Limits on the examples that the form offers, and on the elements of one, which a browser must hold.
 MOST_EXAMPLES = 50
 _MOST_ELEMENTS = 1_000_000
 
@@ -19,8 +19,8 @@ _MOST_ELEMENTS = 1_000_000
 def example_of(version: ModelVersion, number: int) -> dict[str, Any]:
     """Return example ``number`` of a loaded version.
 
-    Recorded requests come first, in their order. Without any it is one on which the model is known to run, and if
-    there is none either, ones in the shape that the model declares. Raises `InvalidInputError`.
+    A recorded request if there are any; else inputs on which the model is known to run; else ones in the declared
+    shape. Raises `InvalidInputError`.
     """
     inputs = version.synthetic_inputs
     recorded = 0 if inputs is None else min(len(inputs.examples), MOST_EXAMPLES)
@@ -45,7 +45,7 @@ def _ones(signature: ModelSignature) -> Tensors:
 def _one(spec: TensorSpec) -> Array:
     shape = [size if isinstance(size, int) else 1 for size in spec.shape]
     if math.prod(shape) > _MOST_ELEMENTS:
-        # Only its size is looked at.
+        # Only its size is used.
         return np.broadcast_to(np.zeros((), np.uint8), shape)
     return np.full(shape, b"1", object) if spec.datatype is BYTES else np.ones(shape, spec.datatype.numpy)
 

@@ -1,4 +1,4 @@
-"""The operations of the status page: its files, which are open, and its data, which its caller may see."""
+"""The operations of the status page: static files for all, and data that depends on the caller's permissions."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -37,11 +37,11 @@ _OFF = HttpBody(
     status=404,
 )
 
-#: Requests for data that may wait for the thread that answers them.
+#: Requests for data that may wait for the page's thread.
 _MAX_WAITING = 32
 _RETRY_AFTER_S = 1.0
 
-#: Intervals of which the numbers in the list of models are averages.
+#: Intervals that the numbers in the list of models average.
 _RECENT = 5
 
 #: No request of the page is larger.
@@ -53,15 +53,15 @@ Respond = Callable[[ModelView, HttpMessage], Any]
 
 
 def switched_off() -> Iterator[tuple[str, Operation]]:
-    """Yield what is in the place of a page that is switched off, as `StatusPage.operations` does."""
+    """Yield the operations of a page that is switched off, as `StatusPage.operations`."""
     yield _operation(routes.INDEX, lambda call, _: _reply(call, _OFF))
 
 
 class StatusPage:
     """The page of one server.
 
-    Threads: handlers are called on the poll thread, the main one calls the rest. Data is collected in another
-    thread, because it takes milliseconds with many models.
+    Threads: handlers the poll thread, the rest the main thread. Data is collected in a thread of the page, because that
+    takes milliseconds with many models.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class StatusPage:
         return self._sampler.history
 
     def _answer(self, respond: Respond, call: UnaryCall, message: HttpMessage) -> None:
-        """Answer ``call`` from the thread for data, when it has been charged to its caller's quota."""
+        """Charge ``call`` to its caller's quota, and answer it on the page's thread."""
         view = ModelView(self._registry, call)
         try:
             view.charge(message.path.get("model"))
@@ -119,7 +119,7 @@ class StatusPage:
     def _answer_now(
         self, respond: Respond, call: UnaryCall, message: HttpMessage, view: ModelView | None = None
     ) -> None:
-        """Answer ``call``; with a status if that fails."""
+        """Answer ``call`` on this thread, with an error status if that fails."""
 
         def answer() -> None:
             content = respond(view or ModelView(self._registry, call), message)
@@ -129,7 +129,7 @@ class StatusPage:
         run_guarded(call, self._statuses, answer)
 
     def _status(self, view: ModelView, message: HttpMessage) -> dict[str, Any]:
-        """Return all that the page shows of the server; the models only if they have changed for the page."""
+        """Return the data of the server; the models only if they differ from the page's ``digest``."""
         models = described_models(view, self._router.routing)
         digest = hashlib.sha256(orjson.dumps(models)).hexdigest()[:16]
         intervals = self._history.since(_number(message.query, "since"))
@@ -164,7 +164,7 @@ class StatusPage:
         return example_of(version, _number(message.query, "number"))
 
     def _label(self, view: ModelView, message: HttpMessage) -> dict[str, Any]:
-        """Give a label to a version, or take it away; on the poll thread, so that no other change gets lost."""
+        """Set a label or remove it; on the poll thread, so that no concurrent change is lost."""
         name = view.visible(message.path["model"])
         view.require(MethodKind.ADMIN, name)
         label, version = _label_of(message.body)
@@ -194,7 +194,7 @@ def _number(query: Mapping[str, str], name: str) -> int:
 
 
 def _label_of(body: bytes | bytearray) -> tuple[str, str]:
-    """Return label and version of a request; no version takes the label away. Raises `InvalidInputError`."""
+    """Return label and version of a request; "" removes the label. Raises `InvalidInputError`."""
     try:
         content = orjson.loads(body)
     except ValueError:

@@ -15,7 +15,7 @@ ModelLabels = tuple[str, str]
 #: Counters of a model version: answered, failed, rejected, rows, runs, answered calls by duration, batches by rows.
 Counters = tuple[int, ...]
 
-#: What they became in an interval, with the rows that waited at its end behind them.
+#: Changes of the counters in an interval, followed by the rows that wait at its end.
 Figures = NDArray[np.float32]
 
 ANSWERED, FAILED, REJECTED, ROWS, RUNS = range(5)
@@ -29,7 +29,7 @@ NOTHING.flags.writeable = False
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gauges:
-    """The server's own values at one moment; ``cpu_s`` is what its process has used so far."""
+    """The server's gauges at one moment; ``cpu_s`` is the CPU time of its process so far."""
 
     cpu_s: float
     resident_bytes: int
@@ -76,7 +76,7 @@ class Interval:
 class History:
     """The intervals between the last readings, at most ``length`` of them.
 
-    One thread adds readings; the others read what `since` has returned, of which nothing changes.
+    Threads: one adds readings; any calls `since`, whose intervals do not change.
     """
 
     def __init__(self, length: int) -> None:
@@ -134,5 +134,5 @@ def _changes(
         if counters == earlier or not any(counters):
             continue
         change = np.array(counters, np.float64)
-        # Counters of a version that was gone for long begin again.
+        # Counters of a version that was unloaded restart.
         yield labels, change if earlier is None else np.maximum(change - np.array(earlier, np.float64), 0)

@@ -1,4 +1,4 @@
-"""Models as the status page shows them. Pure functions."""
+"""Describe models for the status page. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -12,12 +12,12 @@ from inferd.models.version import ModelVersion
 from inferd.runtime.signature import TensorSpec
 from inferd.security.authorization.methods import MethodKind
 
-#: More names of classes than the form shows scores of.
+#: Longer lists of class names are left out: the form shows fewer scores.
 _MOST_LABELS = 100
 
 
 def described_models(view: ModelView, routing: Callable[[str], RoutingSettings]) -> list[dict[str, Any]]:
-    """Return the models that the caller may see, by name; what changes with every request is left out."""
+    """Return the models that the caller may see, by name, without values that change with each request."""
     return [
         _model(name, list(versions), view, routing(name))
         for name, versions in groupby(view.all(), key=lambda version: version.name)

@@ -1,4 +1,4 @@
-"""The operations of the status page, which are also their names in metrics, logs and rules."""
+"""The operations of the status page: their names, as in metrics, logs and rules."""
 
 INDEX = "GET /"
 FILE = "GET /page/files/{file}"

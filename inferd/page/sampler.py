@@ -20,7 +20,7 @@ _NO_CALLS = (0,) * (len(DURATION_BOUNDS_S) + 1)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CounterSources:
-    """Where the numbers come from. None of the functions may block."""
+    """Functions that return the present counters and gauges; none may block."""
 
     activity: Callable[[], Mapping[ModelLabels, Activity]]
     answered: Callable[[], Mapping[ModelLabels, Counters]]
@@ -34,7 +34,7 @@ class CounterSources:
 
 
 def read_counters(sources: CounterSources, at: float, wall_time: float) -> Reading:
-    """Return the present numbers."""
+    """Return a reading of all sources."""
     answered = sources.answered()
     waiting: dict[str, int] = {}
     model_bytes = 0
@@ -64,7 +64,7 @@ def read_counters(sources: CounterSources, at: float, wall_time: float) -> Readi
 
 
 class Sampler:
-    """Adds a reading to ``history`` every `INTERVAL_S`, in a thread of its own. Called by the main thread."""
+    """Adds a reading to ``history`` every `INTERVAL_S`, in a thread of its own; for the main thread."""
 
     def __init__(self, sources: CounterSources) -> None:
         self.history = History(round(KEPT_S / INTERVAL_S))
@@ -81,5 +81,5 @@ class Sampler:
         self._thread.stop(timeout_s=0)
 
     def sample(self) -> None:
-        """Add one reading; by the thread, or before it starts."""
+        """Add one reading; on the thread, or before it starts."""
         self.history.add(read_counters(self._sources, time.monotonic(), time.time()))

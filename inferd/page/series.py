@@ -1,4 +1,4 @@
-"""Intervals as the series of the charts: one list for each line, with the same number of values. Pure."""
+"""Convert intervals to the series of the charts: one list of equal length for each line. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def model_series(intervals: Sequence[Interval], model: str) -> dict[str, Any]:
 
 
 def recent_figures(intervals: Sequence[Interval], visible: Visible) -> dict[str, Mapping[str, float | None]]:
-    """Return what the models that had requests did on average, by name."""
+    """Return the averages of the models that had requests, by name."""
     seconds = sum(each.seconds for each in intervals)
     sums: dict[str, Figures] = {}
     for interval in intervals:
@@ -68,7 +68,7 @@ def _series(figures: Sequence[Figures], intervals: Sequence[Interval]) -> dict[s
 
 
 def _averages(figures: Figures, seconds: float, readings: int) -> dict[str, float | None]:
-    """Return rates per second, durations in ms, and rows on average."""
+    """Return rates per second, durations in ms, and mean rows."""
     # Whole numbers of numpy become floats of Python, which divide faster.
     failed, rejected = float(figures[FAILED]), float(figures[REJECTED])
     runs = float(figures[RUNS])

@@ -13,7 +13,7 @@ from inferd.api import tensors
 from inferd.api.codec import RAW, Response, ResponseForm
 from inferd.api.rest.codec import RestCodec
 from inferd.api.rest.decoder import RestDecoder
-from inferd.api.rest.json_answer import data_of
+from inferd.api.rest.json_data import elements_of
 from inferd.api.rest.long_arrays import Strings
 from inferd.batching.request import BatchTiming, InferenceResult
 from inferd.errors import InvalidInputError
@@ -100,7 +100,7 @@ def requests(draw):
             content["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
         else:
-            flat = orjson.loads(b"[%b]" % b"".join(data_of(name, array)))
+            flat = orjson.loads(b"[%b]" % b"".join(elements_of(name, array)))
             nested = array.size and array.ndim > 1 and draw(st.booleans())
             content["data"] = _nested(flat, array.shape) if nested else flat
         inputs.append(content)

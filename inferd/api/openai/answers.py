@@ -1,4 +1,4 @@
-"""Answers of OpenAI's API around their choices."""
+"""Write answers of OpenAI's API: the object or event around the choices."""
 
 import time
 from abc import abstractmethod
@@ -19,7 +19,7 @@ _DONE = b"data: [DONE]\n\n"
 class OpenAiAnswer(AnswerForm):
     """Writes the answer to a ``request``; its id is that of the call."""
 
-    #: What the id begins with, and what the answer is called, whole and in pieces.
+    #: Prefix of the id; type of a whole answer, and of an event.
     _prefix: str
     _object: str
     _chunk: str
@@ -59,14 +59,14 @@ class OpenAiAnswer(AnswerForm):
         return b"data: " + body + b"\n\n" + _DONE
 
     def _beside(self, choices: Sequence[Json]) -> Json:  # noqa: ARG002  (of answers that have some)
-        """Take what stands beside the choices, and not in them, out of ``choices``."""
+        """Move members that belong beside the choices out of ``choices``."""
         return {}
 
     def _described(self, kind: str) -> Json:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._request.model}
 
     def _usage(self, usages: Sequence[Usage]) -> Json:
-        """Return how many tokens the answer took; those of a prompt count once for all its choices."""
+        """Return the token counts; the tokens of a prompt count once for all its choices."""
         prompts = sum(usage.prompt_tokens for usage in usages[:: self._request.choices])
         generated = sum(usage.generated_tokens for usage in usages)
         return {"prompt_tokens": prompts, "completion_tokens": generated, "total_tokens": prompts + generated}
@@ -98,6 +98,6 @@ class ChatAnswer(OpenAiAnswer):
         return ChatChoice(index, includes_tokens=self._request.token_ids)
 
     def _beside(self, choices: Sequence[Json]) -> Json:
-        """Return the tokens of the prompt, which is that of all choices."""
+        """Move the tokens of the prompt, which all choices share, out of ``choices``."""
         found = [choice.pop(PROMPT_TOKENS) for choice in choices if PROMPT_TOKENS in choice]
         return {PROMPT_TOKENS: found[0]} if found else {}

@@ -1,4 +1,4 @@
-"""One choice of an answer, whole or piece by piece, as completions and chats have it."""
+"""Write one choice of an answer, whole or in pieces, for completions and chats."""
 
 from abc import abstractmethod
 
@@ -7,7 +7,7 @@ from inferd.api.openai import logprobs
 from inferd.generation.request import Candidate, Delta, GenerationRequest
 from inferd.models.version import ModelVersion
 
-#: What vLLM calls the tokens of the prompt.
+#: The tokens of the prompt, as vLLM names them.
 PROMPT_TOKENS = "prompt_token_ids"
 
 
@@ -28,17 +28,17 @@ class OpenAiChoice(ChoiceForm):
 
     def whole(self, delta: Delta) -> Json:
         """See `ChoiceForm.whole`."""
-        # What came before the answer is not sent.
+        # `first` was called, but its piece was not sent.
         self._includes_prompt = self.includes_tokens
         return self._whole(delta)
 
     @abstractmethod
     def _first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
-        """Return what comes before what is generated, if there is something."""
+        """Return the piece before the generated text, or None."""
 
     @abstractmethod
     def _whole(self, delta: Delta) -> Json:
-        """Return all that was generated."""
+        """Return the choice with the whole text."""
 
     def _tokens(self, delta: Delta) -> Json:
         """Return the tokens of a piece, if they are included."""
@@ -53,7 +53,7 @@ class ChatChoice(OpenAiChoice):
     """A message of the assistant."""
 
     def piece(self, delta: Delta) -> Json:
-        """Return what was generated."""
+        """Return the generated piece."""
         return self._piece({"content": delta.text} if delta.text else {}, delta)
 
     def _whole(self, delta: Delta) -> Json:
@@ -76,11 +76,11 @@ def _end(delta: Delta) -> Json:
 
 
 class CompletionChoice(OpenAiChoice):
-    """A text that continues a prompt; after the prompt itself if that is to be echoed."""
+    """A text that continues a prompt; with ``echo`` after the prompt itself."""
 
     def __init__(self, index: int, echoed: str | None, *, echo: bool, includes_tokens: bool) -> None:
         super().__init__(index, includes_tokens=includes_tokens)
-        #: The prompt, if it is text and to be echoed.
+        #: The prompt, if it is text.
         self._echoed = echoed
         self._echo = echo
         self._before = ""
@@ -89,7 +89,7 @@ class CompletionChoice(OpenAiChoice):
         self._offset = 0
 
     def piece(self, delta: Delta) -> Json:
-        """Return what was generated."""
+        """Return the generated piece."""
         return self._whole(delta) if self._unscored is not None else self._choice(delta.text, delta)
 
     def _whole(self, delta: Delta) -> Json:

@@ -1,8 +1,8 @@
-"""Errors in OpenAI's form."""
+"""Write errors in OpenAI's form."""
 
 from inferd.errors import InvalidInputError
 
-#: The reason of what OpenAI's API has and inferd has not.
+#: The reason for parameters of OpenAI's API that inferd does not support.
 UNSUPPORTED = "UNSUPPORTED_PARAMETER"
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -23,7 +23,7 @@ def openai_form(status: int, error: dict[str, object]) -> dict[str, object]:
     reason = error.get("reason")
     code = _CODES.get(str(reason), str(reason).lower()) if reason else None
     if status == 401:
-        # What rejects callers without a credential gives no reason.
+        # Rejections of callers without a credential have no reason.
         code = "invalid_api_key"
     described: dict[str, object] = {
         "message": error["error"],
@@ -42,7 +42,7 @@ def invalid(path: str, text: str) -> InvalidInputError:
 
 
 def unsupported(path: str, text: str) -> InvalidInputError:
-    """Return the error for a field whose value asks for something that inferd has not."""
+    """Return the error for a field whose value inferd does not support."""
     error = invalid(path, text)
     error.reason = UNSUPPORTED
     return error

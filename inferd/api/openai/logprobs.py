@@ -1,4 +1,4 @@
-"""Log probabilities in the forms of completions and of chats."""
+"""Write log probabilities in the forms of completions and of chats."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ def of_chat(tokens: Sequence[TokenLogprobs]) -> Json:
 
 
 def of_completion(tokens: Sequence[TokenLogprobs], offset: int, first: Candidate | None = None) -> tuple[Json, int]:
-    """Return the log probabilities of a piece of text from ``offset`` on, in characters, and where it ends.
+    """Return the log probabilities of a piece of text that begins at ``offset`` in characters, and the end offset.
 
-    ``first`` is the first token of a prompt, which has none. The text of tokens that are no text on their own is
-    approximate, and so are the offsets behind them.
+    ``first`` is the first token of a prompt, which has no log probability. The text of tokens that are not UTF-8 on
+    their own is approximate, and so are the offsets after them.
     """
     form: Json = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     nothing = [] if first is None else [(first, None, None)]
@@ -47,9 +47,9 @@ def _by_text(token: TokenLogprobs) -> dict[str, float]:
 
 
 def _readable(candidate: Candidate) -> str:
-    """Return the text of a token; as OpenAI writes it if it is not UTF-8 on its own, so that tokens stay apart.
+    """Return the text of a token, or its bytes in OpenAI's form if they are not UTF-8, so that tokens stay distinct.
 
-    One without a text, as all are of a model without a tokenizer, is written as vLLM does.
+    Tokens without a text, as those of a model without a tokenizer, are written as in vLLM.
     """
     text = candidate.text
     if not text:

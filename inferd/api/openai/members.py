@@ -1,4 +1,4 @@
-"""Read the members of JSON objects, each of which must be known and of the right type."""
+"""Read the members of JSON objects; unknown ones and those of a wrong type are errors."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,7 +29,7 @@ class Members:
         return self._left.pop(name, None)
 
     def values(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return those of the members ``names`` that are there."""
+        """Return the present members among ``names``."""
         return {name: value for name in names if (value := self.value(name)) is not None}
 
     def text(self, name: str) -> str | None:
@@ -61,13 +61,13 @@ class Members:
         return Members(value, self.path_of(name))
 
     def refuse(self, name: str, text: str, *, unless: Callable[[Any], bool]) -> None:
-        """Refuse a member that asks for what inferd has not, ``unless`` its value asks for nothing."""
+        """Refuse an unsupported member, ``unless`` its value has no effect."""
         value = self.value(name)
         if value is not None and not unless(value):
             raise unsupported(self.path_of(name), text)
 
     def end(self) -> None:
-        """Refuse what has not been read."""
+        """Refuse members that have not been read."""
         unknown = next(iter(self._left), None)
         if unknown is not None:
             name = escaped(clipped(unknown)) or '""'
@@ -78,7 +78,7 @@ class Members:
 
 
 def integer_of(value: object, path: str) -> int:
-    """Return the whole number that ``value`` is. Raises `InvalidInputError` if it is none, or too large."""
+    """Return ``value`` as an integer. Raises `InvalidInputError` if it is none, or beyond 64 bits."""
     if type(value) is not int:
         raise invalid(path, f"expected an integer, got {kind_of(value)}")
     if abs(value) > _MAX_INT64:

@@ -1,4 +1,4 @@
-"""The messages of a chat, as a template takes them."""
+"""Read the messages of a chat into the form that chat templates use."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,14 +8,14 @@ from inferd.api.openai.members import Members
 
 #: Roles, and what templates call them.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-#: What answers of OpenAI have, and so chats that go on from them.
+#: Members of OpenAI's answers, which clients send back with the chat.
 _OF_ANSWERS = ("refusal", "tool_calls", "function_call", "audio", "annotations")
 #: Types of the parts of a content, and the member with the text.
 _TEXTS = {"text": "text", "refusal": "refusal"}
 
 
 def read_messages(members: Members) -> Sequence[Mapping[str, str]]:
-    """Return the chat that ``members`` have. Raises `InvalidInputError`."""
+    """Return the messages in ``members``. Raises `InvalidInputError`."""
     value, path = members.value("messages"), members.path_of("messages")
     if not isinstance(value, list):
         raise invalid(path, f"expected an array of messages, got {kind_of(value)}")

@@ -1,4 +1,4 @@
-"""The language models of the server, as OpenAI's API lists models."""
+"""List language models in the form of OpenAI's API."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from inferd.models.version import ModelVersion
 
 
 class OpenAiModels:
-    """Answers queries about language models; what else a server has is not listed."""
+    """Answers queries about language models; other models are not listed."""
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
@@ -29,7 +29,7 @@ class OpenAiModels:
         return json_answer({"object": "list", "data": list(self._described(view))})
 
     def get(self, message: HttpMessage, view: ModelView) -> HttpBody:
-        """Return one model. Raises `ModelNotFoundError`, and `ColdModelError` for one that is to be loaded first."""
+        """Return one model. Raises `ModelNotFoundError`, and `ColdModelError` if it must be loaded first."""
         model = message.path["model"]
         name, version = self.split_name(model)
         found = view.find(name, version)

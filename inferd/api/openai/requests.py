@@ -1,4 +1,4 @@
-"""Requests of OpenAI's API: what they want generated, and how they want it answered."""
+"""Read requests of OpenAI's API: the parameters of each choice, and the form of the answer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,25 +12,26 @@ from inferd.api.openai.members import Members, integer_of
 from inferd.api.openai.messages import read_messages
 from inferd.api.openai.unsupported import OF_CHATS, OF_COMPLETIONS, refuse_unsupported
 
-#: Answers of one request, of all its prompts.
+#: Choices of one request, all prompts together.
 MAX_CHOICES = 128
-#: OpenAI's default of completions.
+#: OpenAI's default of max_tokens for completions.
 _COMPLETION_TOKENS = 16
 _SEEDS = 2**63
-#: What is called here as in vLLM, and the names of it for errors; the kinds of requests differ in the other two.
+#: Sampling parameters by their names in vLLM, and the reverse for errors. Completions and chats differ in the two
+#: that are left out.
 _SAMPLING = {name: ours for name, ours in NAMES.items() if name not in ("max_tokens", "logprobs")}
 _FIELDS = {ours: name for name, ours in _SAMPLING.items()}
 
-#: Splits what a request names as its model into its name and its version, which may be empty.
+#: Splits the model of a request into name and version, which may be empty.
 SplitName = Callable[[str], tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRequest:
-    """A request; ``params`` are those of each choice, the choices of the first prompt first.
+    """A request for text; ``params`` has an entry for each choice, those of the first prompt first.
 
-    ``model`` is as the request names it. ``choices`` is the number of those of each prompt. ``token_ids`` asks for the
-    tokens of prompt and answer, ``echo`` for the prompt before the answer.
+    ``model`` is the name as requested, ``choices`` the number for each prompt. ``token_ids`` asks for the tokens of
+    prompt and answer, ``echo`` for the prompt before the answer.
     """
 
     model: str
@@ -46,7 +47,7 @@ Reader = Callable[[dict[str, Any], SplitName], TextRequest]
 
 
 def read_completion(content: dict[str, Any], split_name: SplitName) -> TextRequest:
-    """Return what the body of a completion asks for. Raises `InvalidInputError`."""
+    """Read the body of a completion. Raises `InvalidInputError`."""
     members = Members(content)
     prompts = list(_prompts(members.value("prompt")))
     max_tokens = members.integer("max_tokens")
@@ -67,7 +68,7 @@ def read_completion(content: dict[str, Any], split_name: SplitName) -> TextReque
 
 
 def read_chat(content: dict[str, Any], split_name: SplitName) -> TextRequest:
-    """Return what the body of a chat completion asks for. Raises `InvalidInputError`."""
+    """Read the body of a chat completion. Raises `InvalidInputError`."""
     members = Members(content)
     limits = {name: members.integer(name) for name in ("max_completion_tokens", "max_tokens")}
     given = [name for name, value in limits.items() if value is not None]
@@ -84,10 +85,10 @@ def read_chat(content: dict[str, Any], split_name: SplitName) -> TextRequest:
 
 
 def _chat_logprobs(members: Members) -> int | None:
-    wants_them, most_likely = members.boolean("logprobs"), members.integer("top_logprobs")
-    if most_likely and not wants_them:
+    is_wanted, most_likely = members.boolean("logprobs"), members.integer("top_logprobs")
+    if most_likely and not is_wanted:
         raise invalid("top_logprobs", "expected none, as logprobs is not true")
-    return (most_likely or 0) if wants_them else None
+    return (most_likely or 0) if is_wanted else None
 
 
 def _request(
@@ -98,7 +99,7 @@ def _request(
     *,
     echo: bool = False,
 ) -> TextRequest:
-    """Add what both kinds of requests have to ``prompts``, and repeat each for all its choices."""
+    """Add the common parameters to ``prompts``, and repeat each for all its choices."""
     model = members.text("model")
     if not model:
         raise invalid("model", "expected the name of a model, got none")
@@ -123,7 +124,7 @@ def _request(
 
 
 def _with_seed(params: GenerationParams, index: int) -> GenerationParams:
-    """Let the choices of a prompt differ, which has one seed."""
+    """Derive the seed of choice ``index``, so that the choices of a prompt differ."""
     return params if params.seed is None or not index else replace(params, seed=(params.seed + index) % _SEEDS)
 
 
@@ -146,7 +147,7 @@ def _stream(members: Members) -> tuple[bool, bool]:
     if not stream:
         raise invalid("stream_options", "expected none, as stream is not true")
     include_usage = options.boolean("include_usage")
-    # Hides how long tokens are from who listens; it costs bandwidth and is optional.
+    # Padding that hides the length of tokens from eavesdroppers; it costs bandwidth and is optional.
     options.boolean("include_obfuscation")
     options.refuse(
         "continuous_usage_stats", "expected false: usage comes at the end", unless=lambda value: value is False

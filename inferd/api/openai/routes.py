@@ -1,4 +1,4 @@
-"""The operations of OpenAI's API: their names, which are those of metrics, logs and rules, and their paths."""
+"""The operations of OpenAI's API: their names, as in metrics, logs and rules, and their paths."""
 
 from collections.abc import Mapping
 
@@ -17,10 +17,10 @@ PREFIX = "v1"
 
 _TEXT = "inferd generates text only: use /v1/chat/completions or /v1/completions"
 
-#: What OpenAI has there and inferd has not.
+#: Operations of OpenAI that inferd does not have, with the text for callers.
 ABSENT: Mapping[str, str] = {
     "/v1/responses": "inferd keeps no conversations: use /v1/chat/completions",
-    "/v1/embeddings": "use /v2/models/{model}/infer for models of embeddings",
+    "/v1/embeddings": "use /v2/models/{model}/infer for embedding models",
     "/v1/moderations": "use /v2/models/{model}/infer for models that classify",
     "/v1/images/generations": _TEXT,
     "/v1/audio/speech": _TEXT,

@@ -1,4 +1,4 @@
-"""The operations of OpenAI's API."""
+"""The service of OpenAI's API: its operations and their handlers."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,7 +33,7 @@ class OpenAiService:
         self._bodies = BodyReader(resources)
 
     def operations(self, max_body_bytes: int) -> Iterator[tuple[str, Operation]]:
-        """Yield each operation with the template of its path, for a router; larger bodies are refused."""
+        """Yield each operation with the template of its path; bodies above ``max_body_bytes`` are refused."""
         models = self._models
         handlers: dict[str, tuple[HttpHandler, int]] = {
             routes.MODELS: (self._query(models.list), _MAX_QUERY_BYTES),

@@ -1,4 +1,4 @@
-"""Parameters that inferd does not support: refused unless their value has no effect. And those without effect."""
+"""Refuse unsupported parameters unless their value has no effect, and ignore those that never have one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def _is(*values: object) -> Callable[[Any], bool]:
 
 _Refused = Mapping[str, tuple[str, Callable[[Any], bool]]]
 
-#: By name: what is expected, and which values ask for nothing.
+#: By name: the expected value for errors, and a test for values without effect.
 _COMMON: _Refused = {
     "logit_bias": ("expected none: inferd does not bias single tokens", _is_empty),
     "store": ("expected false: inferd keeps no answers", _is_empty),
@@ -86,8 +86,8 @@ _WITHOUT_EFFECT = (
 
 
 def refuse_unsupported(members: Members, refused: _Refused) -> None:
-    """Read what is not supported, and what has no effect. Raises `InvalidInputError` if it asks for something."""
-    for name, (text, asks_for_nothing) in refused.items():
-        members.refuse(name, text, unless=asks_for_nothing)
+    """Read the members ``refused`` and those without effect. Raises `InvalidInputError` for unsupported values."""
+    for name, (text, has_no_effect) in refused.items():
+        members.refuse(name, text, unless=has_no_effect)
     for name in _WITHOUT_EFFECT:
         members.value(name)

@@ -1,4 +1,4 @@
-"""The requests and answers of the Open Inference Protocol over HTTP, to and from arrays."""
+"""Convert requests and answers of the Open Inference Protocol over HTTP to and from arrays."""
 
 from collections.abc import Mapping
 
@@ -38,11 +38,11 @@ class RestCodec:
         self._limits = limits
 
     def header(self, request: RestRequest) -> Header:
-        """Return which model ``request`` asks for, and its id."""
+        """Return the model that ``request`` asks for, and its id."""
         return Header(request.model, request.version, request.request_id)
 
     def form(self, request: RestRequest) -> ResponseForm:
-        """Return how ``request`` is to be answered: in JSON where it does not ask for binary data."""
+        """Return the form of the answer to ``request``: JSON, except for outputs requested as binary data."""
         all_binary = request.parameters.get(_ALL_BINARY) is True
         if not request.outputs:
             return RAW if all_binary else _JSON
@@ -58,7 +58,7 @@ class RestCodec:
         return priority_and_timeout(request.parameters)[1]
 
     def admission_terms(self, outline: RestRequest, signature: ModelSignature) -> AdmissionTerms:
-        """Return what decides the admission of a request whose ``outline`` was parsed."""
+        """Return the priority, timeout and rows of a request whose ``outline`` was parsed."""
         priority, timeout_s = priority_and_timeout(outline.parameters)
         return AdmissionTerms(priority, timeout_s, rows_of(outline.inputs, signature))
 

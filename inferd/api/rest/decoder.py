@@ -40,7 +40,7 @@ class RestDecoder(CachingDecoder[HttpMessage, RestRequest]):
         return None
 
     def outline(self, message: HttpMessage) -> Outline[RestRequest] | None:
-        """Parse the JSON of ``message`` without numbers, if it is short then."""
+        """Parse the JSON of ``message`` without the numbers of its tensors; None if it is long even so."""
         body = message.body
         length = len(body) if message.json_length is None else message.json_length
         text = without_numbers(body, length)
@@ -65,7 +65,7 @@ class RestDecoder(CachingDecoder[HttpMessage, RestRequest]):
         )
 
     def key_of(self, message: HttpMessage) -> Hashable:
-        """Return the model, and the lengths."""
+        """Return the model and the lengths, which requests of a template share."""
         path = message.path
         return path.get("model"), path.get("version"), message.json_length, len(message.body)
 
@@ -85,7 +85,7 @@ class RestDecoder(CachingDecoder[HttpMessage, RestRequest]):
 
 
 def _bounds_of_id(text: bytes, request_id: str) -> Bounds | None:
-    """Return where the id is in the JSON ``text``; None if that is not clear."""
+    """Return the bounds of the id in the JSON ``text``; None if they are ambiguous."""
     name = text.find(b'"id"')
     if b"\\" in text or name < 0 or text.find(b'"id"', name + 1) >= 0:
         return None
@@ -95,7 +95,7 @@ def _bounds_of_id(text: bytes, request_id: str) -> Bounds | None:
 
 
 def _plain_text(body: bytes | bytearray, bounds: Bounds) -> str | None:
-    """Return the text between ``bounds``; None if it is not what a JSON string with this content looks like."""
+    """Return the text between ``bounds``; None if it is not the plain content of a JSON string."""
     start, end = bounds
     content = body[start:end]
     if b'"' in content or b"\\" in content:

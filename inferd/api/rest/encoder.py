@@ -1,4 +1,4 @@
-"""Answers to inference requests, in JSON, binary, or both."""
+"""Encode answers to inference requests, in JSON, binary, or both."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -12,21 +12,21 @@ from inferd.api import tensors
 from inferd.api.codec import Response
 from inferd.api.json_messages import JSON_HEADERS
 from inferd.api.oip.classification import with_classes
-from inferd.api.rest.json_answer import data_of
+from inferd.api.rest.json_data import elements_of
 from inferd.http.messages import JSON_LENGTH_HEADER, HttpBody
 
 _Buffer = bytes | memoryview
 
-#: Larger bodies stay in parts, as to join them would hold the interpreter lock for long.
+#: Larger bodies stay in parts: joining them would hold the interpreter lock for long.
 _MAX_JOINED_BYTES = 128 * 1024
 #: Smaller parts of a large body are joined.
 _MIN_PART_BYTES = 64 * 1024
-#: How much more memory than its own an output may keep until the client has read it, such as that of its batch.
+#: An output is copied if the array that it views, such as that of its batch, is more than this many times larger.
 _MAX_KEPT = 2
 
 
 def encode(response: Response) -> HttpBody:
-    """Return the body of an answer: JSON, and behind it the outputs that are to be binary.
+    """Return the body of an answer: JSON, followed by the binary outputs.
 
     Raises `InvalidInputError` if JSON cannot hold an output.
     """
@@ -43,7 +43,7 @@ def encode(response: Response) -> HttpBody:
         parts += (separator, _output(name, array.dtype, array.shape))
         separator = b","
         if form.as_lists and name not in form.raw:
-            parts += (b',"data":[', *data_of(name, array), b"]}")
+            parts += (b',"data":[', *elements_of(name, array), b"]}")
         else:
             raw = _raw(array)
             parts.append(b',"parameters":{"binary_data_size":%d}}' % len(raw))
@@ -57,7 +57,7 @@ def encode(response: Response) -> HttpBody:
 
 
 def _raw(array: NDArray[np.generic]) -> _Buffer:
-    """Return the elements of ``array`` without a copy, unless that would keep much more than these in memory."""
+    """Return the elements of ``array``; copied only if a view would keep much more memory."""
     raw = tensors.to_bytes(array)
     if isinstance(raw, memoryview) and isinstance(array.base, np.ndarray) and array.base.nbytes > _MAX_KEPT * len(raw):
         return bytes(raw)
@@ -88,7 +88,7 @@ def _names(model: str, version: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _output(name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """Encode what describes an output, up to its elements."""
+    """Encode the members of an output before its elements."""
     return orjson.dumps({"name": name, "datatype": dtypes.BY_NUMPY[dtype].name, "shape": shape})[:-1]
 
 

@@ -26,10 +26,10 @@ from inferd.runtime.signature import Array
 _INPUTS = {spec.name: spec.datatype.name for spec in SIGNATURE.inputs}
 #: JSON types of the inputs, except for the one that is an array.
 _KINDS: Mapping[str, tuple[type, str]] = {"BYTES": (str, "a string"), "BOOL": (bool, "a boolean")}
-#: Parameters that are the protocol's.
-_TERMS = ("priority", "timeout")
+#: Parameters of the protocol, for admission.
+_ADMISSION = ("priority", "timeout")
 #: Members that clients of Triton's TensorRT-LLM backend send, always empty.
-_NOTHING = ("bad_words", "stop_words")
+_ALWAYS_EMPTY = ("bad_words", "stop_words")
 
 
 class Generate:
@@ -41,7 +41,7 @@ class Generate:
         self._bodies = BodyReader(resources)
 
     def handler(self, *, streams: bool) -> HttpHandler:
-        """Return what answers with events if it ``streams``, or else with one object."""
+        """Return a handler that answers with events if it ``streams``, else with one object."""
 
         def begin(call: HttpUnaryCall, request: TritonRequest) -> None:
             kind = StreamedReply if streams else WholeReply
@@ -63,7 +63,7 @@ def _read(path: Mapping[str, str], streams: bool, content: dict[str, Any]) -> Tr
     if not streams and inputs.get("stream"):
         raise InvalidInputError("stream: expected false, or the operation generate_stream", field="stream")
     inputs["stream"] = streams and inputs.get("stream", True)
-    priority, timeout_s = priority_and_timeout({name: given[name] for name in _TERMS if name in given})
+    priority, timeout_s = priority_and_timeout({name: given[name] for name in _ADMISSION if name in given})
     base = GenerationParams(
         prompt="",
         model=path.get("model", ""),
@@ -76,7 +76,7 @@ def _read(path: Mapping[str, str], streams: bool, content: dict[str, Any]) -> Tr
 
 
 def _members(content: dict[str, Any]) -> dict[str, Any]:
-    """Return all that a body has, by name. Raises `InvalidInputError` for what is unknown or there twice."""
+    """Return the inputs and parameters of a body. Raises `InvalidInputError` for unknown or repeated names."""
     parameters = content.pop("parameters", None)
     if parameters is None:
         parameters = {}
@@ -86,10 +86,10 @@ def _members(content: dict[str, Any]) -> dict[str, Any]:
     for name, value in (*content.items(), *parameters.items()):
         if name in given:
             raise InvalidInputError(f"{name}: expected once, got it in parameters, too", field=name)
-        if name not in _INPUTS and name not in NAMES and name not in _TERMS:
-            if name in _NOTHING and not value:
+        if name not in _INPUTS and name not in NAMES and name not in _ADMISSION:
+            if name in _ALWAYS_EMPTY and not value:
                 continue
-            known = listed((*_INPUTS, *NAMES, *_TERMS), most=len(_INPUTS) + len(NAMES) + len(_TERMS))
+            known = listed((*_INPUTS, *NAMES, *_ADMISSION), most=len(_INPUTS) + len(NAMES) + len(_ADMISSION))
             path = clipped(name) or '""'
             raise InvalidInputError(f"{path}: no such input or parameter, expected one of {known}", field=path)
         if value is not None:
@@ -153,11 +153,11 @@ class _Outputs(ChoiceForm):
             self._names["id"] = self._request_id
 
     def piece(self, delta: Delta) -> Json:
-        """Return the outputs with what was generated."""
+        """Return the outputs with the generated piece."""
         return {**self._names, **{name: _json_of(array) for name, array in self._outputs.of(delta).items()}}
 
     def whole(self, delta: Delta) -> Json:
-        """Return the outputs with all of it."""
+        """Return the outputs with the whole text."""
         return self.piece(delta)
 
 

@@ -1,6 +1,6 @@
-"""Long JSON texts in pieces, so that no step holds the interpreter lock for more than about a millisecond.
+"""Parse long JSON in pieces, so that no step holds the interpreter lock for more than about a millisecond.
 
-What makes a valid request long are the arrays of its inputs' ``data``. They are found without parsing and cut out; the
+A valid request is long because of the ``data`` arrays of its inputs. They are found without parsing and cut out; the
 rest is short. Each array is then parsed in pieces that end at commas.
 """
 
@@ -15,7 +15,7 @@ from inferd.errors import InvalidInputError
 
 #: Bytes looked at in one step.
 STEP_BYTES = 64 * 1024
-#: Shorter arrays are left where they are.
+#: Shorter arrays stay in the text.
 _LONG_BYTES = 4096
 #: A string of this length is parsed in about two milliseconds.
 _MAX_ELEMENT_BYTES = 2 * 1024 * 1024
@@ -32,14 +32,14 @@ Mask = NDArray[np.bool_]
 
 
 class Array(NamedTuple):
-    """Where an array is in a text, without its brackets."""
+    """The bounds of an array in a text, without its brackets."""
 
     start: int
     end: int
 
 
 class Piece(NamedTuple):
-    """Elements of an array up to a comma: their text, and which bytes of it are outside of strings."""
+    """Elements of an array up to a comma; ``outside`` marks the bytes of ``text`` outside of strings."""
 
     text: bytes
     outside: Mask
@@ -47,7 +47,7 @@ class Piece(NamedTuple):
 
 
 class ElementTooLongError(Exception):
-    """An element takes long to parse, and cannot be parsed in pieces."""
+    """An element is too long to be parsed in one step."""
 
 
 class Strings:
@@ -82,7 +82,7 @@ class Strings:
 def cut_long_arrays(text: memoryview, mark: str) -> tuple[bytes, list[Array]]:
     """Return ``text`` with ``["<mark>", <number>]`` in place of each long array of an input, and these arrays.
 
-    Raises `InvalidInputError` if much else is in the text.
+    Raises `InvalidInputError` if the rest of the text is long.
     """
     scan = _Scan(text)
     for start in range(0, len(text), STEP_BYTES):
@@ -113,11 +113,11 @@ class _Scan:
 
     @property
     def in_array(self) -> bool:
-        """Whether an array has not ended yet."""
+        """True inside an array."""
         return self._opened_at is not None
 
     def piece(self, start: int, piece: bytes) -> None:
-        """Look at the next piece of the text, which begins at ``start``."""
+        """Scan the next piece of the text, which begins at ``start``."""
         changes = _CHANGES[np.frombuffer(piece, np.uint8)]
         outside = self._strings.outside(piece)
         if outside is not None:
@@ -149,7 +149,7 @@ class _Scan:
 def pieces_of(text: memoryview, array: Array) -> Iterator[Piece]:
     """Yield the elements of an array in pieces. Raises `ElementTooLongError`."""
     strings = Strings()
-    #: Where the next piece begins, and what is known of its bytes so far.
+    #: Start of the next piece, and the masks of its bytes so far.
     begin, masks = array.start, list[Mask]()
     for start in range(array.start, array.end, STEP_BYTES):
         window = bytes(text[start : min(start + STEP_BYTES, array.end)])

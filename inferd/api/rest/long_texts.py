@@ -1,4 +1,4 @@
-"""Long strings in JSON, such as files in base64: they are cut out of it, so that the rest is parsed in a short step.
+"""Cut long strings, such as files in base64, out of JSON, so that parsing the rest is a short step.
 
 Parsing all at once would hold the interpreter lock for long, and would make as many objects as a caller likes.
 """
@@ -19,7 +19,7 @@ _STEP = 1 << 20
 
 @dataclass(slots=True)
 class LongTexts:
-    """The strings that were cut out, in the body, by the mark that is in their place. Callers cannot guess a mark."""
+    """Strings that were cut out, as views of the body, by the mark that replaces them; callers cannot guess it."""
 
     _prefix: str = field(default_factory=lambda: f"long text {secrets.token_hex(8)} ")
     _found: dict[str, memoryview] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class LongTexts:
         return mark.encode()
 
     def get(self, value: object) -> memoryview | None:
-        """Return the string that ``value`` stands for, if it is a mark."""
+        """Return the string that the mark ``value`` replaces; None if it is no mark."""
         return self._found.get(value) if isinstance(value, str) else None
 
 
@@ -53,7 +53,7 @@ def read_with_long_texts(body: bytes | bytearray) -> tuple[dict[str, Any], LongT
 
 
 def _find_quote(body: bytes | bytearray, position: int, start: int, kept: int) -> int | None:
-    """Return where the next string begins, None if there is none. What has been kept, and is yet to be, is bounded."""
+    """Return where the next string begins, or None. Raises `InvalidInputError` if too much else is in the body."""
     most = start + QUICK_BYTES - kept
     quote = body.find(b'"', position, most)
     if quote >= 0:
@@ -64,19 +64,19 @@ def _find_quote(body: bytes | bytearray, position: int, start: int, kept: int) -
 
 
 def _end_of_string(body: bytes | bytearray, start: int) -> int:
-    """Return where the quote is that ends the string from ``start`` on; the end of the body if there is none."""
+    """Return the position of the quote that ends the string at ``start``; the end of the body without one."""
     position = start
     while position < len(body):
         quote = body.find(b'"', position, position + _STEP)
         if quote >= 0 and not _is_escaped(body, start, quote):
             return quote
         if quote >= 0 and quote - start > QUICK_BYTES:
-            raise InvalidInputError(f"the body: expected strings of at most {QUICK_BYTES} bytes, but for base64")
+            raise InvalidInputError(f"the body: expected strings of at most {QUICK_BYTES} bytes, except base64")
         position = position + _STEP if quote < 0 else quote + 1
     return len(body)
 
 
 def _is_escaped(body: bytes | bytearray, start: int, quote: int) -> bool:
-    """Whether an odd number of backslashes is before the quote; no more than a few are looked at."""
+    """Return True if an odd number of backslashes precedes the quote; at most 64 are counted."""
     before = bytes(body[max(start, quote - 64) : quote])
     return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1

@@ -1,9 +1,9 @@
-"""Requests in JSON without the numbers of their tensors, found without looking at each byte in Python."""
+"""Remove the numbers of tensors from requests in JSON, with searches that run in C."""
 
 from typing import Final
 
 _DATA: Final = b'"data"'
-#: Inputs of an outline, and the bytes of it.
+#: Limits on the inputs and bytes of an outline.
 _MAX_ARRAYS = 16
 _MAX_BYTES = 2048
 #: Longer texts are not searched: it would take a millisecond and more.
@@ -14,10 +14,9 @@ _SPACES = b" \t\r\n"
 
 
 def without_numbers(text: bytes | bytearray, end: int) -> bytes | None:
-    """Return the JSON ``text[:end]`` with empty arrays for those of numbers that are its ``data``.
+    """Return the JSON ``text[:end]`` with each ``data`` array of numbers replaced by an empty one.
 
-    None if it is not as short as an outline then, or if that is not clear. What is returned may be no valid request
-    where the text is none.
+    None if the result is too long, or the arrays are not found. Invalid text may give an invalid outline.
     """
     if end > _MAX_SEARCHED_BYTES:
         return None
@@ -38,8 +37,8 @@ def without_numbers(text: bytes | bytearray, end: int) -> bytes | None:
 
 
 def _array(text: bytes | bytearray, begin: int, end: int) -> tuple[int, int] | None:
-    """Return where the array of numbers after the name ``data`` begins and ends; None if there is none."""
-    # Arrays of numbers have no strings, so the next string is behind it.
+    """Return the bounds of the array of numbers after the name ``data``, or None."""
+    # Arrays of numbers contain no strings, so the next string follows the array.
     quote = text.find(b'"', begin, end)
     behind = end if quote < 0 else quote
     start = text.find(b"[", begin, min(behind, begin + _ENDS_BYTES))

@@ -1,4 +1,4 @@
-"""Queries over HTTP: what each reads from its request, who answers it, and how the answer is written."""
+"""Queries over HTTP: each reads its request, is answered as over gRPC, and writes the answer as JSON."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _NOT_READY = 400
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RestQuery:
-    """A query: ``respond`` may raise `ServingError`. With ``waits``, models on demand are loaded for it."""
+    """A query. ``respond`` may raise `ServingError`; ``waits`` loads models on demand for it."""
 
     operation: str
     respond: Callable[[HttpMessage, ModelView], HttpBody]
@@ -28,7 +28,7 @@ class RestQuery:
 
 
 def rest_queries(answers: OpenInferenceQueries) -> Iterator[RestQuery]:
-    """Yield the queries, whose answers are those of gRPC."""
+    """Yield all queries; their answers are those of gRPC."""
     yield _query(routes.SERVER_LIVE, pb.ServerLiveRequest, queries.server_live, _readiness)
     yield _query(routes.SERVER_READY, pb.ServerReadyRequest, answers.server_ready, _readiness)
     yield _query(routes.SERVER_METADATA, pb.ServerMetadataRequest, queries.server_metadata, _write)
@@ -48,7 +48,7 @@ def _query(
     *,
     waits: bool = False,
 ) -> RestQuery:
-    """Return a query that is answered by what answers messages of ``kind``."""
+    """Return a query that ``respond`` answers, as it answers messages of ``kind`` over gRPC."""
 
     def answer(message: HttpMessage, models: ModelView) -> HttpBody:
         return write(respond(_read(kind, message), models))
@@ -57,7 +57,7 @@ def _query(
 
 
 def _read(kind: type[Message], message: HttpMessage) -> Message:
-    """Return the query of ``kind`` about the model and version in the path, if it is about one."""
+    """Return the message of ``kind``, with the model and version of the path if it has one."""
     path = message.path
     if "model" not in path:
         return kind()
@@ -74,7 +74,7 @@ def _write_config(response: pb.ModelConfigResponse) -> HttpBody:
 
 
 def _readiness(response: Message) -> HttpBody:
-    """Return whether a server is live or ready in the status, for Triton's clients, and in the body, for KServe's."""
+    """Write readiness as the status, for Triton's clients, and as the body, for KServe's."""
     content = as_json(response)
     return json_answer(content, status=200 if all(content.values()) else _NOT_READY)
 

@@ -1,4 +1,4 @@
-"""The repository extension over HTTP: what its bodies say in JSON, as messages of the contract, and back."""
+"""The repository extension over HTTP: convert JSON bodies to messages of the contract, and answers back."""
 
 import binascii
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def _read_index(message: HttpMessage) -> bool:
 
 
 def _write_index(entries: list[IndexEntry]) -> HttpBody:
-    # As Triton: an array, and what is not known of a model is left out.
+    # As Triton: an array, without unknown members.
     return json_answer(
         [{field.name: value for field, value in model.ListFields()} for model in index_response(entries).models]
     )

@@ -1,4 +1,4 @@
-"""Requests in JSON and binary: what their JSON has, and where their binary data is."""
+"""Read inference requests: parse and validate their JSON, and locate their binary data."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class RestInput:
 
 @dataclass(frozen=True, slots=True)
 class RestOutput:
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: Parameters
@@ -98,7 +98,7 @@ def _wrong_length(text: str) -> InvalidInputError:
 
 
 class _LongArrays:
-    """The long arrays of a text. In the place of each is an array with a random mark, which callers cannot guess."""
+    """The long arrays of a text. Each is replaced by an array with a random mark, which callers cannot guess."""
 
     __slots__ = ("found", "mark")
 
@@ -107,7 +107,7 @@ class _LongArrays:
         self.mark = secrets.token_hex(8)
 
     def of(self, value: object) -> Array | None:
-        """Return the array that ``value`` stands for; None if for none."""
+        """Return the array that ``value`` replaces, or None."""
         if self.found and isinstance(value, list) and len(value) == 2 and value[0] == self.mark:
             return self.found[value[1]]
         return None
@@ -174,7 +174,7 @@ def _shape(content: dict[str, Any], path: str) -> list[int]:
 
 
 def _place_binary_data(inputs: Sequence[RestInput], json_length: int | None, body_length: int) -> None:
-    """Set the bounds of the binary data of each input: one after the other, behind the JSON."""
+    """Set the bounds of the binary data of each input, in order after the JSON."""
     position = end_of_json = body_length if json_length is None else json_length
     for index, tensor in enumerate(inputs):
         size = tensor.parameters.get(_SIZE)
@@ -197,8 +197,8 @@ def _place_binary_data(inputs: Sequence[RestInput], json_length: int | None, bod
         position += size
     if position != body_length:
         msg = (
-            f"the body: expected {position - end_of_json} bytes behind the JSON, which is what the {_SIZE} of its "
-            f"inputs say together, got {body_length - end_of_json}"
+            f"the body: expected {position - end_of_json} bytes after the JSON, the sum of the {_SIZE} of its "
+            f"inputs, got {body_length - end_of_json}"
         )
         raise InvalidInputError(msg, field="inputs")
 

@@ -1,4 +1,4 @@
-"""The operations of the REST form: their names, which are those of metrics, logs and rules, and their paths."""
+"""The operations of the REST form: their names, as in metrics, logs and rules, and their paths."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ LOAD = "POST /v2/repository/models/{model}/load"
 UNLOAD = "POST /v2/repository/models/{model}/unload"
 OPENAPI = "GET /openapi.json"
 
-#: About one model, so that a version or a label may follow its name.
+#: Operations on a model, whose name a version or a label may follow.
 _OF_VERSIONS = (
     *(MODEL_METADATA, MODEL_READY, MODEL_CONFIG, MODEL_STATISTICS),
     *(INFER, GENERATE, GENERATE_STREAM),
@@ -44,7 +44,7 @@ _MEMORY = "inferd has no shared memory with its callers: send tensors in the bod
 _TRACE = "inferd's traces are set up by its own settings, tracing.*"
 _LOGGING = "inferd's log is set up by its own settings, log.*, and SIGHUP reads them again"
 
-#: What Triton has there and inferd has not.
+#: Operations of Triton that inferd does not have, with the text for callers.
 ABSENT: Mapping[str, str] = {
     **{
         f"/v2/{kind}sharedmemory{path}": _MEMORY

@@ -1,4 +1,4 @@
-"""All operations of the REST form on one model registry."""
+"""The service of the REST form: its operations and their handlers."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ from inferd.http.messages import HttpHandler, Operation
 #: Bodies of queries hold a few names; those of loads may hold files, and are limited as those of inference.
 MAX_QUERY_BYTES = 64 * 1024
 _WITH_LARGE_BODIES = frozenset({routes.INFER, routes.LOAD})
-_LIMITS = dict.fromkeys((routes.GENERATE, routes.GENERATE_STREAM), MAX_BODY_BYTES)
+_GENERATION_LIMITS = dict.fromkeys((routes.GENERATE, routes.GENERATE_STREAM), MAX_BODY_BYTES)
 
 
 class RestService:
@@ -37,11 +37,11 @@ class RestService:
         self._answers = answers
 
     def operations(self, max_body_bytes: int) -> Iterator[tuple[str, Operation]]:
-        """Yield each operation with the templates of its paths, for a router; larger bodies are refused."""
+        """Yield each operation with each template of its paths; bodies above ``max_body_bytes`` are refused."""
         for method, handler in self._handlers().items():
             most = max_body_bytes
             if method not in _WITH_LARGE_BODIES:
-                most = min(most, _LIMITS.get(method, MAX_QUERY_BYTES))
+                most = min(most, _GENERATION_LIMITS.get(method, MAX_QUERY_BYTES))
             operation = Operation(method=method, handler=handler, max_body_bytes=most)
             for path in routes.PATHS[method]:
                 yield path, operation

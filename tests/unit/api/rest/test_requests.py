@@ -184,8 +184,8 @@ def test_names_the_invalid_field(content, field, said):
 @pytest.mark.parametrize(
     ("size", "tensors", "field", "said"),
     [
-        (4, [BYTES], "inputs", "expected 4 bytes behind the JSON, which is what the binary_data_size of its inputs"),
-        (8, [BYTES, b"x"], "inputs", "say together, got 9"),
+        (4, [BYTES], "inputs", "expected 4 bytes after the JSON, the sum of the binary_data_size of its inputs"),
+        (8, [BYTES, b"x"], "inputs", "inputs, got 9"),
         (2**70, [BYTES], 'inputs[0].parameters["binary_data_size"]', "expected an integer of 0 or more"),
         (
             7,

@@ -11,6 +11,9 @@ from inferd.bench.traffic import TrafficClass
 _Number = TypeVar("_Number", int, float)
 
 _MOST_LEVELS = 1000
+#: More than any machine sends; the load generator itself would not come to an end.
+_MOST_IN_FLIGHT = 100_000
+_HIGHEST_RATE_PER_S = 1e6
 _MIX = {"name": str, "model": str, "version": str, "weight": float, "rows": int, "priority": int, "principal": str,
         "timeout": float}  # fmt: skip
 _FIELDS = {each.name for each in fields(TrafficClass)}
@@ -18,12 +21,12 @@ _FIELDS = {each.name for each in fields(TrafficClass)}
 
 def concurrencies(text: str) -> list[int]:
     """Parse the levels of ``--concurrency``."""
-    return _levels("--concurrency", text, _integer)
+    return _bounded("--concurrency", _levels("--concurrency", text, _integer), _MOST_IN_FLIGHT)
 
 
 def rates(text: str) -> list[float]:
     """Parse the levels of ``--rate``."""
-    return _levels("--rate", text, _positive)
+    return _bounded("--rate", _levels("--rate", text, _positive), _HIGHEST_RATE_PER_S)
 
 
 def shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -87,6 +90,12 @@ def _mix_value(key: str, value: str) -> str | float:
     if _MIX[key] is float:
         return _positive(option, value)
     return _integer(option, value, least=0 if key == "priority" else 1)
+
+
+def _bounded(option: str, levels: list[_Number], most: float) -> list[_Number]:
+    if levels[-1] > most:
+        raise ValueError(f"{option}: expected at most {most:g}, got {levels[-1]:g}")
+    return levels
 
 
 def _levels(option: str, text: str, parse: Callable[[str, str], _Number]) -> list[_Number]:

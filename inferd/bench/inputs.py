@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from inferd.plain_text import escaped
 from inferd.recorded_requests import InputForm
 
 _TEXT_BYTES = 16
+
+#: The most that a message may have.
+_MOST_BYTES = 2**31 - 1
 
 
 class InputsError(ValueError):
@@ -58,10 +62,23 @@ def generate(
     """
     check_names(model, sizes)
     shapes = {form.name: _shape(form, rows, sizes.get(form.name)) for form in model.inputs}
+    _require_sendable(model, shapes, rows)
     return [
         {form.name: _values(_datatype(form), shapes[form.name], random) for form in model.inputs}
         for _ in range(samples)
     ]
+
+
+def _require_sendable(model: ModelForm, shapes: Mapping[str, tuple[int, ...]], rows: int) -> None:
+    """Raise before the values are made, which could take all memory."""
+    nbytes = sum(_item_bytes(_datatype(form)) * prod(shapes[form.name]) for form in model.inputs)
+    if nbytes > _MOST_BYTES:
+        shown = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise InputsError(f"rows {rows}: expected at most {_MOST_BYTES} bytes in a request, got {nbytes}, of {shown}")
+
+
+def _item_bytes(datatype: DataType) -> int:
+    return _TEXT_BYTES if datatype.numpy.kind == "O" else datatype.numpy.itemsize
 
 
 def read(path: Path, model: ModelForm) -> list[Arrays]:

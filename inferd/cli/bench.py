@@ -35,6 +35,7 @@ EXAMPLES = (
 _DEFAULT_CONCURRENCY = 16
 _DEFAULT_DURATION_S = 10.0
 _TRACE_MARGIN_S = 0.001
+_LONGEST_S = 1e6
 _LARGEST_TRACE_BYTES = 256 * 1024 * 1024
 
 
@@ -76,12 +77,13 @@ def bench(
         _load(
             "--duration",
             min=0.1,
+            max=_LONGEST_S,
             metavar="SECONDS",
             help="Measured time of each step. Defaults to 10, or the whole trace.",
         ),
     ] = None,
     warmup_s: Annotated[
-        float, _load("--warmup", min=0, metavar="SECONDS", help="Load before the measured time.")
+        float, _load("--warmup", min=0, max=_LONGEST_S, metavar="SECONDS", help="Load before the measured time.")
     ] = 2.0,
     retries: Annotated[
         int,

@@ -27,6 +27,7 @@ def test_levels(text, levels):
         ("4,2", '--concurrency: expected ascending levels, got "4,2"'),
         ("1:9", '--concurrency: expected FIRST:LAST:STEP or FIRST:LAST:xFACTOR, got "1:9"'),
         ("1:9:x1", '--concurrency: expected FIRST up to LAST, and a factor above 1, got "1:9:x1"'),
+        ("100001", "--concurrency: expected at most 100000, got 100001"),
         ("1:9999999:1", '--concurrency: expected at most 1000 levels, got "1:9999999:1"'),
     ],
 )

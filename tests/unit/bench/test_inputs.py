@@ -57,6 +57,12 @@ def test_requests_carry_every_datatype(datatype):
     ("form", "rows", "sizes", "message"),
     [
         (("x", "FP32", (-1, -1, 3)), 1, {}, "its shape [-1, -1, 3] is dynamic, expected --shape x:N,3"),
+        (
+            ("x", "FP32", (-1, 64)),
+            10**8,
+            {},
+            "rows 100000000: expected at most 2147483647 bytes in a request, got 25600",
+        ),
         (("x", "FP32", (-1, -1)), 1, {"x": (2, 3)}, "--shape x: expected sizes for [-1], the shape without the rows"),
         (("x", "FP32", (-1, 4)), 1, {"x": (5,)}, "the shape without the rows, got [5]"),
         (("x", "FP32", (-1, 4)), 1, {"z": (4,)}, '--shape z: model "m" has no such input, it has x'),

@@ -237,7 +237,7 @@ class Batcher:
         return self.queue.most_rows_per_s
 
     def run_cost(self) -> RunCost | None:
-        """Return what runs are predicted to take; None while nothing is known."""
+        """Return the predicted durations of runs; None while nothing is known."""
         return self.queue.run_cost()
 
     @property

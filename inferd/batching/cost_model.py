@@ -1,4 +1,4 @@
-"""Learns what a run of a model costs as a function of its rows, and how sure that is. Pure; not thread-safe.
+"""Predicts the duration of a run from its rows, with a bound on the error. Pure; not thread-safe.
 
 **Predictions.** Runs are averaged by size, in four classes per octave, so that steps in the cost (padding, cache sizes)
 show and rare sizes are not forgotten. A size that has not run is interpolated between its neighbours. Warm-up seeds the

@@ -40,7 +40,7 @@ _NO_WAITS = _Waits((), ())
 
 
 class _Group(NamedTuple):
-    """Requests that run together, and what the run takes of each, in the same order; gathered in one walk."""
+    """Requests that run together; for each, in the same order, its inputs, rows and durations before the run."""
 
     requests: list[InferenceRequest]
     inputs: list[Tensors]

@@ -1,4 +1,4 @@
-"""The backpressure policies: what happens to a request when the queue is full.
+"""The backpressure policies, which decide about requests that do not fit into the queue.
 
 A policy decides and changes nothing: the queue calls it with its lock held and carries out the decision. To add one,
 add it to `Backpressure` in the settings, write a class with a `decide` method here, and return it from `policy_for`.

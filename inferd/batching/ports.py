@@ -65,7 +65,7 @@ class Session(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Open the model again, in place of what does not run any more. Raises `ModelLoadError`."""
+        """Open the model again, in place of the session that no longer runs. Raises `ModelLoadError`."""
         ...
 
 

@@ -70,7 +70,7 @@ class RequestQueue:
         return self._state.rules.run_cost.most_rows_per_s
 
     def run_cost(self) -> RunCost | None:
-        """Return what runs are predicted to take; None while nothing is known."""
+        """Return the predicted durations of runs; None while nothing is known."""
         with self._lock:
             rules = self._state.rules
             return rules.run_cost.snapshot(rules.rules.max_rows)

@@ -11,7 +11,7 @@ from inferd.batching.waiting import WaitingRequests
 
 
 class InstanceScaling:
-    """Reports to `Instances` what the queue does, and applies what it decides to rules, forecast and limits.
+    """Reports dispatched batches to `Instances`, and applies its decisions to rules, forecast and limits.
 
     At most ``parallel_runs`` instances share waiting rows. Not thread-safe: guarded by the lock of the `RequestQueue`.
     """

@@ -1,4 +1,4 @@
-"""The waiting requests of a queue: order of service, limits, and who is evicted first. Pure.
+"""The waiting requests of a queue: order of service, limits, order of eviction. Pure.
 
 **Order of service.** Priorities come first, 1 before 2. Within a priority principals take turns (fair_queue.py), and
 the earliest deadline of a principal comes first. A deadline counts as at most one second after the arrival, so that

@@ -118,7 +118,7 @@ def test_another_thread_starts_when_requests_wait(stepped):
 
 
 def test_idle_thread_ends(stepped):
-    """By the next look after the period; the least number of threads stays, and all requests are answered."""
+    """At the next evaluation after the period; the least number of threads stays, and all requests are answered."""
     stepped.finish(stepped.queue_up())
     stepped.clock.advance(2 * TUNING.period_s)
     (caller,) = stepped.submit()

@@ -1,4 +1,4 @@
-"""What the memory and the device of a model do to its queue and its batches."""
+"""Batches and queue of a model that is short of memory or has lost its device."""
 
 import threading
 
@@ -64,7 +64,7 @@ def service():
         assert each.batcher.stop(PATIENCE_S)
 
 
-def test_batches_stay_within_what_there_was_memory_for(service):
+def test_batches_stay_within_the_rows_there_was_memory_for(service):
     """After one that was too large, and after a restart; later batches may be larger again."""
     small = service()
     small.room = 5

@@ -1,4 +1,4 @@
-"""Whatever runs of a batch do, each of its requests gets one outcome, and never that of another one."""
+"""Each request of a batch gets one outcome of its own, whatever its runs do."""
 
 import random
 

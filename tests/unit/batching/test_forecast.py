@@ -234,7 +234,7 @@ def test_hints_differ_by_default():
 
 
 @pytest.mark.parametrize("running_rows", [1, 8, 80])
-def test_distant_deadlines_need_no_look_at_the_queue(running_rows):
+def test_distant_deadlines_need_no_forecast(running_rows):
     """A request due after `ample_s` is in time even at the end of a queue at its limit."""
     forecast = _forecast(rate=8 / 0.018)
     assert forecast.ample_s == math.inf

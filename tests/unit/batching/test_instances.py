@@ -1,4 +1,4 @@
-"""When the number of instances changes, and when it does not."""
+"""Changes of the number of instances."""
 
 import pytest
 
@@ -41,7 +41,7 @@ class _Model:
                 self.instances.ended(batch, self.now)
 
     def rest(self, seconds):
-        """Let ``seconds`` pass without load, with the looks that are due."""
+        """Let ``seconds`` pass without load, with the evaluations that are due."""
         until = self.now + seconds
         while self.instances.evaluate_at <= until:
             self.now = self.instances.evaluate_at

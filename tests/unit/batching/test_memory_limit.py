@@ -23,7 +23,7 @@ class _Limit:
 
 
 def test_smallest_size_that_worked_is_the_limit(caplog):
-    """It is told once, and in the log with what to do."""
+    """It is reported once, and logged with the remedy."""
     memory = _Limit()
     assert memory.limit.rows == 64
     with caplog.at_level(logging.WARNING, "inferd.batching"):

@@ -1,4 +1,4 @@
-"""Sessions that run nothing any more: detected, closed to requests, and opened again with growing delays."""
+"""Sessions that no longer run: detected, closed to requests, and opened again with growing delays."""
 
 import logging
 
@@ -85,7 +85,7 @@ def test_delays_grow_while_it_cannot_be_opened(caplog):
     assert device.model.works == [False, True]
 
 
-def test_retry_hint_has_what_opening_takes():
+def test_retry_hint_includes_the_time_to_open():
     """As the last attempt took; the hint shrinks as the next one comes near."""
     device = _Device()
     reopen = device.model.session.reopen
@@ -158,7 +158,7 @@ def test_runs_that_found_the_session_closed_are_not_at_fault_when_it_is_open_aga
     assert device.model.works == []
 
 
-def test_lost_device_is_told_after_several_attempts(caplog):
+def test_reports_lost_device_after_several_attempts(caplog):
     """The context of a process does not come back; on the processor nothing is ever lost."""
     for on_accelerator in (True, False):
         device = _Device(on_accelerator=on_accelerator)
@@ -213,8 +213,8 @@ def test_attempts_go_on_if_the_system_gives_no_thread(caplog):
     assert device.model.stats.read().reopened == {True: 1, False: 1}
 
 
-def test_other_requests_are_answered_if_nothing_can_be_looked_at():
-    """The system gives no thread for the look; only the request fails that fails alone."""
+def test_answers_other_requests_if_no_check_can_start():
+    """The system gives no thread for the check; only the request fails that fails alone."""
     model = Model(poisoned)
     model.no_thread = True
     callers = [Caller(x=x(value)) for value in (-1, 1, 2, 3)]
@@ -233,7 +233,7 @@ def test_attempt_that_ends_after_the_unload_tells_nothing(caplog):
     assert "opened again and runs" not in caplog.text
 
 
-def test_failing_requests_make_it_look_whether_anything_runs():
+def test_failing_requests_start_a_check_of_the_session():
     """If three rows in turn fail that are known to run, the session is opened again."""
     model = Model(poisoned)
     model.session.trial_errors = [_OTHER, _OTHER, _OTHER]
@@ -246,12 +246,12 @@ def test_failing_requests_make_it_look_whether_anything_runs():
 
 
 def test_bad_requests_alone_change_nothing():
-    """The model still runs, which is looked at every ten seconds only, however many requests fail."""
+    """The model still runs, which is checked every ten seconds only, however many requests fail."""
     model = Model(poisoned)
     for _ in range(3):
         model.run(Caller(x=x(-1)))
-    (look,) = model.threads
-    look()
+    (check,) = model.threads
+    check()
     assert (model.session.trials, model.works) == (1, [])
     model.clock.advance(10.0)
     model.run(Caller(x=x(-1)))
@@ -267,7 +267,7 @@ def test_row_that_fails_by_chance_changes_nothing():
     assert (model.session.trials, model.works) == (3, [])
 
 
-def test_nothing_is_looked_at_while_runs_succeed():
+def test_successful_runs_start_no_check():
     """The path of requests that are answered is as before."""
     model = Model()
     model.run(Caller(), Caller())

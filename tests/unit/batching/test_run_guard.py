@@ -94,7 +94,7 @@ def test_cancel_just_before_the_run_prevents_it():
 
 
 def test_gives_up_run_that_does_not_end():
-    """Some time after it was told to end, and once."""
+    """Some time after it was terminated, and once."""
 
     def stubborn(inputs):
         for _ in range(70):

@@ -1,4 +1,4 @@
-"""What else in a queue follows the number of its instances."""
+"""Rules, forecast and limits of a queue after a change of its number of instances."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_drain_rate_is_expected_to_follow():
         assert queue.forecast.drain.rows_per_s == 80.0 * factor
 
 
-def test_idle_worker_looks_again_when_the_number_may_fall():
+def test_idle_worker_is_woken_when_the_number_may_fall():
     """It would wait forever otherwise; with the least number it does."""
     queue = _Queue()
     assert queue.scaling.until(NOTHING_WAITS).time == math.inf

@@ -1,4 +1,4 @@
-"""How much longer runs take beside each other than alone."""
+"""Durations of parallel runs in relation to single ones."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_runs_beside_each_other_take_longer():
     assert [runs.known(level) for level in (1, 2, 3)] == pytest.approx([1.0, 2.0, 1.0])
 
 
-def test_other_numbers_of_rows_are_compared_with_what_they_take_alone():
+def test_compares_parallel_runs_with_single_ones_of_as_many_rows():
     """Also with sizes between those that ran alone."""
     runs = _Runs()
     runs.run(1, 0.1, rows=4)

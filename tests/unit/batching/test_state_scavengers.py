@@ -1,4 +1,4 @@
-"""When scavengers run and how many may be queued, without threads."""
+"""Turns of scavengers and their limits, without threads."""
 
 import pytest
 

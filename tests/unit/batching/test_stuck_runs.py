@@ -1,4 +1,4 @@
-"""Runs that do not end when told to, with real workers and a fake clock."""
+"""Runs that do not end when terminated, with real workers and a fake clock."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Which connections are corked for a burst of answers."""
+"""The choice of connections that are corked for a burst of answers."""
 
 import socket
 from pathlib import Path

@@ -85,7 +85,7 @@ def test_answer_of_the_handler_itself_comes_with_the_close(bench):
 
 
 @pytest.mark.parametrize(("code", "told"), [("RESOURCE_EXHAUSTED", 1), ("INVALID_ARGUMENT", 0)])
-def test_tells_the_loop_of_overload(bench, code, told):
+def test_reports_overload_to_the_loop(bench, code, told):
     """It then gathers its rounds; errors of callers are no overload."""
     receive(bench, handler=lambda call, request: call.abort(grpc.StatusCode[code], "no"))
     assert len(bench.loop.rejected_at) == told

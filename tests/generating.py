@@ -100,10 +100,10 @@ class FakeDecoder:
         self.moves.append((source, target, tokens))
         self._hashes[target][: tokens + 1] = self._hashes[source][: tokens + 1]
 
-    def release(self, slot: int, tokens: int) -> None:
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
         """As `Decoder.release`."""
         assert tokens == 0 or self._hashes[slot][tokens] is not None
-        self._hashes[slot][1:] = [None] * self.context_length
+        self._hashes[slot][1 + kept :] = [None] * (self.context_length - kept)
 
     @property
     def held_tokens(self) -> int:

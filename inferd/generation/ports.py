@@ -68,8 +68,8 @@ class Decoder(Protocol):
         """Copy the first ``tokens`` of slot ``source`` over slot ``target``."""
         ...
 
-    def release(self, slot: int, tokens: int) -> None:
-        """Give the memory of the ``tokens`` that slot ``slot`` held back to the system."""
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
+        """Give the memory of the ``tokens`` that slot ``slot`` held back to the system, but for the first ``kept``."""
         ...
 
 

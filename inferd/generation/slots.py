@@ -12,7 +12,7 @@ class Cache(Protocol):
     @property
     def slots(self) -> int: ...  # noqa: D102  see there
     def move(self, source: int, target: int, tokens: int) -> None: ...  # noqa: D102
-    def release(self, slot: int, tokens: int) -> None: ...  # noqa: D102
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None: ...  # noqa: D102
 
 
 class Slots:
@@ -59,9 +59,12 @@ class Slots:
         self.running.append(self.prefilling.pop(0))
 
     def leave(self, gone: Collection[GeneratingSequence]) -> None:
-        """Remove ``gone``. The last ones that run fill the holes, then those that are prefilling close up."""
-        for sequence in gone:
-            self._cache.release(sequence.slot, sequence.length)
+        """Remove ``gone``. The last ones that run fill the holes, then those that are prefilling close up.
+
+        Their tokens are written over those of the sequences that are gone: pages that the system gives again have to
+        be cleared first, which takes ten times as long as the copy.
+        """
+        held = {sequence.slot: sequence.length for sequence in gone}
         left = set(gone)
         kept = [sequence for sequence in self.running if sequence not in left]
         at: list[GeneratingSequence | None] = [None] * len(kept)
@@ -73,11 +76,13 @@ class Slots:
                 last.append(sequence)
         for slot, there in enumerate(at):
             if there is None:
-                self._move(last.pop(), slot)
+                self._move(last.pop(), slot, held.pop(slot))
         prefilling = [sequence for sequence in self.prefilling if sequence not in left]
         for slot, sequence in enumerate(prefilling, len(kept)):
             if sequence.slot != slot:
-                self._move(sequence, slot)
+                self._move(sequence, slot, held.pop(slot, 0))
+        for slot, tokens in held.items():
+            self._cache.release(slot, tokens)
         # Not earlier: `clear` returns all of them if the cache fails.
         self.running, self.prefilling = sorted(kept, key=_slot), prefilling
 
@@ -87,10 +92,13 @@ class Slots:
         self.running, self.prefilling = [], []
         return gone
 
-    def _move(self, sequence: GeneratingSequence, target: int) -> None:
+    def _move(self, sequence: GeneratingSequence, target: int, held: int = 0) -> None:
+        """Move ``sequence`` to slot ``target``, which still has the ``held`` tokens of another one."""
         if sequence.length:
             self._cache.move(sequence.slot, target, sequence.length)
             self._cache.release(sequence.slot, sequence.length)
+        if held > sequence.length:
+            self._cache.release(target, held, sequence.length)
         sequence.slot = target
 
 

@@ -131,10 +131,10 @@ class OnnxDecoder:
         if self._cache is not None:
             self._cache.move(source, target, tokens)
 
-    def release(self, slot: int, tokens: int) -> None:
-        """Give the memory of the ``tokens`` that slot ``slot`` held back to the system."""
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
+        """Give the memory of the ``tokens`` that slot ``slot`` held back to the system, but for the first ``kept``."""
         if self._cache is not None:
-            self._cache.release(slot, tokens)
+            self._cache.release(slot, tokens, kept)
 
     def close(self) -> None:
         """Release the model and its cache; their memory is freed when no run is in progress."""

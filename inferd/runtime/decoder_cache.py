@@ -41,8 +41,8 @@ class SlotCache(Protocol):
         """Copy the first ``tokens`` of slot ``source`` over slot ``target``."""
         ...
 
-    def release(self, slot: int, tokens: int) -> None:
-        """Give back the memory of the ``tokens`` in ``slot``, if the memory can be given back in parts."""
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
+        """Give back the memory of the ``tokens`` in ``slot`` but for the first ``kept``, if it can be given in parts."""
         ...
 
 
@@ -81,13 +81,21 @@ class HostCache:
         for array in self._arrays:
             array[target, :, :tokens] = array[source, :, :tokens]
 
-    def release(self, slot: int, tokens: int) -> None:
-        """Give back the memory of the ``tokens`` in ``slot``."""
-        if not tokens:
-            return
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
+        """Give back the memory of the ``tokens`` in ``slot`` but for the first ``kept``, in whole pages."""
         for array, start in zip(self._arrays, self._starts, strict=False):
-            nbytes = array[slot].nbytes
-            self._memory.madvise(mmap.MADV_DONTNEED, start + slot * nbytes, nbytes)
+            _, heads, capacity, size = array.shape
+            token_bytes = size * array.itemsize
+            used, first = tokens * token_bytes, _whole_pages(kept * token_bytes)
+            if first >= used:
+                continue
+            at = start + array[:slot].nbytes
+            if not first:
+                self._memory.madvise(mmap.MADV_DONTNEED, at, array[slot].nbytes)
+                continue
+            for head in range(heads):
+                begin = at + head * capacity * token_bytes + first
+                self._memory.madvise(mmap.MADV_DONTNEED, begin, _whole_pages(used) - first)
 
 
 class DeviceCache:
@@ -142,7 +150,7 @@ class DeviceCache:
             binding.bind_output("y", *self._where(index, target, 1))
             self._copier.run_with_iobinding(binding)
 
-    def release(self, slot: int, tokens: int) -> None:
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
         """Keep the memory, which cannot be given back in parts."""
 
     def _where(self, index: int, slot: int, rows: int) -> tuple[str, int, type[np.generic], Sequence[int], int]:
@@ -155,6 +163,11 @@ def _capacity(context: int, token_bytes: int) -> int:
     """Return ``context``, rounded up to whole pages of ``token_bytes`` for each token of a head."""
     step = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, token_bytes)
     return -(-context // step) * step
+
+
+def _whole_pages(nbytes: int) -> int:
+    """Return ``nbytes``, rounded up to whole pages."""
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def _reserved(nbytes: int) -> mmap.mmap:

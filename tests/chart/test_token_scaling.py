@@ -61,7 +61,7 @@ class _Decoder:
     def move(self, source: int, target: int, tokens: int) -> None:
         pass
 
-    def release(self, slot: int, tokens: int) -> None:
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
         pass
 
 

@@ -238,7 +238,7 @@ def test_survives_a_fault_of_the_cache():
     decoder = FakeDecoder()
     generation, requests = Generation(decoder), [a_request(max_tokens=3), a_request(max_tokens=9)]
     generation.submit(*requests)
-    release, decoder.release = decoder.release, lambda slot, tokens: failing()
+    release, decoder.release = decoder.release, lambda *_arguments: failing()
     generation.engine.generating.turn()
     while generation.is_busy:
         generation.engine.generating.turn()

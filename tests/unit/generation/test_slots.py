@@ -39,9 +39,11 @@ def test_sequences_are_next_to_each_other_with_what_they_hold(actions):
         assert decoder.held_tokens == sum(sequence.length for sequence in slots)
 
 
-def test_few_are_moved():
-    """Only as many of the last ones as there are holes."""
+def test_few_are_moved(monkeypatch):
+    """Only as many of the last ones as there are holes; the memory of a hole is used again as it is."""
     decoder = FakeDecoder(slots=_SLOTS)
+    released, release = [], decoder.release
+    monkeypatch.setattr(decoder, "release", lambda *what: (released.append(what), release(*what)))
     slots = Slots(decoder)
     sequences = []
     for tokens in range(1, 7):
@@ -49,6 +51,7 @@ def test_few_are_moved():
         slots.prefilled()
     slots.leave([sequences[0], sequences[4]])
     assert decoder.moves == [(5, 0, 6)]
+    assert released == [(5, 6), (4, 5)]
     assert [sequence.slot for sequence in sequences[1:4]] == [1, 2, 3]
 
 

@@ -45,8 +45,8 @@ class TrialDecoder:
         if self.moves:
             self.cache[target] = self.cache[source][:tokens]
 
-    def release(self, slot: int, tokens: int) -> None:
-        self.cache[slot] = []
+    def release(self, slot: int, tokens: int, kept: int = 0) -> None:
+        self.cache[slot] = self.cache[slot][:kept]
 
     def _ran(self, kind: str, size: int) -> None:
         if size >= self.fails_from:

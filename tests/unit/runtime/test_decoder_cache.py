@@ -93,6 +93,21 @@ def test_released_pages_go_back_to_the_system():
         assert (array[[0, 1, 3]] == 5.0).all()
 
 
+def test_released_but_for_the_first_tokens():
+    """Whole pages of each head go back, of as many tokens as there were."""
+    tensor = CacheTensor(past="past.k", present="present.k", heads=2, size=16)
+    page = mmap.PAGESIZE // (16 * 4)
+    cache = HostCache([tensor], np.dtype(np.float32), 3, 4 * page)
+    array = views(cache, rows=3)["past.k"]
+    array[:] = 5.0
+    cache.release(1, 2 * page + 1, page - 1)
+    cache.release(0, page, page - 1)
+    assert (array[1, :, :page] == 5.0).all()
+    assert not array[1, :, page : 3 * page].any()
+    assert (array[1, :, 3 * page :] == 5.0).all()
+    assert (array[[0, 2]] == 5.0).all()
+
+
 def test_pages_belong_to_one_head_of_one_slot():
     """For any size of a head, also one that does not divide a page."""
     tensors = [CacheTensor(past="k", present="p", heads=3, size=size) for size in (1, 80, 96, 128)]

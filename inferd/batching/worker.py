@@ -89,7 +89,7 @@ class Worker:
 
 
 class Startable(Protocol):
-    """A thread that can be started once; see `Worker`."""
+    """A thread that can be started once: a `Worker`, or that of a language model's engine."""
 
     @property
     def name(self) -> str: ...  # noqa: D102

@@ -27,10 +27,6 @@ _TOLERATED_LAG_SHARE = 0.1
 _TOLERATED_CPU_SHARE = 0.9
 
 
-class ReportError(ValueError):
-    """A file is no report; the message says what was expected and what came."""
-
-
 def describe_load(load: Load) -> dict[str, object]:
     """Return a load as it stands in reports."""
     if isinstance(load, ClosedLoop):
@@ -114,20 +110,6 @@ def warnings(step: Report) -> list[str]:
 def write(report: Report, path: Path) -> None:
     """Write a report as JSON. Raises `OSError`."""
     path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read(path: Path) -> Report:
-    """Read a report. Raises `ReportError` or `OSError`."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ReportError(f"{path}: expected a report as JSON, got {error}") from None
-    schema = report.get("schema") if isinstance(report, dict) else None
-    if schema != SCHEMA:
-        raise ReportError(f"{path}: schema: expected {SCHEMA}, got {schema or 'none'}")
-    if not isinstance(report.get("steps"), list):
-        raise ReportError(f"{path}: steps: expected a list, got {type(report.get('steps')).__name__}")
-    return dict(report)
 
 
 def _curve(latency: Histogram) -> list[list[float]]:

@@ -13,8 +13,9 @@ from inferd.bench import arguments, compare, html
 from inferd.bench.inputs import InputsError, InputSource
 from inferd.bench.loads import ClosedLoop, Load, OpenLoop, Trace, parse_trace
 from inferd.bench.plan import Plan
-from inferd.bench.report import Report, read, write
+from inferd.bench.report import Report, write
 from inferd.bench.session import Session
+from inferd.bench.stored import read
 from inferd.bench.traffic import TrafficClass
 from inferd.bench.workers import WorkerError
 from inferd.cli.bench_output import LiveView, print_differences, print_report

@@ -9,7 +9,8 @@ import pytest
 from inferd.bench import compare, html
 from inferd.bench.histogram import Histogram
 from inferd.bench.loads import Arrival, ClosedLoop, OpenLoop, Trace
-from inferd.bench.report import SCHEMA, ReportError, load_text, read, warnings, write
+from inferd.bench.report import SCHEMA, load_text, warnings, write
+from inferd.bench.stored import ReportError, read
 from tests.unit.bench.reports import a_report, a_step
 
 
@@ -48,13 +49,31 @@ def test_written_reports_are_read(tmp_path):
         ("{", "expected a report as JSON"),
         ("[]", f"schema: expected {SCHEMA}, got none"),
         ('{"schema": "inferd-bench/9"}', f"schema: expected {SCHEMA}, got inferd-bench/9"),
-        (f'{{"schema": "{SCHEMA}"}}', "steps: expected a list, got NoneType"),
+        (f'{{"schema": "{SCHEMA}"}}', "steps: expected one, got none"),
+        ("[" * 100_000, "expected a report as JSON"),
     ],
 )
 def test_other_files_are_no_reports(tmp_path, text, message):
     """The file, what was expected and what came."""
     path = tmp_path / "a.json"
     path.write_text(text)
+    with pytest.raises(ReportError, match=re.escape(message)):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"steps": "x"}, "steps: expected a valid list, got str"),
+        ({"plan": None}, "plan: expected an object, got NoneType"),
+        ({"steps": [{"load": {}}]}, "steps.0.load: expected its kind in it, got dict"),
+        ({"steps": [{}]}, "steps.0.load: expected one, got none"),
+    ],
+)
+def test_damaged_reports_name_the_member(tmp_path, damage, message):
+    """Before anything is compared."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(a_report() | damage))
     with pytest.raises(ReportError, match=re.escape(message)):
         read(path)
 

@@ -51,9 +51,11 @@ class Value:
 
     @property
     def is_required(self) -> bool:
-        """Whether null is refused: where templates look into a value, and where it says no more than the default."""
-        is_empty = self.default in ([], {})
-        return bool(self.below) or "$ref" in self.annotation or is_empty or isinstance(self.default, bool)
+        """Whether null is refused; it removes objects with defaults, and is the same as an empty text."""
+        if "null" in self.annotation.get("type", ()):
+            return False
+        is_object = isinstance(self.default, dict) and bool(self.default)
+        return bool(self.below) or "$ref" in self.annotation or not (is_object or self.default == "")
 
     def rows(self, prefix: str = "") -> Iterator[str]:
         """Rows of the README's table."""

@@ -46,6 +46,9 @@ WRONG: dict[str, tuple[Values, str]] = {
     "labels that were left empty": ({"podLabels": None}, "podLabels"),
     "a list that was left empty": ({"tolerations": None}, "tolerations"),
     "a switch that was left empty": ({"tls": {"enabled": None}}, "enabled"),
+    "a number that was left empty": ({"autoscaling": {"minReplicas": None}}, "minReplicas"),
+    "a choice that was left empty": ({"kind": None}, "kind"),
+    "a name that was left empty": ({"gpu": {"resource": None}}, "resource"),
     "scrapes that are too rare for the rules": ({"monitoring": {"interval": "60s"}}, "interval"),
 }
 

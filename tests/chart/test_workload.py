@@ -58,9 +58,26 @@ def test_deployment_replaces_replicas_without_loss() -> None:
 
 
 def test_null_removes_a_default() -> None:
-    """Of resources, and of the labels of the dashboard."""
+    """Of resources, and of the labels of the dashboard; it is an empty text, and no number of replicas."""
     monitoring = {"dashboard": {"enabled": True, "labels": None}}
-    assert container(rendered({"resources": None, "monitoring": monitoring}))["resources"] == {}
+    empty = {"resources": None, "replicas": None, "service": {"ipFamilyPolicy": None}}
+    objects = rendered({**empty, "monitoring": monitoring})
+    assert container(objects)["resources"] == {}
+    assert _only(objects, "Deployment")["spec"]["replicas"] is None
+
+
+def test_names_are_texts() -> None:
+    """Names of other objects that look like numbers, or have line breaks, which Kubernetes then refuses by name."""
+    values = {
+        "image": {"pullSecrets": ["123"]},
+        "serviceAccount": {"create": True, "name": "7"},
+        "gpu": {"count": 1, "runtimeClassName": "nvidia\nhostNetwork: true"},
+    }
+    objects = rendered(values)
+    spec = pod(objects)
+    assert spec["imagePullSecrets"] == [{"name": "123"}]
+    assert spec["serviceAccountName"] == _only(objects, "ServiceAccount")["metadata"]["name"] == "7"
+    assert spec["runtimeClassName"] == "nvidia\nhostNetwork: true"
 
 
 def test_autoscaled_workloads_set_no_replicas() -> None:

@@ -79,7 +79,7 @@ may belong to one node.
 {{- include "inferd.ownVolumes" . }}
 {{- with .Values.batch.persistentVolumeClaim.claimName }}
 - name: batch-data
-  persistentVolumeClaim: {claimName: {{ . }}}
+  persistentVolumeClaim: {claimName: {{ . | quote }}}
 {{- end }}
 {{- end -}}
 
@@ -125,7 +125,7 @@ affinity:
   nodeAffinity: {{- toYaml . | nindent 4 }}
 {{- end }}
 {{- with .Values.gpu.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 

@@ -26,7 +26,7 @@
 {{- end -}}
 
 {{- define "inferd.ipv6" -}}
-{{- if or (has "IPv6" .Values.service.ipFamilies) (hasSuffix "DualStack" .Values.service.ipFamilyPolicy) }}true{{ end -}}
+{{- if or (has "IPv6" .Values.service.ipFamilies) (hasSuffix "DualStack" (.Values.service.ipFamilyPolicy | default "")) }}true{{ end -}}
 {{- end -}}
 
 {{/* Not empty if metrics and HTTP probes use TLS. */}}

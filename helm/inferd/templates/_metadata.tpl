@@ -26,7 +26,7 @@ that all others override; and `identity`, the selector labels of objects other t
 {{- $identity := default (include "inferd.selectorLabels" $root) .identity | fromYaml -}}
 {{- $_ := set $identity "app.kubernetes.io/managed-by" $root.Release.Service -}}
 {{- with .name -}}
-name: {{ . }}
+name: {{ . | quote }}
 {{ end -}}
 labels: {{- include "inferd.merged" (list $about $root.Values.commonLabels .labels $identity) | nindent 2 }}
 {{- with include "inferd.merged" (list .suggested $root.Values.commonAnnotations .annotations) }}

@@ -98,10 +98,10 @@
 - {name: model-image, mountPath: /models/image, readOnly: true}
 {{- end }}
 {{- with include "inferd.remembers" . }}
-- {name: {{ . }}, mountPath: /var/lib/inferd}
+- {name: {{ . | quote }}, mountPath: /var/lib/inferd}
 {{- end }}
 {{- with include "inferd.caches" . }}
-- {name: {{ . }}, mountPath: /var/cache/inferd}
+- {name: {{ . | quote }}, mountPath: /var/cache/inferd}
 {{- end }}
 {{- end -}}
 
@@ -115,7 +115,7 @@
 {{- if .existingSecret }}
 - name: tokens
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     items: [{key: {{ .key | quote }}, path: tokens.yaml}]
 {{- end }}
@@ -128,7 +128,7 @@
 {{- if .existingConfigMap }}
 - name: jwks
   configMap:
-    name: {{ .existingConfigMap }}
+    name: {{ .existingConfigMap | quote }}
     items: [{key: {{ .key | quote }}, path: jwks.json}]
 {{- end }}
 {{- end }}
@@ -147,7 +147,7 @@
 {{- end }}
 {{- with .Values.models.persistentVolumeClaim.claimName }}
 - name: model-volume
-  persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+  persistentVolumeClaim: {claimName: {{ . | quote }}, readOnly: true}
 {{- end }}
 {{- if .Values.models.fetch.image }}
 - name: fetched-models
@@ -249,13 +249,13 @@ volumeMounts:
 
 {{/* Shared by the server's pods and the test pod: account, scheduling and DNS. */}}
 {{- define "inferd.everyPod" -}}
-serviceAccountName: {{ include "inferd.serviceAccountName" . }}
+serviceAccountName: {{ include "inferd.serviceAccountName" . | quote }}
 # Variables with the addresses of Services would look like settings.
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range uniq . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
@@ -297,6 +297,6 @@ spec:
   topologySpreadConstraints: {{- . | nindent 4 }}
   {{- end }}
   {{- with .Values.gpu.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
 {{- end -}}

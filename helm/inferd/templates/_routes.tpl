@@ -73,10 +73,10 @@ apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata: {{- include "inferd.metadata" $about | nindent 2 }}
 spec:
-  ingressClassName: {{ .values.className }}
+  ingressClassName: {{ .values.className | quote }}
   {{- with .values.tlsSecret }}
   tls:
-    - secretName: {{ . }}
+    - secretName: {{ . | quote }}
       hosts: {{- toYaml $.values.hosts | nindent 8 }}
   {{- end }}
   rules:

@@ -54,7 +54,8 @@ class _Load:
 
     async def run(self, rate: float, seconds: float) -> None:
         """Call at random times, however late the answers are."""
-        self.began_at = at = time.monotonic()
+        at = time.monotonic()
+        self.began_at = self.began_at or at
         until = at + seconds
         async with asyncio.TaskGroup() as group:
             while at < until:

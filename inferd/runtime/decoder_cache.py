@@ -42,7 +42,7 @@ class SlotCache(Protocol):
         ...
 
     def release(self, slot: int, tokens: int, kept: int = 0) -> None:
-        """Give back the memory of the ``tokens`` in ``slot`` but for the first ``kept``, if it can be given in parts."""
+        """Give back the memory of the ``tokens`` in ``slot`` but for the first ``kept``, if parts can go."""
         ...
 
 

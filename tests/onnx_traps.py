@@ -42,6 +42,16 @@ def crashes_when_opened() -> onnx.ModelProto:
     )
 
 
+def crashes_when_run() -> onnx.ModelProto:
+    """Build ``y = x / -1`` for INT64 [batch]: the run of the smallest INT64 ends the process with SIGFPE."""
+    return _model(
+        [_node("Div", ["x", "minus_one"], ["y"])],
+        [_value("x", TensorProto.INT64, ["batch"])],
+        [_value("y", TensorProto.INT64, ["batch"])],
+        [_constant("minus_one", np.array([-1], np.int64))],
+    )
+
+
 def hangs_when_opened(depth: int = 40) -> onnx.ModelProto:
     """Build ``y = x`` by a function that calls another one twice, and so on: 2 to the ``depth`` operators in the end.
 

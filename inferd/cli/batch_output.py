@@ -107,7 +107,9 @@ class JobView:
             self._line(event=event, message=text)
 
     def _line(self, **fields: object) -> None:
-        print(json.dumps(fields), file=sys.stderr, flush=True)
+        # In one write, unlike `print`: the lines of several threads must not mix.
+        sys.stderr.write(f"{json.dumps(fields)}\n")
+        sys.stderr.flush()
 
 
 def print_preview(preview: Preview, *, as_json: bool) -> None:

@@ -79,5 +79,5 @@ def _holds(values: object, path: SettingPath) -> bool:
     if not path:
         return True
     if isinstance(values, Mapping):
-        return path[0] in values and _holds(values[path[0]], path[1:])
+        return any(str(key) == path[0] and _holds(value, path[1:]) for key, value in values.items())
     return isinstance(values, list) and path[0].isdecimal() and int(path[0]) < len(values)

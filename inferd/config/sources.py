@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from inferd.config.settings import Settings
 from inferd.config.validation import Problem, SettingPath, SettingsError
-from inferd.config.yaml_text import YamlError, keys_of, line_of, longest_match, read_yaml
+from inferd.config.yaml_text import YamlError, keys_of, line_of, lines_of, longest_match, read_yaml
 from inferd.small_files import read_text
 
 PREFIX = "INFERD_"
@@ -39,8 +39,8 @@ _OWN_FLAGS = {
     "repository.exit_on_error": "--exit-on-error",
 }
 
-#: YAML's tag of strings.
-_STRING_TAG = "tag:yaml.org,2002:str"
+#: YAML's tags of strings and whole numbers.
+_STRING_TAG, _NUMBER_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:int"
 
 #: Variables that Kubernetes sets in every container of a namespace with a Service called inferd or inferd-NAME.
 _SERVICE_LINK = re.compile(r"INFERD(_[A-Z0-9]+)*_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
@@ -134,9 +134,10 @@ class FileSource:
             kind = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
             raise self._error(f"expected sections with settings, got {kind}", node.start_mark.line + 1)
         for path, key in keys_of(node):
-            if key.tag != _STRING_TAG:
+            # Below a setting, keys may be numbers, such as those of priorities.
+            if key.tag != _STRING_TAG and not (key.tag == _NUMBER_TAG and len(path) > 2):
                 raise self._error(f"expected a name, got {key.value}", line_of(key))
-            self._lines[path] = line_of(key)
+        self._lines = lines_of(node)
         return dict(content)
 
     def _error(self, text: str, line: int = 0) -> SettingsError:

@@ -13,9 +13,6 @@ _MAX_VALUES = 1_000_000
 #: Long strings count as more than one value.
 _CHARACTERS_PER_VALUE = 64
 
-#: Keys of nested mappings beyond these levels have no line of their own; aliases may be recursive.
-_MOST_LEVELS = 4
-
 T = TypeVar("T")
 
 #: A node and the keys that lead to it.
@@ -73,19 +70,22 @@ def read_yaml(text: str) -> tuple[yaml.Node | None, Any]:
         raise YamlError("is not YAML: a value does not match its tag") from None
 
 
-def keys_of(node: yaml.Node | None, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], yaml.Node]]:
-    """Yield each key of the mapping ``node`` and of those in it, with the keys that lead to it and its own."""
-    if not isinstance(node, yaml.MappingNode) or len(above) >= _MOST_LEVELS:
-        return
-    for key, value in node.value:
-        path = (*above, str(key.value))
-        yield path, key
-        yield from keys_of(value, path)
+def keys_of(root: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], yaml.Node]]:
+    """Yield each key in ``root``, with the keys and places in lists that lead to it and its own."""
+    return ((path, key) for path, key, is_key in _below(root) if is_key)
 
 
-def line_of(key: yaml.Node) -> int:
-    """Return the line of a key, from 1."""
-    line: int = key.start_mark.line
+def lines_of(root: yaml.Node | None) -> dict[tuple[str, ...], int]:
+    """Return the line of each key and item in ``root``, by the keys and places that lead to it and its own.
+
+    What an alias repeats has no lines of its own.
+    """
+    return {path: line_of(node) for path, node, _ in _below(root)}
+
+
+def line_of(node: yaml.Node) -> int:
+    """Return the line of a key or an item, from 1."""
+    line: int = node.start_mark.line
     return line + 1
 
 
@@ -112,6 +112,30 @@ def _require_bounded(root: yaml.Node) -> None:
 
     if size_of(root) > _MAX_VALUES:
         raise YamlError(f"is too large: its aliases expand to more than {_MAX_VALUES} values")
+
+
+def _below(root: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], yaml.Node, bool]]:
+    """Yield each key and list item with its path, and whether it is a key.
+
+    Aliases are not followed: they may be recursive, and a few lines of them lead to any number of paths.
+    """
+    waiting: deque[tuple[yaml.Node | None, tuple[str, ...]]] = deque([(root, ())])
+    seen: set[int] = set()
+    while waiting:
+        node, above = waiting.popleft()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                path = (*above, str(key.value))
+                yield path, key, True
+                waiting.append((value, path))
+        elif isinstance(node, yaml.SequenceNode):
+            for number, each in enumerate(node.value):
+                path = (*above, str(number))
+                yield path, each, False
+                waiting.append((each, path))
 
 
 def _require_unique_keys(root: yaml.Node) -> None:

@@ -1,4 +1,4 @@
-"""Settings of one model version: its own files over the server's settings, and limits for many versions."""
+"""Read the settings of a model version: those of its files over the server's; limit threads for many versions."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from inferd.config.section import merge
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingPath
-from inferd.config.yaml_text import YamlError, keys_of, line_of, longest_match, read_yaml
+from inferd.config.yaml_text import YamlError, lines_of, longest_match, read_yaml
 from inferd.models.model_source import ModelSource
 from inferd.models.triton import FIELD_OF, Translation, translate_file
 from inferd.runtime import providers
@@ -32,8 +32,8 @@ def read_model_settings(settings: Settings, source: ModelSource, *, log: bool = 
     """Return the server's settings with those of the files of ``source`` over them, field by field.
 
     A config.pbtxt sent with the call that loads the model precedes its model.yaml, which precedes its config.pbtxt.
-    Logs what is replaced or has no meaning here, unless ``log`` is false, for readers before the one that loads the
-    model. Raises `ModelLoadError` naming the file and the field.
+    Logs replaced settings and fields without a meaning here; ``log`` is false where the load itself reads them later.
+    Raises `ModelLoadError` naming the file and the field.
     """
     triton = source.override or source.triton
     folder = model_folder(source.path)
@@ -127,7 +127,7 @@ def _read(config: Path) -> _Layer:
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         msg = f"{config.name}: expected settings by name, got {type(content).__name__}"
         raise ModelLoadError(msg)
-    return _Layer("model.yaml", content, {path: f"line {line_of(key)}" for path, key in keys_of(node)})
+    return _Layer("model.yaml", content, {path: f"line {line}" for path, line in lines_of(node).items()})
 
 
 def max_threads_per_run(versions: int, cores: int) -> int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferd import small_files
-from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
+from inferd.config.validation import SettingPath
+from inferd.config.yaml_text import RepeatedKeyError, YamlError, lines_of, longest_match, read_yaml
 from inferd.periodic_thread import PeriodicThread
 
 _log = logging.getLogger(__name__)
@@ -34,20 +35,34 @@ def read_text(path: Path) -> str:
         raise BadFileError(f"{path}: expected UTF-8 text") from None
 
 
-def parse_yaml(text: str, path: Path, keys: Collection[str] = ()) -> object:
+@dataclass(frozen=True, slots=True)
+class ParsedYaml:
+    """The ``content`` of the file at ``path``, and the line of each part of it."""
+
+    path: Path
+    content: object
+    lines: Mapping[SettingPath, int]
+
+    def origin_of(self, part: SettingPath) -> str:
+        """Return the file and the line of a part, given by the keys and places in lists that lead to it."""
+        line = longest_match(self.lines, part)
+        return f"{self.path} line {line}" if line else str(self.path)
+
+
+def parse_yaml(text: str, path: Path, keys: Collection[str] = ()) -> ParsedYaml:
     """Parse ``text``, the content of ``path``. Raises `BadFileError`.
 
     The error names a repeated key only if it is one of ``keys``: another may be a secret in the wrong place.
     """
     try:
-        _, content = read_yaml(text)
+        node, content = read_yaml(text)
     except YamlError as error:
         where = f"{path} line {error.line}" if error.line else str(path)
         if not isinstance(error, RepeatedKeyError):
             raise BadFileError(f"{where}: expected YAML") from None
         key = error.key if error.key in keys else "a key"
         raise BadFileError(f"{where}: expected {key} once, got it on line {error.first_line} already") from None
-    return content
+    return ParsedYaml(path, content, lines_of(node))
 
 
 @dataclass(slots=True)

@@ -95,13 +95,16 @@ class TokenTable:
     @classmethod
     def parse(cls, text: str, path: Path) -> Self:
         """Parse ``text``, the content of ``path``. Raises `BadFileError`."""
-        content = parse_yaml(text, path, _KEYS)
+        parsed = parse_yaml(text, path, _KEYS)
+        content = parsed.content
         if not isinstance(content, list):
             raise BadFileError(f"{path}: expected a list of tokens, which may be []")
-        if not all(isinstance(entry, dict) and _KEYS - {"expires"} <= entry.keys() <= _KEYS for entry in content):
-            raise BadFileError(f"{path}: expected name, sha256 and optionally expires for each token, nothing else")
+        for number, entry in enumerate(content):
+            if not isinstance(entry, dict) or not _KEYS - {"expires"} <= entry.keys() <= _KEYS:
+                text = "expected name, sha256 and optionally expires for each token, nothing else"
+                raise BadFileError(f"{parsed.origin_of((str(number),))}: {text}")
         try:
-            tokens = validate(_TokenFile, {"tokens": content}, origin_of=lambda _: str(path)).tokens
+            tokens = validate(_TokenFile, {"tokens": content}, origin_of=lambda part: parsed.origin_of(part[1:])).tokens
         except SettingsError as error:
             raise BadFileError(str(error)) from None
         if len({token.sha256[: 2 * _LOOKUP_BYTES] for token in tokens}) < len(tokens):
@@ -158,7 +161,7 @@ def append_token(path: Path, token: StoredToken) -> None:
 
 
 def _appended(text: str, token: StoredToken, path: Path) -> str:
-    if not parse_yaml(text, path):
+    if not parse_yaml(text, path).content:
         # An empty file or an empty list, []: keep the comments.
         text = "".join(f"{line}\n" for line in text.splitlines() if line.lstrip().startswith("#"))
     elif not text.endswith("\n"):

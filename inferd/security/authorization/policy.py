@@ -52,11 +52,11 @@ _KEYS = frozenset((*Policy.model_fields, *Rule.model_fields, *QuotaLimits.model_
 
 def read_policy(path: Path) -> Policy:
     """Read the policy at ``path``. Raises `BadFileError` that lists every problem."""
-    content = parse_yaml(read_text(path), path, _KEYS)
-    if not isinstance(content, dict):
+    parsed = parse_yaml(read_text(path), path, _KEYS)
+    if not isinstance(parsed.content, dict):
         raise BadFileError(f"{path}: expected a mapping with rules")
     try:
-        return validate(Policy, content, origin_of=lambda _: str(path))
+        return validate(Policy, parsed.content, origin_of=parsed.origin_of)
     except SettingsError as error:
         raise BadFileError(str(error)) from None
 

@@ -209,6 +209,7 @@ def test_long_values_are_truncated(problems: Problems) -> None:
         ("a: " + "[" * 10_000, "inferd.yaml: is not YAML: it is nested too deeply"),
         ("a: 2030-13-45\n", "inferd.yaml: is not YAML: month must be in 1..12"),
         ("1: 2\n", "inferd.yaml line 1: expected a name, got 1"),
+        ("server:\n  on: 2\n", "inferd.yaml line 2: expected a name, got on"),
         ("a: !!python/object:os.system {}\n", "inferd.yaml line 1: is not YAML: could not determine a constructor"),
         ("a: \x00\n", "inferd.yaml: is not YAML: "),
     ],

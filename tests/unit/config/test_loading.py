@@ -88,6 +88,12 @@ def test_other_variables_with_the_prefix_are_ignored(load: Load) -> None:
     )
 
 
+def test_priorities_are_numbers(load: Load) -> None:
+    """Of a mapping below a setting, as in a model.yaml."""
+    yaml = "queue: {priority_levels: 2, by_priority: {1: {max_rows: 5}}}"
+    assert load(yaml).queue.by_priority[1].max_rows == 5
+
+
 def test_provider_options_may_be_numbers(load: Load) -> None:
     """ONNX Runtime needs text, users write numbers."""
     yaml = "runtime: {providers: [cuda], provider_options: {cuda: {device_id: 0}}}"

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from inferd.config.yaml_text import RepeatedKeyError, YamlError, read_yaml
+from inferd.config.yaml_text import RepeatedKeyError, YamlError, lines_of, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,26 @@ def test_recursive_alias() -> None:
     """It is visited once."""
     with pytest.raises(RepeatedKeyError, match=r"^a\.b is set on line 1 already$"):
         read_yaml("a: &a {self: *a, b: 1, b: 2}")
+
+
+def test_lines_of_keys_and_items() -> None:
+    """At any depth; what an alias repeats has the line of its key."""
+    node, _ = read_yaml("a: &a\n  b:\n  - c\n  - d:\n      e: 1\nf: *a\n")
+    assert lines_of(node) == {
+        ("a",): 1,
+        ("a", "b"): 2,
+        ("a", "b", "0"): 3,
+        ("a", "b", "1"): 4,
+        ("a", "b", "1", "d"): 4,
+        ("a", "b", "1", "d", "e"): 5,
+        ("f",): 6,
+    }
+
+
+def test_lines_of_recursive_aliases() -> None:
+    """Each value is visited once: paths through aliases have no end."""
+    text = f"a: &a {{{', '.join(f'k{number}: *a' for number in range(300))}}}"
+    assert len(lines_of(read_yaml(text)[0])) == 301
 
 
 @pytest.mark.parametrize("text", ["a: [", "[" * 10_000, "a: 2030-13-45", "a: \x00", "{[a]: 1}"])

@@ -104,6 +104,7 @@ def test_differences_are_logged(tmp_path, caplog):
             "batching.instances: .*, got 65 \\(the config of the load field instance_group.count\\)",
         ),
         ({"config": "batching: {}\nqueues: {}\n"}, "^queues: .* queue\\? \\(model.yaml line 2\\)$"),
+        ({"config": "loose_dimensions:\n- n\n- 5\n"}, "loose_dimensions.1: .* \\(model.yaml line 3\\)$"),
         ({"config": "queue: {max_rows: 8}\n"}, "batching.max_batch_size: .*, got 64 \\(model.yaml\\)"),
         ({"triton": CONFIG.format(-1, 2)}, "^triton: max_batch_size: expected a number from 0, got -1$"),
         ({"triton": CONFIG.format("", 2)}, "^triton line 2: max_batch_size: a number is missing"),

@@ -54,6 +54,8 @@ def test_new_tokens_are_random() -> None:
         ("- {name: a, sha256: PLANTED}", "sha256: expected the SHA-256 of a token"),
         (f"- {{name: 'PLANTED PLANTED', sha256: '{HASH}'}}", "name: expected 1 to 128 letters"),
         (f"- {{name: a, sha256: '{HASH}', expires: PLANTED}}", "expires: expected a time"),
+        (f"- {{name: a, sha256: '{HASH}'}}\n- {{name: b}}", "line 2: expected name, sha256"),
+        ("- name: a\n  sha256: PLANTED", r"tokens.0.sha256: .* \(.*tokens.yaml line 2\)"),
         (f"- {{name: a, sha256: '{HASH}'}}\n- {{name: b, sha256: '{HASH}'}}", "one of them twice"),
         (f"- name: a\n  sha256: '{HASH}'\n  name: PLANTED", "line 3: expected name once, got it on line 1 already"),
         ("- {PLANTED: 1, PLANTED: 2}", "line 1: expected a key once, got it on line 1 already"),

@@ -83,6 +83,10 @@ def test_names_a_visible_model_that_may_not_be_called(policy: Policy) -> None:
         ("rules: [{principals: [a], priority_ceiling: 0}]", "priority_ceiling: .*greater than or equal to 1"),
         ("rules: [{principals: [a], quota: {rows_per_s: 1e-300}}]", "rows_per_s: .*greater than or equal to 0.001"),
         ("rules: [{principals: [a], quota: {rows: 1}}]", "quota.rows: no such setting"),
+        (
+            "rules:\n- principals: [a]\n- principals:\n  - a\n  - 5",
+            r"rules.1.principals.1: .* \(.*policy.yaml line 5\)",
+        ),
         ("rules: [", "line 1: expected YAML"),
         (
             "rules:\n- principals: [a]\n  methods: [infer]\n  principals: [b]",

@@ -31,7 +31,7 @@ from inferd.errors import (
     OverloadedError,
     ServingError,
 )
-from inferd.models.catalog import LoadOverride
+from inferd.models.load_override import LoadOverride
 from inferd.models.manager import IndexEntry, ModelManager
 from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState

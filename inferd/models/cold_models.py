@@ -1,4 +1,4 @@
-"""The on-demand models: what a demand loads, how long that takes, and when it is tried again after a failure."""
+"""Keep the sources of the on-demand models, their load times, and the backoff after a failed load."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from inferd.models.registry import ModelRegistry
 from inferd.models.states import ModelState
 from inferd.plain_text import clipped
 
-#: Time after a failed load within which requests fail at once; doubles with each failure in a row.
+#: Time after a failed load in which requests fail without another attempt; doubles with each failure in a row.
 _FIRST_BACKOFF_S = 1.0
 _LONGEST_BACKOFF_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """The last load of a model has failed; requests do not begin another one before ``until``.
+    """The last load of a model has failed; requests begin another one only after ``until``.
 
-    ``is_partial``: of some of its versions only. That does not keep the others away when they are cold again.
+    ``is_partial``: only some versions failed. The others may then be loaded at any time.
     """
 
     backoff_s: float
@@ -28,35 +28,32 @@ class _Failure:
 
 
 class ColdModels:
-    """What loads on demand start from, by model. Control thread only.
-
-    ``sources`` of a model are those of the versions that a demand loads.
-    """
+    """The models that are loaded on demand: the sources of the versions to load, by model. Control thread only."""
 
     def __init__(self, registry: ModelRegistry, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
         self._sources: dict[str, Versions] = {}
         self._failures: dict[str, _Failure] = {}
-        #: How long the last load of a model took, and when the one that goes on began. Other threads read them.
+        #: How long the last load of a model took, and when the one in progress began. Other threads read them.
         self._load_s: dict[str, float] = {}
         self._began_at: dict[str, float] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Whether a model is loaded on demand."""
+        """Return True if a model is loaded on demand."""
         return name in self._sources
 
-    def know(self, name: str, versions: Versions, *, load_s: float) -> None:
-        """Take note of what a demand for a model loads, and how long that is likely to take.
+    def set_sources(self, name: str, versions: Versions, *, load_s: float) -> None:
+        """Set the versions of a model to load on demand, and how long that is likely to take.
 
-        Forgets failures, as the files may be others.
+        Ends the backoff after a failure, as the files may be others.
         """
         self._sources[name] = versions
         self._load_s[name] = load_s
         self._failures.pop(name, None)
 
-    def forget(self, name: str, numbers: Collection[str] | None = None) -> None:
-        """A demand does not load the model any more, or not those versions of it."""
+    def remove(self, name: str, numbers: Collection[str] | None = None) -> None:
+        """Stop loading a model on demand, or those versions of it."""
         left = {} if numbers is None else {each: of for each, of in self.sources(name).items() if each not in numbers}
         self._failures.pop(name, None)
         if left:
@@ -65,33 +62,33 @@ class ColdModels:
             self._sources.pop(name, None)
 
     def sources(self, name: str) -> Versions:
-        """Return what a demand loads; empty for a model that is not loaded on demand."""
+        """Return the versions to load on demand; empty for a model that is not loaded on demand."""
         return self._sources.get(name, {})
 
     def missing(self, name: str) -> Versions:
-        """Return the sources of the versions that a demand has to load now."""
+        """Return the versions to load on demand that are not READY."""
         return {number: each for number, each in self.sources(name).items() if not self._is_ready(name, number)}
 
     def expected_load_s(self, name: str) -> float:
-        """Return how long a load will take, or the one that goes on still takes; 0 if nothing is known. Any thread."""
+        """Return how long a load takes, or the one in progress still takes; 0 if unknown. Any thread."""
         began_at = self._began_at.get(name)
         expected_s = self._load_s.get(name, 0.0)
         return expected_s if began_at is None else max(0.0, began_at + expected_s - self._clock())
 
-    def refusal(self, name: str) -> ModelUnavailableError | None:
-        """Return the error of requests that come too soon after a failed load."""
+    def backoff_error(self, name: str) -> ModelUnavailableError | None:
+        """Return the error for requests during the backoff after a failed load; None outside of it."""
         failure = self._failures.get(name)
         if failure is None or (failure.is_partial and not self._any_ready(name)):
             return None
         left_s = failure.until - self._clock()
         return self._error(name, left_s) if left_s > 0 else None
 
-    def load_begins(self, name: str) -> None:
-        """Take note that a demanded load begins."""
+    def load_began(self, name: str) -> None:
+        """Record the start of a load."""
         self._began_at[name] = self._clock()
 
     def load_ended(self, name: str) -> ModelUnavailableError | None:
-        """Take note that a load has ended. Returns the error of the requests that have waited, if none can go on."""
+        """Record the end of a load. Returns the error for the requests that wait, if no version is READY."""
         began_at = self._began_at.pop(name, None)
         if not self.missing(name):
             if began_at is not None:
@@ -112,6 +109,6 @@ class ColdModels:
         return any(each.version == number and each.state is ModelState.READY for each in versions)
 
     def _error(self, name: str, retry_after_s: float) -> ModelUnavailableError:
-        # Clients do not wait for so long on their own: the next load is likely to fail too.
+        # Retry.SOON, as clients do not wait for that long on their own: the next load is likely to fail too.
         text = f'model "{clipped(name)}" failed to load'
         return ModelUnavailableError(text, retry_after_s=retry_after_s, retry=Retry.SOON)

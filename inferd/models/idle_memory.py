@@ -46,7 +46,7 @@ class IdleMemory:
         """Let the thread end after the run in progress."""
         self._stopping.set()
 
-    def look(self) -> None:
+    def shrink_idle(self) -> None:
         """Shrink the arenas of the versions that have been idle and keep memory of larger runs."""
         self._shrink_all(self._is_due)
 
@@ -75,7 +75,7 @@ class IdleMemory:
         give_way()
         while not self._stopping.wait(_INTERVAL_S):
             try:
-                self.look()
+                self.shrink_idle()
             except Exception:  # noqa: BLE001  (the other models must still give memory back)
                 _log.exception("looking for idle models failed")
 

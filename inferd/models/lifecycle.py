@@ -1,8 +1,8 @@
-"""The life of model versions: load in a pool of threads, switch, let the old one finish, unload.
+"""Load model versions in a pool of threads, switch requests to them, and unload the old ones.
 
 A version takes requests from the moment it is READY. One that is loaded again keeps serving until its successor is
-READY and has its place in the registry; if the load fails, nothing changes but its reason. A version that leaves gets
-no new requests once it is UNLOADING. Requests that had found it before are still on their way to its queue, so the
+READY and has its place in the registry; if the load fails, nothing changes but its reason. A version that is unloaded
+gets no new requests once it is UNLOADING. Requests that had found it before are still on their way to its queue, so the
 queue is closed only when all of those have arrived (``settle``), and the session when all of them are answered.
 """
 
@@ -29,18 +29,18 @@ from inferd.runtime.resources import trim_heap
 
 _log = logging.getLogger(__name__)
 
-#: How long the requests of a version that leaves may take. A run that hangs is ended long before.
-_FINISH_S = 600.0
+#: Timeout for the requests of a version that is unloaded. A run that hangs is ended long before.
+_FINISH_TIMEOUT_S = 600.0
 
 #: Called once with the version when its load has ended, in whichever state.
 OnEnd = Callable[[ModelVersion], None]
 
-#: Returns why what has been loaded must not serve; empty if it may. In a thread of the pool.
-Objection = Callable[[LoadedVersion], str]
+#: Returns why a loaded version must not serve; empty if it may. Called in a thread of the pool.
+Validate = Callable[[LoadedVersion], str]
 
 
 class VersionLoad:
-    """One load of one version; reports its progress to the version, and can be cancelled by any thread."""
+    """One load of one version; reports its progress to the version. Any thread may cancel it."""
 
     def __init__(
         self,
@@ -48,22 +48,22 @@ class VersionLoad:
         source: ModelSource,
         version: ModelVersion,
         on_end: OnEnd,
-        objection: Objection,
+        validate: Validate,
     ) -> None:
         self.source = source
         self.version = version
-        self.objection = objection
-        #: Whether the memory that it needed beside what is loaded is free; set once.
+        self.validate = validate
+        #: True once the memory that only the load needed is free.
         self.is_over = False
         self._lifecycle = lifecycle
         self._on_end = on_end
 
     def is_cancelled(self) -> bool:
-        """Whether the load has been given up."""
+        """Return True if the load was cancelled."""
         return self.version.state not in IN_PROGRESS
 
-    def have_settings(self, settings: ModelSettings) -> None:
-        """Give the version its settings. Raises `LoadCancelledError`."""
+    def set_settings(self, settings: ModelSettings) -> None:
+        """Set the settings of the version. Raises `LoadCancelledError`."""
         if self.is_cancelled():
             raise LoadCancelledError
         self.version.settings = settings
@@ -73,8 +73,8 @@ class VersionLoad:
         self._lifecycle.advance(self.version, state)
 
     def cancel(self, reason: str) -> None:
-        """Give the load up; what it has begun is thrown away when it ends. No effect if it has ended."""
-        if self._lifecycle.abandon(self.version, reason):
+        """Cancel the load; its result is discarded when it ends. No effect if it has ended."""
+        if self._lifecycle.cancel(self.version, reason):
             self._on_end(self.version)
 
     def run(self) -> None:
@@ -114,16 +114,16 @@ class Lifecycle:
         self._on_state = on_state
         self._lock = threading.Condition()
         self._stopping = False
-        #: Versions whose memory is taken, and all of that: the poll thread reads it often.
+        #: The versions that take memory, and their total: the poll thread reads it often.
         self._loaded: dict[ModelVersion, LoadedVersion] = {}
         self.memory = NO_MEMORY
-        #: Versions whose requests are still being answered, and that do not have the place in the registry any more.
-        self.leaving: set[ModelVersion] = set()
-        #: Whether one of them could not be closed, because a run does not end.
+        #: Versions that finish their last requests before they are closed.
+        self.unloading: set[ModelVersion] = set()
+        #: True if one of them could not be closed, because a run does not end.
         self._is_stuck = False
 
     def start(self) -> None:
-        """Begin the loads that have been asked for so far, whose number is known now."""
+        """Start the loads that were submitted so far, and run further ones."""
         self._pool.start()
 
     def register(
@@ -131,7 +131,7 @@ class Lifecycle:
     ) -> ModelVersion:
         """Return a new version of ``source``, LOADING.
 
-        It is in the registry unless another one with its number is READY, which serves until this one can.
+        It is registered, unless another one with its number is READY, which then serves until this one is.
         """
         version = ModelVersion(
             name=source.name, version=source.version, settings=settings, fingerprint=fingerprint, on_demand=on_demand
@@ -142,7 +142,7 @@ class Lifecycle:
         return version
 
     def register_cold(self, sources: Iterable[ModelSource], settings: ModelSettings) -> None:
-        """Register versions that are ON_DEMAND, in place of those with their numbers, of which none is loaded."""
+        """Register versions that are ON_DEMAND, in place of those with their numbers; none of these is loaded."""
         for source in sources:
             version = ModelVersion(
                 name=source.name,
@@ -166,26 +166,26 @@ class Lifecycle:
         versions = self._registry.versions(source.name)
         return next((v for v in versions if v.version == source.version and v.state is ModelState.READY), None)
 
-    def begin(self, source: ModelSource, version: ModelVersion, on_end: OnEnd, objection: Objection) -> VersionLoad:
-        """Load the registered ``version`` when a thread of the pool is free; it fails with an ``objection``."""
-        load = VersionLoad(self, source, version, on_end, objection)
+    def begin(self, source: ModelSource, version: ModelVersion, on_end: OnEnd, validate: Validate) -> VersionLoad:
+        """Load the registered ``version`` when a thread of the pool is free; it fails if ``validate`` has a reason."""
+        load = VersionLoad(self, source, version, on_end, validate)
         self._pool.submit(load.run)
         return load
 
     def refuse(self, source: ModelSource, version: ModelVersion, reason: str) -> VersionLoad:
-        """Return a load of the registered ``version`` that has failed without having begun."""
+        """Return a load of the registered ``version`` that has failed with ``reason`` before it began."""
         load = VersionLoad(self, source, version, lambda _: None, lambda _: "")
         load.is_over = True
         self._fail(load, reason)
         return load
 
     def loaded(self) -> Mapping[ModelVersion, LoadedVersion]:
-        """Return the versions whose memory is taken: the READY ones, and those that are not closed yet."""
+        """Return the versions that take memory: the READY ones, and those that are not closed yet."""
         with self._lock:
             return dict(self._loaded)
 
     def unused_cache_bytes(self) -> int:
-        """Return the part of ``memory`` of the host that caches of language models may take, but do not at present."""
+        """Return the part of the host's ``memory`` that is reserved for caches of language models, and unused."""
         unused = 0
         # A copy, as other threads change it.
         for each in list(self._loaded.values()):
@@ -201,7 +201,7 @@ class Lifecycle:
             version.advance(state)
         self._on_state(version)
 
-    def abandon(self, version: ModelVersion, reason: str) -> bool:
+    def cancel(self, version: ModelVersion, reason: str) -> bool:
         """Cancel a load; return False if it has ended."""
         with self._lock:
             if version.state not in IN_PROGRESS:
@@ -211,7 +211,7 @@ class Lifecycle:
         return True
 
     def load(self, load: VersionLoad) -> bool:
-        """Do the work of ``load``; return False if it was cancelled."""
+        """Run ``load``; return False if it was cancelled."""
         version = load.version
         if version.state not in IN_PROGRESS:
             return False
@@ -225,7 +225,7 @@ class Lifecycle:
         except Exception:  # noqa: BLE001  (the other models must still be loaded)
             _log.exception("loading %s failed", load.source.path)
             return self._fail(load, "an unexpected error, see the server's log")
-        if reason := load.objection(loaded):
+        if reason := load.validate(loaded):
             loaded.close()
             trim_heap()
             return self._fail(load, reason)
@@ -242,7 +242,7 @@ class Lifecycle:
             self._loaded[version] = loaded
             self.memory += loaded.memory
             version.mark_ready(loaded)
-            # After this one is READY and before the other stops being so: some version always is.
+            # After this one is READY and before the other is not: some version always is.
             self._registry.put(version)
         self._on_state(version)
         if replaced is not None:
@@ -266,7 +266,7 @@ class Lifecycle:
             if self._stopping or version.state is not ModelState.READY:
                 return
             loaded = version.mark_unloading()
-            self.leaving.add(version)
+            self.unloading.add(version)
         self._on_state(version)
         unload = threading.Thread(
             target=self._unload, args=(version, loaded, on_gone), name=f"unload-{version.name}", daemon=True
@@ -275,9 +275,9 @@ class Lifecycle:
 
     def _unload(self, version: ModelVersion, loaded: LoadedVersion, on_gone: Callable[[], None]) -> None:
         self._loader.pause()
-        if not self._close(version, loaded, _FINISH_S):
+        if not self._close(version, loaded, _FINISH_TIMEOUT_S):
             with self._lock:
-                self.leaving.discard(version)
+                self.unloading.discard(version)
                 self._is_stuck = True
                 self._lock.notify_all()
         on_gone()
@@ -294,7 +294,7 @@ class Lifecycle:
             version.mark_unavailable("unloaded")
             del self._loaded[version]
             self.memory -= loaded.memory
-            self.leaving.discard(version)
+            self.unloading.discard(version)
             self._lock.notify_all()
         self._on_state(version)
         return True
@@ -314,10 +314,10 @@ class Lifecycle:
         for version in versions:
             if version.state is ModelState.UNLOADING:
                 self._on_state(version)
-            self.abandon(version, "the server is stopping")
+            self.cancel(version, "the server is stopping")
         finished = True
         for version, loaded in stopping:
             finished &= self._close(version, loaded, max(0.0, deadline - self._clock()))
         with self._lock:
-            gone = self._lock.wait_for(lambda: not self.leaving, max(0.0, deadline - self._clock()))
+            gone = self._lock.wait_for(lambda: not self.unloading, max(0.0, deadline - self._clock()))
             return finished and gone and not self._is_stuck

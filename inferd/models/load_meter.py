@@ -1,4 +1,4 @@
-"""Measures what loads take: the growth of the process and its peak, as the system counts it, and of the devices."""
+"""Measure the memory and time of loads: growth and peak of the process, by the system's counts, and of devices."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ _RESET_PEAK = "5"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What a load took: memory when it has ended and at its peak, and time. ``is_alone``: nothing else came or went."""
+    """Memory of a load at its end and at its peak, and its time. ``is_alone``: no other load or unload took place."""
 
     steady: Memory = NO_MEMORY
     peak: Memory = NO_MEMORY
@@ -30,7 +30,7 @@ class Measured:
     load_s: float = 0.0
 
     def with_reserved(self, memory: Memory) -> "Measured":
-        """Return the same with ``memory`` that is reserved, and taken only later."""
+        """Return the same plus ``memory`` that is reserved, and taken only later."""
         return replace(self, steady=self.steady + memory, peak=self.peak + memory)
 
 
@@ -54,7 +54,7 @@ def peak_bytes() -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gauges:
-    """What is read: the memory of the process and of devices, and the peak of the former since it was reset."""
+    """Functions that read the memory of the process and of devices, and the peak of the former since its reset."""
 
     resident: Callable[[], int] = resident_bytes
     device: Callable[[], int] = device_bytes
@@ -65,7 +65,7 @@ class Gauges:
 
 @dataclass(slots=True)
 class Measurement:
-    """A load that is being measured; ``result`` is complete when it has ended."""
+    """The state at the begin of a load; ``result`` is set when it has ended."""
 
     changes: int
     began_at: float
@@ -75,22 +75,22 @@ class Measurement:
 
 
 class LoadMeter:
-    """Measures loads, side by side or alone. Any thread."""
+    """Measures loads, which may run in parallel. Any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, gauges: Gauges | None = None) -> None:
         self._clock = clock
         self._gauges = gauges or Gauges()
         self._lock = threading.Lock()
-        #: Loads and unloads that go on, and how many have begun so far.
-        self._going_on = 0
+        #: Number of loads and unloads in progress, and of those that have begun so far.
+        self._in_progress = 0
         self._begun = 0
 
     @contextmanager
     def load(self) -> Iterator[Measurement]:
-        """Measure what is done meanwhile."""
+        """Measure a load that runs in this context."""
         with self._change() as is_first:
             if is_first:
-                # What has been freed would be used again, and so not be growth.
+                # Freed memory would be used again without growth of the process.
                 self._gauges.free()
                 self._gauges.reset_peak()
             measurement = Measurement(self._begun, self._clock(), self._gauges.resident(), self._gauges.device())
@@ -99,21 +99,21 @@ class LoadMeter:
 
     @contextmanager
     def unload(self) -> Iterator[None]:
-        """Let no load count as alone that goes on meanwhile."""
+        """Mark loads in progress as not alone while an unload runs in this context."""
         with self._change():
             yield
 
     @contextmanager
     def _change(self) -> Iterator[bool]:
         with self._lock:
-            is_first = not self._going_on
-            self._going_on += 1
+            is_first = not self._in_progress
+            self._in_progress += 1
             self._begun += 1
         try:
             yield is_first
         finally:
             with self._lock:
-                self._going_on -= 1
+                self._in_progress -= 1
 
     def _result(self, measurement: Measurement, *, is_alone: bool) -> Measured:
         resident, device = self._gauges.resident(), self._gauges.device()

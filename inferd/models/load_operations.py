@@ -1,4 +1,4 @@
-"""What operations that load a model do: choose its versions, begin those that are missing, and end."""
+"""The operations that load a model: choose its versions, begin the loads of missing ones, and end."""
 
 import logging
 from collections.abc import Callable, Collection, Hashable
@@ -8,9 +8,11 @@ from functools import partial
 from inferd.batching.ports import Clock
 from inferd.config.settings import ModelSettings, Settings
 from inferd.errors import ModelLoadFailedError, ModelUnavailableError, Retry, ServingError
-from inferd.models.catalog import Catalog, LoadOverride, OverriddenModel, Versions, fingerprint
+from inferd.models.catalog import Catalog, Versions
 from inferd.models.cold_models import ColdModels
+from inferd.models.fingerprint import load_fingerprint
 from inferd.models.lifecycle import Lifecycle, VersionLoad
+from inferd.models.load_override import LoadOverride, OverriddenModel
 from inferd.models.load_queue import LoadQueue, QueuedLoad
 from inferd.models.loaded import LoadedVersion
 from inferd.models.model_source import ModelSource
@@ -28,16 +30,16 @@ from inferd.runtime.errors import ModelLoadError
 
 _log = logging.getLogger(__name__)
 
-#: States of versions that nothing holds on to.
+#: States of versions that are not in use, and may be removed from the registry.
 _ENDED = {ModelState.FAILED, ModelState.UNAVAILABLE, ModelState.ON_DEMAND}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelParts:
-    """What the operations of all models share.
+    """The parts that the operations of all models share.
 
-    ``poller`` is for mode poll only. ``defaults`` are the settings of a model without any of its own. ``pause`` lets
-    requests go first, between two steps.
+    ``poller`` is for mode poll only. ``defaults`` are the settings of a model without any of its own. ``pause`` is
+    called between two steps, so that requests go first.
     """
 
     settings: Settings
@@ -58,7 +60,7 @@ class ModelParts:
 
 
 class LoadOperations:
-    """Makes operations that load models. Control thread only, except `_objection`."""
+    """Makes operations that load models. Control thread only, except `_rejection_reason`."""
 
     def __init__(self, parts: ModelParts, operations: Operations, queue: LoadQueue) -> None:
         self._parts = parts
@@ -67,7 +69,7 @@ class LoadOperations:
         self._operations = operations
         self._queue = queue
 
-    def of_repository(
+    def repository_load(
         self,
         name: str,
         versions: Versions,
@@ -77,7 +79,7 @@ class LoadOperations:
         only: Collection[str] = (),
         must_exist: bool = False,
     ) -> Operation:
-        """Return the operation that makes a model serve what its policy wants of ``versions``, or ``only`` those."""
+        """Return the operation that makes a model serve the ``versions`` that its policy chooses, or ``only`` those."""
 
         def begin(operation: Operation) -> None:
             known = {number for number in only if number in versions}
@@ -87,8 +89,8 @@ class LoadOperations:
 
         return Operation(name=name, cause=cause, begin=begin, end=self.end, on_done=on_done, is_load=True)
 
-    def of_demand(self, name: str, on_done: OnDone) -> Operation:
-        """Return the operation that loads what is missing of an on-demand model."""
+    def on_demand_load(self, name: str, on_done: OnDone) -> Operation:
+        """Return the operation that loads the versions of an on-demand model that are not READY."""
 
         def begin(operation: Operation) -> None:
             for source in self._cold.missing(name).values():
@@ -103,8 +105,8 @@ class LoadOperations:
 
         return Operation(name=name, cause=Cause.DEMAND, begin=begin, end=end, on_done=on_done, is_load=True)
 
-    def begin_asked(self, operation: Operation, *, version: str, override: LoadOverride | None) -> None:
-        """Begin what a call asks for: all wanted versions of a model, or one ``version``."""
+    def begin_requested(self, operation: Operation, *, version: str, override: LoadOverride | None) -> None:
+        """Begin the loads that a call asks for: all versions that the policy chooses, or one ``version``."""
         versions = self._parts.catalog.scan(operation.name).get(operation.name, {})
         self._parts.pause()
         if override is not None:
@@ -119,13 +121,13 @@ class LoadOperations:
         self._load(operation, versions, {version} if version else ())
 
     def end(self, operation: Operation) -> ServingError | None:
-        """Unload what is not wanted any more, if all that was begun is READY; return the error if nothing is."""
+        """Unload the versions to unload, if all that were loaded are READY; return the error if none is."""
         if operation.loads:
             self._cold.load_ended(operation.name)
         versions = [load.version for load in operation.loads]
         failed = [version for version in versions if version.state is not ModelState.READY]
         if not failed:
-            for each in operation.leaving:
+            for each in operation.to_unload:
                 each.on_demand = False
                 self._lifecycle.retire(each)
         elif len(failed) == len(versions):
@@ -134,50 +136,50 @@ class LoadOperations:
         return None
 
     def _load(self, operation: Operation, versions: Versions, only: Collection[str] = ()) -> None:
-        """Begin to load those of the wanted versions that do not serve in their present form.
+        """Begin the loads of the chosen versions that are not READY with their present files.
 
-        Wanted are ``only`` those, beside the ones that serve, or else what the model's policy says. Those of an
-        on-demand model that does not serve are only registered, unless a call asks to load them.
+        Chosen are ``only`` those, in addition to the READY ones, or else those that the model's policy chooses. The
+        versions of an on-demand model that is not loaded are only registered, unless a call asks to load them.
         """
         parts = self._parts
         settings = parts.catalog.settings_of(versions)
         parts.pause()
-        wanted = set(only) or parts.catalog.wanted(versions, settings)
-        if versions and not wanted:
-            have = sorted(versions, key=int)
+        chosen = set(only) or parts.catalog.chosen(versions, settings)
+        if versions and not chosen:
+            available = sorted(versions, key=int)
             raise ModelLoadFailedError(
                 f"failed to load '{clipped(operation.name)}', no version is available: its policy (versions) serves"
-                f" none of those in the model repository: {listed(have)}"
+                f" none of those in the model repository: {listed(available)}"
             )
         if settings is not None:
             # Before a new version is ready, which would get all requests otherwise.
             parts.router.configure(operation.name, settings.routing)
-        sources = {number: versions[number] for number in sorted(wanted, key=int, reverse=True)}
-        self._note_sources(operation, sources, settings, is_addition=bool(only))
+        sources = {number: versions[number] for number in sorted(chosen, key=int, reverse=True)}
+        self._update_cold_models(operation, sources, settings, is_addition=bool(only))
         if operation.name in self._cold and operation.cause is not Cause.CALL and not parts.ready(operation.name):
             self._lifecycle.register_cold(sources.values(), settings or parts.defaults)
             incomplete = []
         else:
             incomplete = [number for number, each in sources.items() if not self._load_version(operation, each)]
         for each in parts.registry.versions(operation.name):
-            if each.version not in wanted and each.state is ModelState.READY and not (only or incomplete):
-                operation.leaving.append(each)
-            elif each.state in _ENDED and (each.version not in versions or self._is_unwanted(each)):
+            if each.version not in chosen and each.state is ModelState.READY and not (only or incomplete):
+                operation.to_unload.append(each)
+            elif each.state in _ENDED and (each.version not in versions or self._is_stale(each)):
                 parts.registry.remove(each)
 
-    def _note_sources(
+    def _update_cold_models(
         self, operation: Operation, sources: Versions, settings: ModelSettings | None, *, is_addition: bool
     ) -> None:
-        """Take note of what a demand for the model loads from now on, if it is loaded on demand."""
+        """Set the versions to load on demand, or none if the model is not loaded on demand."""
         name = operation.name
         if sources and operation.overridden is None and self._is_on_demand(settings):
             known = {**self._cold.sources(name), **sources} if is_addition else sources
-            self._cold.know(name, known, load_s=max(self._size(each).load_s for each in known.values()))
+            self._cold.set_sources(name, known, load_s=max(self._size(each).load_s for each in known.values()))
         else:
-            self._cold.forget(name)
+            self._cold.remove(name)
 
-    def _is_unwanted(self, version: ModelVersion) -> bool:
-        """Whether a version was cold, and demands do not load it any more."""
+    def _is_stale(self, version: ModelVersion) -> bool:
+        """Return True if a version is ON_DEMAND, but not among those to load on demand any more."""
         return version.state is ModelState.ON_DEMAND and version.version not in self._cold.sources(version.name)
 
     def _is_on_demand(self, settings: ModelSettings | None) -> bool:
@@ -187,10 +189,10 @@ class LoadOperations:
         return on_demand and not settings.pinned
 
     def _load_version(self, operation: Operation, source: ModelSource) -> bool:
-        """Let a version be loaded unless it serves in its present form. Returns False if it is not complete now."""
+        """Queue the load of a version unless it is READY with its present files. Returns False if it is incomplete."""
         poller = self._parts.poller
         serving = self._lifecycle.serving(source)
-        found = fingerprint(source)
+        found = load_fingerprint(source)
         self._parts.pause()
         if serving is not None and serving.fingerprint == found:
             return True
@@ -204,7 +206,7 @@ class LoadOperations:
                 operation=operation,
                 version=source.version,
                 size=size,
-                asked_at=self._parts.clock(),
+                queued_at=self._parts.clock(),
                 begin=partial(self._begin_version, operation, source, found),
                 refuse=partial(self._refuse_version, operation, source, found),
             )
@@ -215,9 +217,12 @@ class LoadOperations:
         is_on_demand = operation.name in self._cold
         version = self._lifecycle.register(source, self._parts.defaults, found, on_demand=is_on_demand)
         if is_on_demand:
-            self._cold.load_begins(operation.name)
+            self._cold.load_began(operation.name)
         load = self._lifecycle.begin(
-            source, version, partial(self._operations.part_ended, operation), partial(self._objection, source, found)
+            source,
+            version,
+            partial(self._operations.version_ended, operation),
+            partial(self._rejection_reason, source, found),
         )
         operation.loads.append(load)
         return load
@@ -225,21 +230,21 @@ class LoadOperations:
     def _refuse_version(self, operation: Operation, source: ModelSource, found: Hashable, reason: str) -> None:
         version = self._lifecycle.register(source, self._parts.defaults, found, on_demand=operation.name in self._cold)
         operation.loads.append(self._lifecycle.refuse(source, version, reason))
-        self._operations.part_ended(operation)
+        self._operations.version_ended(operation)
 
-    def _objection(self, source: ModelSource, found: Hashable, loaded: LoadedVersion) -> str:
-        """Return why what was loaded must not serve: it may be another thing than what was ``found`` complete."""
-        if self._parts.poller is not None and fingerprint(source) != found:
+    def _rejection_reason(self, source: ModelSource, found: Hashable, loaded: LoadedVersion) -> str:
+        """Return why a loaded version must not serve; empty if it may. ``found`` is the fingerprint before the load."""
+        if self._parts.poller is not None and load_fingerprint(source) != found:
             return "its files were changed while it was loaded"
         measured = loaded.measured
         if not measured.is_alone:
             return ""
         # Of several measurements, one may be high because of requests to other models.
         peak = measured.peak if loaded.least_peak == NO_MEMORY else measured.peak.at_most(loaded.least_peak)
-        return self._queue.objection(source.name, peak, measured.steady)
+        return self._queue.over_budget_reason(source.name, peak, measured.steady)
 
     def _size(self, source: ModelSource) -> ModelSize:
-        """Return what loading a version is expected to take; the load itself says what is wrong with its settings."""
+        """Return the expected size of a version; its load reports invalid settings."""
         try:
             return self._parts.sizes.expected(
                 size_key(source, read_model_settings(self._parts.settings, source, log=False))
@@ -249,5 +254,5 @@ class LoadOperations:
 
 
 def _not_found(name: str) -> ModelLoadFailedError:
-    """Return the error for a model that is in no repository, in Triton's words."""
+    """Return the error for a model that is in no repository, with the text of Triton."""
     return ModelLoadFailedError(f"failed to load '{clipped(name)}', failed to poll from model repository")

@@ -1,4 +1,4 @@
-"""A bounded number of threads that load models."""
+"""Run loads in a bounded number of threads."""
 
 import threading
 from collections import deque
@@ -8,9 +8,9 @@ from collections.abc import Callable
 class LoadPool:
     """Runs jobs in the order of their submission, at most ``threads`` at a time, from `start` on.
 
-    Any thread may submit. When there is nothing to do, one of the pool's threads waits and the others end. The C
-    library gives a new thread any of its heaps, and each would keep what it needed for a load: one model after another
-    loaded in new threads took the memory of several. The threads are daemons: a load cannot be interrupted, and must
+    Any thread may submit. Without jobs, one thread of the pool waits and the others end. One is kept because the C
+    library gives a new thread any of its heaps, each of which keeps the memory of a load: models loaded one after
+    another in new threads took the memory of several. The threads are daemons: a load cannot be interrupted, and must
     not keep the process from exiting.
     """
 
@@ -19,12 +19,12 @@ class LoadPool:
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._running = 0
-        self._one_waits = False
+        self._has_idle_thread = False
         self._started = False
         self._stopping = False
 
     def start(self) -> None:
-        """Run what has been submitted, and what will be."""
+        """Run the jobs that were submitted so far, and further ones."""
         with self._changed:
             self._started = True
             for _ in range(min(len(self._jobs), self._threads)):
@@ -34,19 +34,19 @@ class LoadPool:
         """Run ``job``, which raises nothing, when a thread is free."""
         with self._changed:
             self._jobs.append(job)
-            if self._one_waits:
+            if self._has_idle_thread:
                 self._wake()
             elif self._started and self._running < self._threads:
                 self._add_thread()
 
     def stop(self) -> None:
-        """Let the threads end when there is nothing to do."""
+        """End each thread once there is no job for it."""
         with self._changed:
             self._stopping = True
             self._wake()
 
     def _wake(self) -> None:
-        self._one_waits = False
+        self._has_idle_thread = False
         self._changed.notify()
 
     def _add_thread(self) -> None:
@@ -58,12 +58,12 @@ class LoadPool:
             job()
 
     def _next(self) -> Callable[[], None] | None:
-        """Return the next job, maybe after a wait; None to end."""
+        """Return the next job, after a wait if there is none; None to end the thread."""
         with self._changed:
             while not self._jobs:
-                if self._one_waits or self._stopping:
+                if self._has_idle_thread or self._stopping:
                     self._running -= 1
                     return None
-                self._one_waits = True
-                self._changed.wait_for(lambda: not self._one_waits)
+                self._has_idle_thread = True
+                self._changed.wait_for(lambda: not self._has_idle_thread)
             return self._jobs.popleft()

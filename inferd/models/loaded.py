@@ -1,4 +1,4 @@
-"""What a loaded version has in memory: a session and its queue, or a language model and its engine."""
+"""Loaded model versions: a session and its batcher, or a language model and its engine."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from inferd.runtime.decoder import OnnxDecoder
 from inferd.runtime.genai_config import GenaiConfig
 from inferd.runtime.session import OnnxSession
 
-#: What answers the requests of a loaded version.
+#: Runs the requests of a loaded version.
 Engine = Batcher | GenerationEngine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationLimits:
-    """What a language model can generate, and what its files say of sampling."""
+    """The limits of a language model, and the defaults of sampling in its files."""
 
     context_length: int
     vocabulary_size: int
@@ -32,7 +32,7 @@ class GenerationLimits:
 class LanguageModel:
     """A decoder, the engine that runs it, and its tokenizer if it has one.
 
-    ``verdict``: whether sequences beside each other are what they are alone, bit for bit.
+    ``verdict``: whether sequences that run together are equal, bit for bit, to those that run alone.
     """
 
     decoder: OnnxDecoder
@@ -43,23 +43,22 @@ class LanguageModel:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether it takes and gives text, and not token ids only."""
+        """True if the model takes and returns text, and not token ids only."""
         return self.text is not None
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether it takes chats."""
+        """True if the model takes chats."""
         return self.text is not None and self.text.has_chat_template
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedVersion(ABC):
-    """What all loaded versions have.
+    """A version in memory.
 
-    ``memory`` is what it takes now, as far as that is known, and ``measured`` what this load took. ``least_peak`` is
-    the least that its loads took at their peak, nothing if that is not known. ``reserved`` is the part of these that
-    is taken by requests only: the cache of a language model. ``files`` keeps those that came from remote storage in the
-    cache.
+    ``memory`` is its expected memory while it serves, and ``measured`` that of this load. ``least_peak`` is the minimum
+    of the peaks of its loads, nothing if unknown. ``reserved`` is the part of these that only requests take: the cache
+    of a language model. ``files`` keeps the files from remote storage in the cache.
     """
 
     memory: Memory = NO_MEMORY
@@ -72,7 +71,7 @@ class LoadedVersion(ABC):
     @property
     @abstractmethod
     def engine(self) -> Engine:
-        """What answers its requests."""
+        """Runs its requests."""
 
     @property
     @abstractmethod
@@ -81,18 +80,18 @@ class LoadedVersion(ABC):
 
     @property
     def language(self) -> LanguageModel | None:
-        """The language model; None of an ordinary one."""
+        """The language model; None for an ordinary one."""
         return None
 
     @property
     def unused_cache_bytes(self) -> int:
-        """Bytes of ``reserved`` memory of the host that are not taken at present."""
+        """Bytes of ``reserved`` host memory that are not in use."""
         return 0
 
     @property
     @abstractmethod
     def verdict(self) -> Verdict:
-        """Whether rows of several requests may run together."""
+        """The verdict on running rows of several requests together."""
 
     @abstractmethod
     def max_batch_size(self, batching: BatchingSettings) -> int:
@@ -105,7 +104,7 @@ class LoadedVersion(ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel(LoadedVersion):
-    """A session, and the batcher that feeds it."""
+    """A session and its batcher."""
 
     session: OnnxSession
     batcher: Batcher
@@ -136,7 +135,7 @@ class LoadedModel(LoadedVersion):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedLanguageModel(LoadedVersion):
-    """A language model."""
+    """A language model with its engine."""
 
     model: LanguageModel
 
@@ -157,7 +156,7 @@ class LoadedLanguageModel(LoadedVersion):
 
     @property
     def unused_cache_bytes(self) -> int:
-        """What sequences have not written to."""
+        """Bytes of the cache that sequences have not written to."""
         return max(0, self.reserved.host - self.model.generator.cache_bytes_written)
 
     @property

@@ -1,6 +1,6 @@
-"""Loads one model version: read its settings, open it, verify how it batches, warm it up, give it a queue.
+"""Load one model version: read its settings, open it, verify how it batches, warm it up, and make its batcher.
 
-What is a language model is known from its file. It is opened by `inferd.models.language`, and gets an engine.
+A language model is recognized by its file. `inferd.models.language` opens it, and it gets an engine for a batcher.
 """
 
 import logging
@@ -38,30 +38,30 @@ from inferd.runtime.warmup_samples import run_samples
 
 _log = logging.getLogger(__name__)
 
-#: A version that is warmed up for longer than this holds the others up no further.
-_WARM_UP_PATIENCE_S = 10.0
+#: How long a version waits for the warm-up of another one.
+_MAX_WARM_UP_WAIT_S = 10.0
 
 
 class LoadCancelledError(Exception):
-    """The load was given up before it had ended."""
+    """The load was cancelled before it ended."""
 
 
 class Progress(Protocol):
-    """What a load reports to, at the beginning of each stage."""
+    """Gets the progress of a load, at the beginning of each stage."""
 
     def is_cancelled(self) -> bool:
-        """Whether the load is to be given up."""
+        """Return True if the load was cancelled."""
 
-    def have_settings(self, settings: ModelSettings) -> None:
-        """The version has these settings. Raises `LoadCancelledError` if the load is to be given up."""
+    def set_settings(self, settings: ModelSettings) -> None:
+        """Set the settings of the version. Raises `LoadCancelledError` if the load was cancelled."""
 
     def advance(self, state: ModelState) -> None:
-        """The stage ``state`` begins. Raises `LoadCancelledError` if the load is to be given up."""
+        """Begin the stage ``state``. Raises `LoadCancelledError` if the load was cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatcherParts:
-    """What the batchers of all versions share."""
+    """The parts that the batchers of all versions share."""
 
     clock: Clock
     poll_thread: PollThread
@@ -77,10 +77,9 @@ class VersionLoader:
     """Loads model versions, each in the thread that calls `load`; several threads may.
 
     Versions are warmed up one after another, because the times and the memory of their runs are measured; a very long
-    warm-up does not hold the others up.
-    ``versions`` returns the number of versions that share the machine's threads, and ``unused_cache_bytes`` what caches
-    of language models may still take. What loads take is noted in ``sizes``. ``pause`` lets requests go first, between
-    two steps.
+    warm-up does not delay the others. ``versions`` returns the number of versions that share the machine's threads, and
+    ``unused_cache_bytes`` the memory that caches of language models may still take. ``sizes`` records the memory and
+    time of loads. ``pause`` is called between two steps, so that requests go first.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class VersionLoader:
         unused_cache_bytes: Callable[[], int] = lambda: 0,
         pause: Callable[[], None] = lambda: None,
     ) -> None:
-        #: Also for those that unload.
+        #: Unloads call it too.
         self.pause = pause
         self._meter = meter
         self._sizes = sizes
@@ -108,16 +107,16 @@ class VersionLoader:
         self._limit_logged = False
 
     def load(self, source: ModelSource, progress: Progress) -> LoadedVersion:
-        """Return ``source`` loaded; its engine is not started. Raises `ModelLoadError` and `LoadCancelledError`."""
+        """Load ``source``; its engine is not started. Raises `ModelLoadError` and `LoadCancelledError`."""
         own = read_model_settings(self._settings, source)
         self.pause()
         key = size_key(source, own)
         self.pause()
         settings = self._limited(own)
-        progress.have_settings(settings)
-        files = _fetched(source, settings, progress)
+        progress.set_settings(settings)
+        files = _fetch(source, settings, progress)
         with self._meter.load() as measurement:
-            loaded = self._opened(source, settings, progress)
+            loaded = self._open(source, settings, progress)
         measured = measurement.result.with_reserved(loaded.reserved)
         self.pause()
         if source.override is None:
@@ -133,27 +132,30 @@ class VersionLoader:
             files=files,
         )
 
-    def _opened(self, source: ModelSource, settings: ModelSettings, progress: Progress) -> LoadedVersion:
-        """Return the model, verified and warmed up, with what runs it."""
+    def _open(self, source: ModelSource, settings: ModelSettings, progress: Progress) -> LoadedVersion:
+        """Return the model, verified and warmed up, with its engine."""
         path = model_file(source, settings.file)
         self.pause()
+        # The session reads the file again: another one may take its place while the probe opens it.
         form = read_decoder(path)
         self.pause()
         if form is not None:
             settings = language_settings(settings, self._settings.for_model({}), source.name)
-            progress.have_settings(settings)
+            progress.set_settings(settings)
         if self._probe is not None:
             self._probe.check(path, settings, progress.is_cancelled, self.pause)
         if form is not None:
-            return self._language_model(source, path, form, settings, progress)
-        return self._ordinary(source, path, settings, progress)
+            return self._load_language_model(source, path, form, settings, progress)
+        return self._load_tensor_model(source, path, settings, progress)
 
-    def _ordinary(self, source: ModelSource, path: Path, settings: ModelSettings, progress: Progress) -> LoadedModel:
+    def _load_tensor_model(
+        self, source: ModelSource, path: Path, settings: ModelSettings, progress: Progress
+    ) -> LoadedModel:
         verifying = partial(progress.advance, ModelState.VERIFYING)
         session = open_session(path, settings, verifying, is_immutable=source.is_immutable, pause=self.pause)
         try:
             progress.advance(ModelState.WARMING)
-            with self._turn_to_warm_up():
+            with self._warm_up_turn():
                 run_times = warm_up(session, settings, clock=self._parts.clock, pause=self.pause)
                 run_samples(session, settings, path)
         except BaseException:
@@ -177,7 +179,7 @@ class VersionLoader:
         )
         return LoadedModel(session=session, batcher=batcher)
 
-    def _language_model(
+    def _load_language_model(
         self, source: ModelSource, path: Path, form: DecoderForm, settings: ModelSettings, progress: Progress
     ) -> LoadedLanguageModel:
         opened = open_language_model(
@@ -187,14 +189,14 @@ class VersionLoader:
             stages=Stages(
                 verifying=partial(progress.advance, ModelState.VERIFYING),
                 warming=partial(progress.advance, ModelState.WARMING),
-                turn=self._turn_to_warm_up,
+                turn=self._warm_up_turn,
             ),
             clock=self._parts.clock,
             budget_bytes=self._settings.repository.memory_budget_bytes,
             promised_bytes=self._unused_cache_bytes(),
             is_immutable=source.is_immutable,
         )
-        progress.have_settings(opened.settings)
+        progress.set_settings(opened.settings)
         return LoadedLanguageModel(model=self._with_engine(source, opened), reserved=opened.cache)
 
     def _with_engine(self, source: ModelSource, opened: OpenedLanguageModel) -> LanguageModel:
@@ -228,9 +230,9 @@ class VersionLoader:
         )
 
     @contextmanager
-    def _turn_to_warm_up(self) -> Iterator[None]:
-        """Wait for the other versions to be warmed up, but not for one that takes very long."""
-        is_turn = self._warming.acquire(timeout=_WARM_UP_PATIENCE_S)
+    def _warm_up_turn(self) -> Iterator[None]:
+        """Wait until no other version is being warmed up, but not for one that takes very long."""
+        is_turn = self._warming.acquire(timeout=_MAX_WARM_UP_WAIT_S)
         try:
             yield
         finally:
@@ -238,7 +240,7 @@ class VersionLoader:
                 self._warming.release()
 
     def _limited(self, settings: ModelSettings) -> ModelSettings:
-        """Return ``settings`` with fewer threads if there are many versions; log it for the server's settings once."""
+        """Return ``settings`` with fewer threads if there are many versions; logs that once."""
         versions = self._versions()
         limited = limit_threads(settings, versions=versions, cores=usable_cores(), available=built_in())
         threads = limited.runtime.intra_op_threads
@@ -252,8 +254,8 @@ class VersionLoader:
         return limited
 
 
-def _fetched(source: ModelSource, settings: ModelSettings, progress: Progress) -> object:
-    """Have the files of a remote model in the cache, where they stay as long as what is returned."""
+def _fetch(source: ModelSource, settings: ModelSettings, progress: Progress) -> object:
+    """Fetch the files of a remote model to the cache, where they stay as long as the returned object."""
     if source.remote is None:
         return None
     files = source.remote.fetch(model_file(source, settings.file), progress.is_cancelled)

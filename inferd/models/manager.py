@@ -1,8 +1,8 @@
-"""Decides which model versions are loaded and unloaded, and when: at start, by polling, or by calls.
+"""Decide which model versions are loaded and unloaded, and when: at start, by polling, or by calls.
 
-Each model has one operation at a time, others wait for their turn. An operation compares what is wanted with what is
-served, loads what is missing or has changed, and unloads what is not wanted any more once all of that is READY. All
-decisions are made in one thread, the *control thread*, which also searches the repositories.
+Each model has one operation at a time; further ones wait in its queue. An operation compares the versions to serve with
+those that are served, loads those that are missing or have changed, and once all of them are READY, unloads the others.
+All decisions are made in one thread, the *control thread*, which also searches the repositories.
 """
 
 import logging
@@ -23,10 +23,11 @@ from inferd.errors import (
     ModelUnavailableError,
     ServingError,
 )
-from inferd.models.catalog import Catalog, LoadOverride, Versions
+from inferd.models.catalog import Catalog, Versions
 from inferd.models.cold_models import ColdModels
 from inferd.models.lifecycle import Lifecycle
 from inferd.models.load_operations import LoadOperations, ModelParts
+from inferd.models.load_override import LoadOverride, delete_leftovers
 from inferd.models.load_queue import LoadQueue, residency_of
 from inferd.models.operation import Cause, OnDone, Operation, Operations
 from inferd.models.poller import Poller
@@ -37,20 +38,19 @@ from inferd.models.residents import residents_of
 from inferd.models.router import Router
 from inferd.models.sizes import ModelSizes
 from inferd.models.states import ModelState
-from inferd.models.temporary_folder import delete_leftovers
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.residency import ResidencyCounts, ResidencySample
 from inferd.plain_text import clipped, listed
 
 _log = logging.getLogger(__name__)
 
-#: Triton's text, by which clients know that they cannot control models.
+#: The text of Triton; clients recognize by it that they cannot control models.
 _NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One line of the index; a model that was never loaded is UNAVAILABLE and has no version."""
+    """One line of the repository index; a model that was never loaded is UNAVAILABLE and has no version."""
 
     name: str
     version: str = ""
@@ -61,9 +61,9 @@ class IndexEntry:
 class ModelManager:
     """Loads and unloads models. Its methods may be called from any thread, and none waits for a load.
 
-    Invariants: every operation ends with one call of its ``on_done``, and every demand with one of ``on_demand_ended``;
-    one operation of a model runs at a time, the first of its queue. ``waiting`` returns how many requests wait for a
-    model, which is then not idle. ``pause`` lets requests go first, between two steps.
+    Invariants: every operation ends with one call of its ``on_done``, and every load on demand with one of
+    ``on_demand_ended``; one operation of a model runs at a time, the first of its queue. ``waiting`` returns how many
+    requests wait for a model, which is then not idle. ``pause`` is called between two steps, so that requests go first.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ModelManager:
             defaults=settings.for_model({}),
             pause=pause,
         )
-        self._next_look_at = 0.0
+        self._next_poll_at = 0.0
         self._remembered = RememberedModels(repository.remember)
         self._on_demand_ended = on_demand_ended
         self._waiting = waiting
@@ -109,18 +109,18 @@ class ModelManager:
         self._operations = Operations(self._work.put, withdraw=self._queue.withdraw)
         self._loads = LoadOperations(self._parts, self._operations, self._queue)
 
-    # What is called from outside.
+    # Any thread, except `start` and `stop`, which are called once.
 
     def start(self, found: Mapping[str, Versions], on_loaded: Callable[[], None]) -> None:
-        """Load what is to be loaded at start of the models that were ``found`` in the repositories.
+        """Begin the loads of the start, of the models that were ``found`` in the repositories.
 
-        All of it is in the registry when this returns. The control thread calls ``on_loaded`` when each version is
+        The registry has their versions when this returns. The control thread calls ``on_loaded`` when each version is
         loaded or has failed.
         """
         delete_leftovers()
         wanted = self._first_loads(found)
         if self._parts.poller is not None:
-            self._next_look_at = self._clock() + self._settings.repository.poll_interval_s
+            self._next_poll_at = self._clock() + self._settings.repository.poll_interval_s
         remaining = len(wanted)
 
         def on_done(_: ServingError | None) -> None:
@@ -132,7 +132,7 @@ class ModelManager:
         # Before the control thread starts, this one may do what that thread does.
         for name, (versions, only) in wanted.items():
             self._operations.enqueue(
-                self._loads.of_repository(name, versions, Cause.START, on_done=on_done, only=only, must_exist=True)
+                self._loads.repository_load(name, versions, Cause.START, on_done=on_done, only=only, must_exist=True)
             )
         if not wanted:
             self._work.put(on_loaded)
@@ -142,11 +142,11 @@ class ModelManager:
     def load(
         self, name: str, *, version: str = "", override: LoadOverride | None = None, on_done: OnDone
     ) -> Callable[[], None]:
-        """Load the versions of a model that its policy wants, or one ``version`` in addition to those that serve.
+        """Load the versions that a model's policy chooses, or one ``version`` in addition to those that serve.
 
-        What is loaded and unchanged stays. Returns a function that cancels the load; ``on_done`` then gets an error,
-        as it does if no version could be loaded, or the mode of control forbids it: in other modes than explicit,
-        models that are loaded on demand may be loaded by calls too.
+        Versions that are loaded and unchanged stay. Returns a function that cancels the load; ``on_done`` then gets an
+        error, as it does if no version could be loaded, or the control mode forbids it: in other modes than explicit,
+        calls may load models on demand only.
         """
         if self._settings.repository.mode is not ModelControl.EXPLICIT and name not in self._parts.cold:
             on_done(ModelControlError(_NOT_EXPLICIT))
@@ -154,8 +154,8 @@ class ModelManager:
         operation = Operation(
             name=name,
             cause=Cause.CALL,
-            begin=partial(self._loads.begin_asked, version=version, override=override),
-            end=partial(self._end_asked_load, version=version),
+            begin=partial(self._loads.begin_requested, version=version, override=override),
+            end=partial(self._end_requested_load, version=version),
             on_done=on_done,
             is_load=True,
         )
@@ -177,37 +177,37 @@ class ModelManager:
         )
         self._work.put(partial(self._operations.enqueue, operation))
 
-    def demand(self, name: str) -> None:
-        """Load a model that is loaded on demand, unless it is READY; ``on_demand_ended`` is then called with its name.
+    def load_on_demand(self, name: str) -> None:
+        """Load an on-demand model unless it is READY, then call ``on_demand_ended`` with its name.
 
-        It gets an error if no version could be loaded, at once for some time after a failure.
+        With an error, if no version could be loaded; for some time after a failure, without another attempt.
         """
-        self._work.put(partial(self._demand, name))
+        self._work.put(partial(self._load_on_demand, name))
 
     def expected_load_s(self, name: str) -> float:
-        """Return how long a load on demand will take, or the one that goes on still takes; 0 if nothing is known."""
+        """Return how long a load on demand takes, or the one in progress still takes; 0 if unknown."""
         return self._parts.cold.expected_load_s(name)
 
     def residency(self) -> ResidencySample:
-        """Return what the models take of the memory budget, and which were loaded and evicted."""
+        """Return the use of the memory budget, and the numbers of loads and evictions."""
         return self._queue.sample()
 
     def counts(self, name: str) -> ResidencyCounts:
-        """Return how often versions of a model were loaded, and it was evicted."""
+        """Return how often versions of a model were loaded, and how often it was evicted."""
         return self._queue.counter.of(name)
 
     def memory_bytes(self) -> int:
-        """Return the host memory that the models may take, full caches included, and loads that go on."""
+        """Return the host memory that models and loads in progress may take, full caches included."""
         taken = self._parts.lifecycle.memory
-        return (taken + self._queue.reserved()).host if self._queue.going_on else taken.host
+        return (taken + self._queue.reserved()).host if self._queue.in_progress else taken.host
 
     def resident_bytes(self) -> int:
-        """Return the same without what caches do not take at present."""
+        """Return `memory_bytes` without the unused part of caches."""
         return self.memory_bytes() - self._parts.lifecycle.unused_cache_bytes()
 
     def memory_is_steady(self) -> bool:
-        """Whether no model comes or goes at present."""
-        return not (self._queue.going_on or self._parts.lifecycle.leaving)
+        """Return True if no model is being loaded or unloaded."""
+        return not (self._queue.in_progress or self._parts.lifecycle.unloading)
 
     def index(self) -> list[IndexEntry]:
         """Return all models in the repositories and all that are loaded, by name.
@@ -221,65 +221,65 @@ class ModelManager:
         return sorted([*entries, *never], key=lambda entry: entry.name)
 
     def _residents(self) -> list[Resident]:
-        """Return what is loaded now. Any thread."""
+        """Return the models that are loaded now. Any thread."""
         return residents_of(
             self._parts.lifecycle.loaded(),
-            leaves=self._parts.cold.__contains__,
-            is_held=self._operations.hold,
+            is_evictable=self._parts.cold.__contains__,
+            is_held=self._operations.is_held,
             waiting=self._waiting,
         )
 
     def stop(self, timeout_s: float) -> bool:
-        """Unload everything as `Lifecycle.stop`, and end the control thread; operations that wait fail."""
+        """Unload all models as `Lifecycle.stop` does, and end the control thread; waiting operations fail."""
         finished = self._parts.lifecycle.stop(timeout_s)
         self._work.put(None)
         return finished
 
-    # The control thread.
+    # Control thread only, from here on.
 
     def _control(self) -> None:
         while (work := self._next_work()) is not None:
             try:
                 work()
-                self._queue.look()
+                self._queue.check()
                 self._parts.pause()
             except Exception:  # noqa: BLE001  (the other models must still be controlled)
                 _log.exception("an unexpected error in the control of models")
         self._operations.end_all(ModelUnavailableError("the server is stopping"))
 
     def _next_work(self) -> Callable[[], None] | None:
-        """Return what is to be done next, a look at the repositories or at the memory if it is due; None to end."""
-        poller, memory_at = self._parts.poller, self._queue.next_look_at
-        poll_at = None if poller is None else self._next_look_at
+        """Return the next piece of work, which is polling or checking the load queue if that is due; None to end."""
+        poller, memory_at = self._parts.poller, self._queue.next_check_at
+        poll_at = None if poller is None else self._next_poll_at
         next_at = min((each for each in (poll_at, memory_at) if each is not None), default=None)
         try:
             return self._work.get(timeout=None if next_at is None else max(0.0, next_at - self._clock()))
         except Empty:
             if poller is None or next_at != poll_at:
-                return self._queue.look
-            self._next_look_at = self._clock() + self._settings.repository.poll_interval_s
-            return partial(self._look, poller)
+                return self._queue.check
+            self._next_poll_at = self._clock() + self._settings.repository.poll_interval_s
+            return partial(self._poll, poller)
 
-    def _look(self, poller: Poller) -> None:
-        for name, versions in poller.look().items():
-            self._operations.enqueue(self._loads.of_repository(name, versions, Cause.CHANGE))
+    def _poll(self, poller: Poller) -> None:
+        for name, versions in poller.poll().items():
+            self._operations.enqueue(self._loads.repository_load(name, versions, Cause.CHANGE))
 
-    def _demand(self, name: str) -> None:
+    def _load_on_demand(self, name: str) -> None:
         cold = self._parts.cold
-        error = cold.refusal(name)
+        error = cold.backoff_error(name)
         if name not in cold:
             error = ModelUnavailableError(f'model "{clipped(name)}" is not loaded on demand any more')
         if error is not None or not cold.missing(name):
             self._on_demand_ended(name, error)
         else:
-            self._operations.enqueue(self._loads.of_demand(name, partial(self._on_demand_ended, name)))
+            self._operations.enqueue(self._loads.on_demand_load(name, partial(self._on_demand_ended, name)))
 
-    # What operations do.
+    # The steps of operations.
 
     def _first_loads(self, found: Mapping[str, Versions]) -> dict[str, tuple[Versions, Collection[str]]]:
-        """Return the models of the start: the versions to choose from, and their numbers if the policy does not."""
+        """Return the models to load at start: their versions, and the numbers to load, empty if the policy chooses."""
         if self._parts.poller is not None:
-            return {name: (versions, ()) for name, versions in self._parts.poller.first(found).items()}
+            return {name: (versions, ()) for name, versions in self._parts.poller.complete_at_start(found).items()}
         repository = self._settings.repository
         if repository.mode is not ModelControl.EXPLICIT or EVERY_MODEL in repository.load:
             return {name: (versions, ()) for name, versions in found.items()}
@@ -287,7 +287,7 @@ class ModelManager:
         return {name: (found.get(name, {}), numbers or ()) for name, numbers in remembered.items()}
 
     def _evict(self, name: str, in_use: bool) -> None:
-        """Unload a model to make room for another one; a demand loads it again."""
+        """Unload a model to make room for another one; its next request loads it again."""
         _log.info("model evicted", extra={"model": name, "in_use": in_use})
         self._operations.enqueue(
             Operation(
@@ -305,18 +305,18 @@ class ModelManager:
 
     def _end_eviction(self, operation: Operation) -> ServingError | None:
         cold = self._parts.cold.sources(operation.name)
-        for each in operation.leaving:
+        for each in operation.to_unload:
             if each.version in cold:
                 self._parts.lifecycle.register_cold([cold[each.version]], each.settings)
         return None
 
     def _retire(self, operation: Operation, versions: Sequence[ModelVersion]) -> None:
-        operation.leaving.extend(versions)
+        operation.to_unload.extend(versions)
         operation.pending += len(versions)
         for each in versions:
-            self._parts.lifecycle.retire(each, partial(self._operations.part_ended, operation))
+            self._parts.lifecycle.retire(each, partial(self._operations.version_ended, operation))
 
-    def _end_asked_load(self, operation: Operation, *, version: str) -> ServingError | None:
+    def _end_requested_load(self, operation: Operation, *, version: str) -> ServingError | None:
         error = self._loads.end(operation)
         if error is None:
             self._remembered.loaded(operation.name, version, self._parts.ready(operation.name))
@@ -327,7 +327,7 @@ class ModelManager:
         if not versions:
             of_version = f' version "{clipped(version)}"' if version else ""
             raise ModelNotFoundError(f'there is no model "{clipped(operation.name)}"{of_version}')
-        self._parts.cold.forget(operation.name, [each.version for each in versions])
+        self._parts.cold.remove(operation.name, [each.version for each in versions])
         for each in versions:
             each.on_demand = False
             if each.state is ModelState.ON_DEMAND:
@@ -336,7 +336,7 @@ class ModelManager:
 
     def _end_unload(self, operation: Operation, *, version: str) -> ServingError | None:
         self._remembered.unloaded(operation.name, version, self._parts.ready(operation.name))
-        left = [each.version for each in operation.leaving if each.state is not ModelState.UNAVAILABLE]
+        left = [each.version for each in operation.to_unload if each.state is not ModelState.UNAVAILABLE]
         if left:
             name = clipped(operation.name)
             return ModelLoadFailedError(f"failed to unload '{name}', versions that are still available: {listed(left)}")

@@ -1,4 +1,4 @@
-"""What is to be done with one model: loads and unloads, who is told when they have ended, and in which order."""
+"""Run the operations of each model, its loads and unloads, one after another."""
 
 import logging
 from collections import deque
@@ -9,8 +9,8 @@ from enum import StrEnum
 from functools import partial
 
 from inferd.errors import ModelLoadFailedError, ServingError
-from inferd.models.catalog import OverriddenModel
 from inferd.models.lifecycle import VersionLoad
+from inferd.models.load_override import OverriddenModel
 from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped
 
@@ -36,9 +36,10 @@ def _ignore(_: ServingError | None) -> None:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Operation:
-    """Something to be done with one model. Control thread only.
+    """A load or unload of one model, with any number of its versions. Control thread only.
 
-    ``begin`` starts loads and unloads, and counts them in ``pending``; ``end`` is called when they have ended.
+    ``begin`` starts the loads and unloads of versions, and counts them in ``pending``. ``end`` is called when all of
+    them have ended, and returns the error of the operation; ``on_done`` gets it.
     """
 
     name: str
@@ -48,30 +49,30 @@ class Operation:
     on_done: OnDone = _ignore
     is_load: bool
     loads: list[VersionLoad] = field(default_factory=list)
-    #: To be unloaded when all ``loads`` have succeeded; or what is being unloaded.
-    leaving: list[ModelVersion] = field(default_factory=list)
+    #: Versions to unload when all ``loads`` have succeeded, or that are being unloaded.
+    to_unload: list[ModelVersion] = field(default_factory=list)
     pending: int = 0
     overridden: OverriddenModel | None = None
 
     @property
-    def only_waits(self) -> bool:
-        """Whether its loads wait for their turn and for memory, and nothing of it has begun."""
+    def is_waiting(self) -> bool:
+        """True if all of its loads wait in the load queue, and none has begun."""
         return self.is_load and self.pending > 0 and not self.loads
 
-    def undo_begin(self) -> None:
-        """Forget what `begin` has noted, so that it can be called again; its loads are withdrawn."""
+    def reset(self) -> None:
+        """Return to the state before ``begin``, which is called again later; the loads must be withdrawn before."""
         self.pending = 0
-        self.leaving.clear()
+        self.to_unload.clear()
         if self.overridden is not None:
             self.overridden.delete()
             self.overridden = None
 
 
 class Operations:
-    """Carries out the operations of each model one after another, and those of different models side by side.
+    """Runs the operations of each model one after another, and those of different models in parallel.
 
-    ``do`` makes the control thread call a function; all methods but `part_ended` are called by that thread.
-    ``withdraw`` forgets the loads of an operation that have not begun, and returns their number.
+    ``do`` makes the control thread call a function; that thread calls all methods, except where they say "any thread".
+    ``withdraw`` removes the loads of an operation that have not begun from the load queue, and returns their number.
     """
 
     def __init__(self, do: Callable[[Callable[[], None]], None], *, withdraw: Callable[[Operation], int]) -> None:
@@ -79,11 +80,11 @@ class Operations:
         self._withdraw = withdraw
         self._queues: dict[str, deque[Operation]] = {}
 
-    def hold(self, name: str) -> bool:
-        """Whether something is being done with a model, beyond waiting. Any thread."""
+    def is_held(self, name: str) -> bool:
+        """Return True if an operation of a model is in progress, and does not only wait. Any thread."""
         queue = self._queues.get(name)
         with suppress(IndexError):
-            return queue is not None and not queue[0].only_waits
+            return queue is not None and not queue[0].is_waiting
         return False
 
     def enqueue(self, operation: Operation) -> None:
@@ -92,9 +93,9 @@ class Operations:
         An eviction comes before loads that wait: those may wait for the memory that it frees.
         """
         queue = self._queues.setdefault(operation.name, deque())
-        if operation.cause is Cause.EVICTION and queue and queue[0].only_waits:
+        if operation.cause is Cause.EVICTION and queue and queue[0].is_waiting:
             self._withdraw(queue[0])
-            queue[0].undo_begin()
+            queue[0].reset()
             queue.appendleft(operation)
             self._begin(operation)
             return
@@ -106,7 +107,7 @@ class Operations:
                 self.cancel(other, "the model is being unloaded")
 
     def cancel(self, operation: Operation, reason: str) -> None:
-        """Give up a load, unless it has ended."""
+        """Cancel a load, unless it has ended."""
         if operation not in self._queues.get(operation.name, ()):
             return
         operation.pending -= self._withdraw(operation)
@@ -115,8 +116,8 @@ class Operations:
         if not operation.pending:
             self._conclude(operation, ModelLoadFailedError(f"failed to load '{clipped(operation.name)}', {reason}"))
 
-    def part_ended(self, operation: Operation, _: object = None) -> None:
-        """A load or unload of ``operation`` has ended. Any thread."""
+    def version_ended(self, operation: Operation, _: object = None) -> None:
+        """Count a load or unload of a version of ``operation`` that has ended. Any thread."""
 
         def count() -> None:
             operation.pending -= 1
@@ -125,7 +126,7 @@ class Operations:
         self._do(count)
 
     def end_all(self, error: ServingError) -> None:
-        """Answer all operations with ``error``; nothing is done any more."""
+        """End all operations with ``error``."""
         for operation in [each for queue in self._queues.values() for each in queue]:
             _answer(operation, error)
 

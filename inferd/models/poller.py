@@ -1,19 +1,97 @@
-"""Looks through the repositories again and again, for versions that are complete.
+"""Poll the repositories for model versions that have changed and are completely written.
 
-An upload may stop at any byte and go on later, so what is new or has changed is left alone until two looks have found
-it the same. Files that have not been changed for an interval when the server starts need no second look.
+Nothing says when an upload is over: it may stop at any byte and continue later. A version counts as changed only when
+its files were the same in two polls, some time apart; each change starts that over, and a version that disappears is
+treated alike. So an upload that pauses for that long is taken for complete: loading it fails if a file is truncated,
+and its next change is noticed. Files that were not changed for an interval when the server starts need no second poll.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from inferd.models.catalog import Catalog, Versions
-from inferd.models.file_watch import FileWatch, VersionKey, fingerprint_of
+from inferd.models.fingerprint import Fingerprint, fingerprint_of
 from inferd.models.model_source import ModelSource
 
-#: Time between the looks that decide, as a share of the interval, and at most: file systems have times in seconds.
-_STILL_SHARE = 0.5
-_STILL_S = 2.0
+#: Name and version of a model.
+VersionKey = tuple[str, str]
+
+#: Time for which files must not change, as a share of the interval, and at most: file systems have times in seconds.
+_SETTLE_SHARE = 0.5
+_MAX_SETTLE_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changes:
+    """The versions to load and to unload.
+
+    ``settled``: new or changed, and the same in two polls. ``gone``: missing in two polls.
+    """
+
+    settled: Mapping[VersionKey, Fingerprint]
+    gone: frozenset[VersionKey]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """The files of a version, None if it is missing, and when they were first seen so."""
+
+    files: Fingerprint | None
+    since: float
+
+
+class FileWatch:
+    """Compares each poll of the repositories with the one before. Used by one thread.
+
+    A poll less than ``settle_s`` after the last change decides nothing, because a file may be written again within the
+    resolution of its times. ``clock`` is monotonic; times of files are compared with each other only.
+    """
+
+    def __init__(self, *, settle_s: float, clock: Callable[[], float]) -> None:
+        self._settle_s = settle_s
+        self._clock = clock
+        self._reported: dict[VersionKey, Fingerprint] = {}
+        self._unsettled: dict[VersionKey, _Sighting] = {}
+
+    def poll(self, listing: Mapping[VersionKey, Fingerprint]) -> Changes:
+        """Return the versions that have changed since the last report, but not since an earlier poll.
+
+        ``listing`` has the present versions.
+        """
+        now = self._clock()
+        settled: dict[VersionKey, Fingerprint] = {}
+        gone = set()
+        for key in listing.keys() | self._reported.keys() | self._unsettled.keys():
+            files = listing.get(key)
+            if not self._is_settled(key, files, now):
+                continue
+            del self._unsettled[key]
+            if files is None:
+                gone.add(key)
+                del self._reported[key]
+            else:
+                settled[key] = self._reported[key] = files
+        return Changes(settled=settled, gone=frozenset(gone))
+
+    def accept(self, key: VersionKey, files: Fingerprint) -> None:
+        """Count the present files of a version as reported, so that only changes from them are."""
+        self._reported[key] = files
+
+    def is_known(self, key: VersionKey, files: Fingerprint) -> bool:
+        """Return True if ``files`` are those that were last reported of a version. Any thread."""
+        return self._reported.get(key) == files
+
+    def _is_settled(self, key: VersionKey, files: Fingerprint | None, now: float) -> bool:
+        """Return True if a change of ``key`` has settled; records when it was first seen."""
+        if files == self._reported.get(key):
+            self._unsettled.pop(key, None)
+            return False
+        sighting = self._unsettled.get(key)
+        if sighting is None or sighting.files != files:
+            self._unsettled[key] = _Sighting(files, now)
+            return False
+        return now - sighting.since >= self._settle_s
 
 
 class Poller:
@@ -33,11 +111,11 @@ class Poller:
         self._catalog = catalog
         self._interval_s = interval_s
         self._wall_clock = wall_clock
-        self._watch = FileWatch(still_s=min(_STILL_SHARE * interval_s, _STILL_S), clock=clock)
+        self._watch = FileWatch(settle_s=min(_SETTLE_SHARE * interval_s, _MAX_SETTLE_S), clock=clock)
         self._settled: dict[str, dict[str, ModelSource]] = {}
 
-    def first(self, found: Mapping[str, Versions]) -> dict[str, Versions]:
-        """Return those of the versions ``found`` at start that are old enough to be complete; by model."""
+    def complete_at_start(self, found: Mapping[str, Versions]) -> dict[str, Versions]:
+        """Return the versions, by model, of those ``found`` at start that are old enough to be complete."""
         changed_before = self._wall_clock() - self._interval_s
         for name, versions in found.items():
             for number, source in versions.items():
@@ -47,14 +125,14 @@ class Poller:
         return {name: dict(versions) for name, versions in self._settled.items()}
 
     def is_complete(self, source: ModelSource) -> bool:
-        """Whether ``source`` is as it was last found complete; otherwise a later look will report it."""
+        """Return True if ``source`` is as it was last found complete; otherwise a later poll reports it."""
         return self._watch.is_known((source.name, source.version), fingerprint_of(source))
 
-    def look(self) -> dict[str, Versions]:
+    def poll(self) -> dict[str, Versions]:
         """Return all complete versions of each model that has changed; none for a model that is gone.
 
-        While a given path itself is not there, nothing in it is gone. What remote storage has is what it lists, or has
-        listed last.
+        While a given path itself is missing, nothing in it counts as gone. Remote storage has the versions that it
+        lists, or listed last.
         """
         absent = self._catalog.missing_paths()
         sources = {
@@ -78,7 +156,7 @@ def _by_key(models: Mapping[str, Versions]) -> dict[VersionKey, ModelSource]:
 
 
 def _is_missing(path: Path) -> bool:
-    """Whether there is no such file. A directory that cannot be read now does not make its versions gone."""
+    """Return True if there is no such file. Versions in a directory that cannot be read now are not gone."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""What is loaded now, by model, as the rules of the memory budget see it."""
+"""Describe the loaded models for the rules of the memory budget."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -11,14 +11,14 @@ from inferd.models.version import ModelVersion
 def residents_of(
     loaded: Mapping[ModelVersion, LoadedVersion],
     *,
-    leaves: Callable[[str], bool],
+    is_evictable: Callable[[str], bool],
     is_held: Callable[[str], bool],
     waiting: Callable[[str], int],
 ) -> list[Resident]:
-    """Return the models of the ``loaded`` versions; those of a model that are on their way out are apart from the rest.
+    """Return the models of the ``loaded`` versions; versions that are being unloaded count as a model of their own.
 
-    ``leaves``: whether a model may leave. ``is_held``: whether it is being loaded or unloaded. ``waiting``: how many
-    requests wait for it.
+    ``is_evictable`` and ``is_held`` say whether a model may be evicted, and whether an operation of it is in progress.
+    ``waiting`` returns how many requests wait for it.
     """
     groups: dict[tuple[str, bool], list[ModelVersion]] = {}
     for version in loaded:
@@ -27,17 +27,23 @@ def residents_of(
         _resident(
             name,
             [loaded[each] for each in versions],
-            leaves=leaves(name),
+            is_evictable=is_evictable(name),
             is_held=is_held(name),
             is_awaited=waiting(name) > 0,
-            is_leaving=is_leaving,
+            is_unloading=is_unloading,
         )
-        for (name, is_leaving), versions in groups.items()
+        for (name, is_unloading), versions in groups.items()
     ]
 
 
 def _resident(
-    name: str, parts: Collection[LoadedVersion], *, leaves: bool, is_held: bool, is_awaited: bool, is_leaving: bool
+    name: str,
+    parts: Collection[LoadedVersion],
+    *,
+    is_evictable: bool,
+    is_held: bool,
+    is_awaited: bool,
+    is_unloading: bool,
 ) -> Resident:
     loaded_at = max(each.loaded_at for each in parts)
     return Resident(
@@ -47,7 +53,7 @@ def _resident(
         load_s=max(each.measured.load_s for each in parts),
         last_used_at=max(loaded_at, *(each.engine.last_dispatch_at for each in parts)),
         is_busy=is_awaited or any(each.engine.unanswered_requests for each in parts),
-        leaves=leaves,
+        is_evictable=is_evictable,
         is_held=is_held,
-        is_leaving=is_leaving,
+        is_unloading=is_unloading,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inferd.config.settings import ModelSettings
-from inferd.models.file_watch import fingerprint_of
+from inferd.models.fingerprint import fingerprint_of
 from inferd.models.load_meter import Measured
 from inferd.models.model_source import ModelSource
 from inferd.models.residency import NO_MEMORY, Memory

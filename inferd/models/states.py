@@ -5,7 +5,7 @@ from enum import Enum
 
 
 class ModelState(Enum):
-    """State of a model version. Only READY runs requests; those for an ON_DEMAND one make it load, and wait."""
+    """State of a model version. Only READY runs requests; requests for an ON_DEMAND version load it, and wait."""
 
     ON_DEMAND = "on_demand"
     UNAVAILABLE = "unavailable"
@@ -17,8 +17,8 @@ class ModelState(Enum):
     FAILED = "failed"
 
 
-#: A load goes down this list. It may fail, or be cancelled, in each stage. Loading again needs a new version object,
-#: so nothing follows UNAVAILABLE, FAILED and ON_DEMAND.
+#: The states that may follow each state. A load may fail or be cancelled in each stage. Loading again needs a new
+#: version object, so nothing follows UNAVAILABLE, FAILED and ON_DEMAND.
 TRANSITIONS: Mapping[ModelState, frozenset[ModelState]] = {
     ModelState.ON_DEMAND: frozenset(),
     ModelState.LOADING: frozenset({ModelState.VERIFYING, ModelState.FAILED, ModelState.UNAVAILABLE}),

@@ -13,7 +13,7 @@ import pytest
 from inferd.client import Client
 from inferd.config.settings import ModelSettings, Settings
 from inferd.models.catalog import Catalog
-from inferd.models.file_watch import Fingerprint, fingerprint_of
+from inferd.models.fingerprint import Fingerprint, fingerprint_of
 from inferd.models.model_source import ModelSource
 from inferd.models.poller import Poller
 from inferd.models.repository import resolve
@@ -47,9 +47,9 @@ class Repository:
     def folder(self, version: int) -> Path:
         return self.root / "m" / str(version)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Poll, and load what is complete, as the server does."""
-        for versions in self._poller.look().values():
+        for versions in self._poller.poll().values():
             for version in self.served.keys() - versions.keys():
                 del self.served[version]
             for version, source in versions.items():
@@ -92,7 +92,7 @@ def interrupted(draw: random.Random, repository: Repository, way: uploads.Way, f
     for _ in islice(steps, draw.randrange(12)):
         pass
     for _ in range(looks):
-        repository.look()
+        repository.poll()
     if is_aborted:
         steps.close()
         return False
@@ -113,9 +113,9 @@ def test_loads_no_interrupted_upload(tmp_path: Path) -> None:
         if interrupted(draw, repository, way, repository.folder(version), number):
             complete[str(version)] = number
         for _ in range(draw.choice([0, 1, 2])):
-            repository.look()
+            repository.poll()
     for _ in range(2):
-        repository.look()
+        repository.poll()
     assert complete.items() <= repository.served.items()
     assert repository.loads > INTERRUPTIONS / 4
     assert repository.failures > INTERRUPTIONS / 20

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.models.file_watch import FileWatch, Fingerprint, VersionKey
+from inferd.models.fingerprint import Fingerprint
+from inferd.models.poller import FileWatch, VersionKey
 from tests.fakes import FakeClock
 
 KEYS = [("a", "1"), ("a", "2"), ("b", "1")]
@@ -19,7 +20,7 @@ looks = st.lists(
 def test_reports_only_what_two_looks_agree_on(looks: list[tuple[dict[VersionKey, int], float]]) -> None:
     """A report is news, and has been so since an earlier look at least as long as required; in the end all is known."""
     clock = FakeClock()
-    watch = FileWatch(still_s=STILL_S, clock=clock)
+    watch = FileWatch(settle_s=STILL_S, clock=clock)
     known: dict[VersionKey, Fingerprint] = {}
     since: dict[VersionKey, tuple[Fingerprint | None, float]] = {}
     last = looks[-1][0] if looks else {}
@@ -48,7 +49,7 @@ uploads = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=6), min_size
 def test_upload_that_goes_on_between_polls_is_never_reported(uploads: list[list[int]], polls_after: int) -> None:
     """Each upload has a number of steps between polls; what is reported is the end of one."""
     clock = FakeClock()
-    watch = FileWatch(still_s=STILL_S, clock=clock)
+    watch = FileWatch(settle_s=STILL_S, clock=clock)
     step = 0
     complete = set()
     for upload in uploads:

@@ -31,7 +31,7 @@ class Simulation:
     rules: Residency = field(default_factory=lambda: Residency(budget=Memory(BUDGET), min_residence_s=1.0))
 
     def ask(self, model: int) -> None:
-        if model in self.loaded and not self.loaded[model].is_leaving:
+        if model in self.loaded and not self.loaded[model].is_unloading:
             self.busy_until[model] = self.now + RUN_S
             self.answered += 1
         else:
@@ -43,7 +43,7 @@ class Simulation:
             del self.loading[model]
             self.loaded[model] = self.resident(model)
             self.answer(model)
-        for model in [each for each in self.loaded if self.loaded[each].is_leaving and not self.is_busy(each)]:
+        for model in [each for each in self.loaded if self.loaded[each].is_unloading and not self.is_busy(each)]:
             del self.loaded[model]
         self.begin()
 
@@ -62,12 +62,12 @@ class Simulation:
         residents = [self.resident(each) for each in self.loaded]
         decision = self.rules.decide(claim, residents, self.reserved(), self.now)
         assert decision.most is None
-        for name in decision.leaving:
+        for name in decision.evicted:
             leaver = self.resident(int(name))
-            stays_s = self.rules.stays_s(leaver.load_s)
+            stays_s = self.rules.residence_s(leaver.load_s)
             assert self.now - leaver.loaded_at >= stays_s
             assert not leaver.is_busy or self.now - self.first_since >= 2 * stays_s
-            self.loaded[int(name)] = self.resident(int(name), is_leaving=True)
+            self.loaded[int(name)] = self.resident(int(name), is_unloading=True)
         if decision.begins:
             self.loading[model] = self.now + size / 100
             self.loads_at.setdefault(model, []).append(self.now)
@@ -81,7 +81,7 @@ class Simulation:
     def is_busy(self, model: int) -> bool:
         return self.busy_until.get(model, 0.0) > self.now
 
-    def resident(self, model: int, *, is_leaving: bool = False) -> Resident:
+    def resident(self, model: int, *, is_unloading: bool = False) -> Resident:
         old = self.loaded.get(model)
         return Resident(
             name=str(model),
@@ -90,8 +90,8 @@ class Simulation:
             load_s=self.sizes[model] / 100,
             last_used_at=self.busy_until.get(model, 0.0) - RUN_S,
             is_busy=self.is_busy(model),
-            leaves=True,
-            is_leaving=is_leaving or (old is not None and old.is_leaving),
+            is_evictable=True,
+            is_unloading=is_unloading or (old is not None and old.is_unloading),
         )
 
 

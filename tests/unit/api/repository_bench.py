@@ -14,7 +14,7 @@ from inferd.api.repository import RepositoryControl
 from inferd.api.status import StatusTable
 from inferd.api.v1.repository import repository_handlers as v1_handlers
 from inferd.errors import ModelControlError
-from inferd.models.catalog import LoadOverride
+from inferd.models.load_override import LoadOverride
 from inferd.models.manager import IndexEntry, OnDone
 from inferd.models.states import ModelState
 from inferd.security.authorization.policy import Policy, permissions_of

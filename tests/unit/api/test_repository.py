@@ -8,7 +8,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd.errors import ModelLoadFailedError, ModelNotFoundError
-from inferd.models.catalog import LoadOverride
+from inferd.models.load_override import LoadOverride
 from inferd.models.manager import IndexEntry
 from inferd.models.states import ModelState
 from tests.patience import PATIENCE_S

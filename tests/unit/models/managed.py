@@ -76,7 +76,7 @@ class ScriptedLoader:
     def load(self, source: ModelSource, progress) -> LoadedModel:
         key = f"{source.name}/{source.version}"
         self.loads.append(key)
-        progress.have_settings(read_model_settings(self._settings, source))
+        progress.set_settings(read_model_settings(self._settings, source))
         if key in self.gates:
             self.loading[key].set()
             assert self.gates[key].wait(PATIENCE_S)
@@ -167,7 +167,7 @@ class Fixture:
 
     def begin_demand(self, name: str) -> "Pending":
         self.demands[name] = pending = Pending()
-        self.manager.demand(name)
+        self.manager.load_on_demand(name)
         return pending
 
     def demand(self, name: str) -> ServingError | None:

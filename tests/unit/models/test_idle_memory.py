@@ -72,11 +72,11 @@ def test_shrinks_once_when_idle_for_long_enough(models):
     models.clock.advance(AFTER_S - 1)
     batcher.last_dispatch_at = models.clock()
     models.clock.advance(AFTER_S - 1)
-    idle.look()
+    idle.shrink_idle()
     assert (session.shrunk, models.trims) == (0, 0)
     models.clock.advance(1)
     for _ in range(3):
-        idle.look()
+        idle.shrink_idle()
     assert (session.shrunk, models.trims) == (1, 1)
 
 
@@ -85,10 +85,10 @@ def test_counts_from_the_load_without_a_batch(models):
     session = Session()
     models.clock.advance(100)
     models.add(session).last_dispatch_at = 0.0
-    models.idle_memory().look()
+    models.idle_memory().shrink_idle()
     assert session.shrunk == 0
     models.clock.advance(AFTER_S)
-    models.idle_memory().look()
+    models.idle_memory().shrink_idle()
     assert session.shrunk == 1
 
 
@@ -99,7 +99,7 @@ def test_leaves_others_alone(models):
     models.add(small)
     models.add(kept, after_s=0)
     models.clock.advance(100)
-    models.idle_memory().look()
+    models.idle_memory().shrink_idle()
     assert [session.shrunk for session in (busy, small, kept)] == [0, 0, 0]
 
 
@@ -110,7 +110,7 @@ def test_one_that_fails_hinders_no_other(models):
     models.add(other)
     models.clock.advance(AFTER_S)
     for _ in range(2):
-        models.idle_memory().look()
+        models.idle_memory().shrink_idle()
     assert (failing.shrunk, other.shrunk) == (1, 1)
 
 

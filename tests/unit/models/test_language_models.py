@@ -9,7 +9,7 @@ import pytest
 
 from inferd.config.settings import Settings
 from inferd.errors import InvalidInputError, ModelUnavailableError
-from inferd.models.file_watch import fingerprint_of
+from inferd.models.fingerprint import fingerprint_of
 from inferd.models.language import loading
 from inferd.models.language.probing import open_as_served
 from inferd.models.language.settings import language_settings

@@ -39,7 +39,7 @@ def begin(pool: LoadPool, *jobs: Job) -> None:
 
 
 def wait_until_idle(pool: LoadPool) -> None:
-    eventually(lambda: pool._one_waits, "a thread waits for a job")
+    eventually(lambda: pool._has_idle_thread, "a thread waits for a job")
 
 
 def test_one_after_another_in_one_thread(pool):

@@ -108,7 +108,7 @@ class Changes:
     def __init__(self, fixture):
         self._fixture = fixture
 
-    def look(self):
+    def poll(self):
         return {name: self._fixture.catalog.scan().get(name, {}) for name in ("a", "b")}
 
     def is_complete(self, _):
@@ -117,16 +117,16 @@ class Changes:
 
 @pytest.fixture
 def polled(make):
-    """Two models on demand in a repository that is polled; ``look`` finds all changes."""
+    """Two models on demand in a repository that is polled; ``poll`` finds all changes."""
     fixture = make("a/1/model.onnx", "b/1/model.onnx", mode="none", on_demand=True, memory_budget_bytes=100 * 2**20)
     fixture.start()
     poller = Changes(fixture)
 
-    def look():
-        fixture.manager._work.put(partial(fixture.manager._look, poller))
-        fixture.demand("nothing")  # when this has ended, the control thread has looked
+    def poll():
+        fixture.manager._work.put(partial(fixture.manager._poll, poller))
+        fixture.demand("nothing")  # when this has ended, the control thread has polled
 
-    fixture.look = look
+    fixture.poll = poll
     return fixture
 
 
@@ -136,7 +136,7 @@ def test_change_of_a_cold_model_only_changes_its_registration(polled):
     assert polled.demand("a") is not None
     (polled.root / "a/1/model.onnx").write_text("")
     polled.touch("b/2/model.onnx")
-    polled.look()
+    polled.poll()
     assert polled.states() == {"a/1": ON_DEMAND, "b/1": ON_DEMAND, "b/2": ON_DEMAND}
     assert polled.loader.loads == ["a/1"]
     assert polled.demand("a") is None
@@ -145,9 +145,9 @@ def test_change_of_a_cold_model_only_changes_its_registration(polled):
 def test_cold_version_that_is_not_wanted_any_more_vanishes(polled):
     """Requests for it would load the others only."""
     polled.touch("a/2/model.onnx")
-    polled.look()
+    polled.poll()
     (polled.root / "a/model.yaml").write_text("versions: {latest: 1}\n")
-    polled.look()
+    polled.poll()
     assert polled.states() == {"a/2": ON_DEMAND, "b/1": ON_DEMAND}
 
 
@@ -155,19 +155,19 @@ def test_change_of_a_loaded_model_is_loaded(polled):
     """As in a server that loads all models at start."""
     assert polled.demand("a") is None
     polled.touch("a/2/model.onnx")
-    polled.look()
+    polled.poll()
     assert polled.demand("a") is None
     assert polled.states() == {"a/1": READY, "a/2": READY, "b/1": ON_DEMAND}
 
 
 def test_new_version_without_memory_beside_the_old_one(polled):
-    """The model leaves, and the next request loads what is new."""
+    """The model is unloaded, and the next request loads the new version."""
     polled.loader.memory = {"a/1": 80 * 2**20}
     assert polled.demand("a") is None
     replacement = polled.root / "new"
     replacement.touch()
     replacement.rename(polled.root / "a/1/model.onnx")
-    polled.look()
+    polled.poll()
     polled.wait_gone("a/1")
     assert polled.demand("a") is None
     assert polled.loader.loads == ["a/1", "a/1"]
@@ -175,11 +175,11 @@ def test_new_version_without_memory_beside_the_old_one(polled):
 
 
 def test_deleted_model_is_not_loaded_on_demand(polled):
-    """A cold one vanishes, a loaded one leaves; a demand does not load them any more."""
+    """A cold one vanishes, a loaded one leaves; they are not loaded on demand any more."""
     assert polled.demand("a") is None
     for name in "ab":
         shutil.rmtree(polled.root / name)
-    polled.look()
+    polled.poll()
     polled.wait_gone("a/1")
     assert polled.states() == {"a/1": UNAVAILABLE}
     for name in "ab":
@@ -192,11 +192,11 @@ def test_demand_while_files_are_changed(make):
     fixture = make("a/1/model.onnx", mode="poll", poll_interval_s=0.01, on_demand=True).start()
 
     def becomes(is_so):
-        def look():
+        def poll():
             fixture.clock.advance(0.01)
             return is_so()
 
-        eventually(look, "the files have been the same in two looks")
+        eventually(poll, "the files have been the same in two polls")
 
     becomes(lambda: fixture.states() == {"a/1": ON_DEMAND})
     (fixture.root / "a/1/model.onnx").write_text("it is damaged")

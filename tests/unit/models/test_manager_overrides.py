@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from inferd.models.catalog import LoadOverride
+from inferd.models.load_override import LoadOverride
 from inferd.models.states import ModelState
 from tests.patience import PATIENCE_S
 from tests.unit.models.managed import Pending

@@ -87,7 +87,7 @@ class OneComplete:
         self._versions = versions
         self._complete = complete
 
-    def look(self) -> dict[str, Versions]:
+    def poll(self) -> dict[str, Versions]:
         return {"a": self._versions}
 
     def is_complete(self, source: ModelSource) -> bool:
@@ -100,7 +100,7 @@ def test_loads_nothing_that_has_changed_again(make: Callable[..., Fixture], tmp_
     touch(tmp_path, "a/1/model.onnx", "a/2/model.onnx")
     poller = OneComplete(fixture.catalog.scan()["a"], "2")
     fixture.manager._loads._parts = replace(fixture.manager._parts, poller=poller)
-    fixture.manager._work.put(partial(fixture.manager._look, poller))
+    fixture.manager._work.put(partial(fixture.manager._poll, poller))
     fixture.wait_for("a/2", ModelState.READY)
     assert {key for key, *_ in fixture.history} == {"a/2"}
 
@@ -111,15 +111,15 @@ def test_nothing_leaves_for_a_version_that_has_changed_again(make: Callable[...,
     (tmp_path / "a/model.yaml").write_text("versions: {latest: 1}\n")
     fixture = make(86_400)
 
-    def look(complete: str) -> None:
+    def poll(complete: str) -> None:
         poller = OneComplete(fixture.catalog.scan()["a"], complete)
         fixture.manager._loads._parts = replace(fixture.manager._parts, poller=poller)
-        fixture.manager._work.put(partial(fixture.manager._look, poller))
+        fixture.manager._work.put(partial(fixture.manager._poll, poller))
 
-    look(complete="1")
+    poll(complete="1")
     fixture.wait_for("a/1", ModelState.READY)
     touch(tmp_path, "a/2/model.onnx")
-    look(complete="1")
+    poll(complete="1")
     done = threading.Event()
     fixture.manager._work.put(done.set)
     assert done.wait(PATIENCE_S)

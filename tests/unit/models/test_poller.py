@@ -26,11 +26,11 @@ class Fixture:
             # Files have real times of change.
             wall_clock=lambda: time.time() + started_after_s,
         )
-        self.at_start = names(self.poller.first(catalog.scan()))
+        self.at_start = names(self.poller.complete_at_start(catalog.scan()))
 
-    def look(self) -> dict[str, list[str]]:
+    def poll(self) -> dict[str, list[str]]:
         self.clock.advance(INTERVAL_S)
-        return names(self.poller.look())
+        return names(self.poller.poll())
 
 
 def names(found) -> dict[str, list[str]]:
@@ -46,48 +46,48 @@ def test_old_files_are_complete_at_start(root):
     """They are not reported again."""
     fixture = Fixture(root)
     assert fixture.at_start == {"a": ["1"], "b": ["1"]}
-    assert fixture.look() == fixture.look() == {}
+    assert fixture.poll() == fixture.poll() == {}
 
 
 def test_new_files_wait_for_two_looks(root):
     """At start as later."""
     fixture = Fixture(root, started_after_s=0.0)
     assert fixture.at_start == {}
-    assert fixture.look() == {}
-    assert fixture.look() == {"a": ["1"], "b": ["1"]}
+    assert fixture.poll() == {}
+    assert fixture.poll() == {"a": ["1"], "b": ["1"]}
 
 
 def test_new_version(root):
     """The model is reported with all its complete versions, once the new one has stood still."""
     fixture = Fixture(root)
     touch(root, "a/2/model.onnx")
-    assert fixture.look() == {}
+    assert fixture.poll() == {}
     (root / "a/2/model.onnx").write_bytes(b"more")
-    assert fixture.look() == {}
-    assert fixture.look() == {"a": ["1", "2"]}
-    assert fixture.look() == {}
+    assert fixture.poll() == {}
+    assert fixture.poll() == {"a": ["1", "2"]}
+    assert fixture.poll() == {}
 
 
 def test_incomplete_version_beside_a_change(root):
     """It is not among those to choose from."""
     fixture = Fixture(root)
     touch(root, "a/2/model.onnx")
-    assert fixture.look() == {}
+    assert fixture.poll() == {}
     touch(root, "a/3/model.onnx")
-    assert fixture.look() == {"a": ["1", "2"]}
-    assert fixture.look() == {"a": ["1", "2", "3"]}
+    assert fixture.poll() == {"a": ["1", "2"]}
+    assert fixture.poll() == {"a": ["1", "2", "3"]}
 
 
 def test_deleted_version_and_model(root):
     """After two looks, as it may be replaced."""
     fixture = Fixture(root)
     touch(root, "a/2/model.onnx")
-    fixture.look()
-    fixture.look()
+    fixture.poll()
+    fixture.poll()
     (root / "a/1/model.onnx").unlink()
     (root / "b/1/model.onnx").unlink()
-    assert fixture.look() == {}
-    assert fixture.look() == {"a": ["2"], "b": []}
+    assert fixture.poll() == {}
+    assert fixture.poll() == {"a": ["2"], "b": []}
 
 
 @pytest.mark.parametrize("unreadable", ["", "a", "a/1"])
@@ -104,9 +104,9 @@ def test_unreadable_directory_is_not_empty(root, monkeypatch, unreadable):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "iterdir", fail)
         for _ in range(3):
-            assert all(fixture.look().values())
+            assert all(fixture.poll().values())
     for _ in range(3):
-        assert all(fixture.look().values())
+        assert all(fixture.poll().values())
 
 
 def test_absent_repository_is_not_empty(root):
@@ -115,15 +115,15 @@ def test_absent_repository_is_not_empty(root):
     away = root.with_name("away")
     root.rename(away)
     for _ in range(3):
-        assert all(fixture.look().values())
+        assert all(fixture.poll().values())
     away.rename(root)
     for _ in range(3):
-        assert all(fixture.look().values())
+        assert all(fixture.poll().values())
 
 
 def test_settings_belong_to_every_version(root):
     """A changed model.yaml is a change of each."""
     fixture = Fixture(root)
     (root / "a/model.yaml").write_text("batching:\n  max_batch_size: 2\n")
-    assert fixture.look() == {}
-    assert fixture.look() == {"a": ["1"]}
+    assert fixture.poll() == {}
+    assert fixture.poll() == {"a": ["1"]}

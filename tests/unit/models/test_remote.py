@@ -9,7 +9,8 @@ import pytest
 
 from inferd.config.remote import RemoteSettings
 from inferd.config.settings import Settings
-from inferd.models.catalog import Catalog, fingerprint
+from inferd.models.catalog import Catalog
+from inferd.models.fingerprint import load_fingerprint
 from inferd.models.model_directory import RepositoryError
 from inferd.models.model_source import ModelSource, model_file
 from inferd.models.poller import Poller
@@ -204,7 +205,7 @@ def test_changes_fingerprint_of_changed_version_only(tmp_path: Path, storage: Fa
     storage.contents["words/3/model.onnx"] = _MODEL
     storage.contents["words/2/model.onnx"] = _MODEL + b"changed"
     after = remote.sources()
-    same = {key for key in before if fingerprint(before[key]) == fingerprint(after[key])}
+    same = {key for key in before if load_fingerprint(before[key]) == load_fingerprint(after[key])}
     assert same == {("words", "1"), ("digits", "1")}
     assert before["digits", "1"] == after["digits", "1"]
     assert before["words", "2"].path != after["words", "2"].path
@@ -216,7 +217,7 @@ def test_settings_are_part_of_each_version(tmp_path: Path, storage: FakeStorage)
     before = remote.sources()
     storage.contents["words/model.yaml"] = b"batching: {max_batch_size: 4}\n"
     after = remote.sources()
-    assert fingerprint(before["words", "1"]) != fingerprint(after["words", "1"])
+    assert load_fingerprint(before["words", "1"]) != load_fingerprint(after["words", "1"])
     assert after["words", "1"].config.read_bytes() == storage.contents["words/model.yaml"]
 
 
@@ -327,13 +328,13 @@ def test_polling(tmp_path: Path, storage: FakeStorage) -> None:
     remote = _Remote(tmp_path, storage).repositories.sources
     catalog, clock = Catalog(Settings(), [_ADDRESS], remote), FakeClock()
     poller = Poller(catalog, interval_s=10.0, clock=clock, wall_clock=lambda: 1020.0)
-    assert set(poller.first(catalog.scan())) == {"words", "digits"}
+    assert set(poller.complete_at_start(catalog.scan())) == {"words", "digits"}
     del storage.contents["digits/model.onnx"]
     storage.contents["words/2/model.onnx"] += b"changed"
     looks = []
     for _ in range(3):
         clock.advance(10.0)
-        looks.append({name: set(versions) for name, versions in poller.look().items()})
+        looks.append({name: set(versions) for name, versions in poller.poll().items()})
     assert looks == [{}, {"digits": set(), "words": {"1", "2"}}, {}]
 
 
@@ -347,14 +348,14 @@ def test_polling_loads_again_after_failed_download(
     remote = _Remote(tmp_path, storage, checksums=checksums).repositories.sources
     catalog, clock = Catalog(Settings(), [_ADDRESS], remote), FakeClock()
     poller = Poller(catalog, interval_s=10.0, clock=clock, wall_clock=lambda: 1020.0)
-    source = poller.first(catalog.scan())["words"]["1"]
+    source = poller.complete_at_start(catalog.scan())["words"]["1"]
     storage.is_down = is_down
     with pytest.raises(ModelLoadError):
         _fetch(source)
     looks = []
     for _ in range(3):
         clock.advance(10.0)
-        looks.append(set(poller.look()))
+        looks.append(set(poller.poll()))
     assert looks == ([set(), {"words"}, set()] if is_down else [set(), set(), set()])
 
 

@@ -7,11 +7,11 @@ import tempfile
 
 import pytest
 
-from inferd.models.temporary_folder import TemporaryFolder, delete_leftovers
+from inferd.models.load_override import TemporaryFolder, delete_leftovers
 
 _KILLED = """
 import os, signal
-from inferd.models.temporary_folder import TemporaryFolder
+from inferd.models.load_override import TemporaryFolder
 (TemporaryFolder().path / "1").mkdir()
 os.kill(os.getpid(), signal.SIGKILL)
 """

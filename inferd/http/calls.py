@@ -163,7 +163,10 @@ class HttpCall(CallBase):
             end.cause = cause
             code, details = cause
             answer = error_answer(code, details, (), self._exchange.head.error_form)
-            self._record_sent(answer)
+            if self._exchange.stream is None:
+                self.annotations[HTTP_STATUS_KEY] = answer.status
+            else:
+                self._record_sent(self._exchange.stream)
             self._terminate()
             self._exchange.end(answer, end.trailing)
 
@@ -228,7 +231,7 @@ class HttpCall(CallBase):
             return False
         self._exchange.end_stream(last)
         self.ended_at = time.monotonic()
-        self._record_stream(stream)
+        self._record_sent(stream)
         end.notify(self, _OK, "")
         return True
 
@@ -258,7 +261,10 @@ class HttpCall(CallBase):
         if not end.claim.acquire(False):
             return False
         self.ended_at = time.monotonic()
-        self._record_sent(answer)
+        if self._exchange.stream is None:
+            self.annotations[HTTP_STATUS_KEY] = answer.status
+        else:
+            self._record_sent(self._exchange.stream)
         end.notify(self, code, details)
         self._exchange.end(answer, end.trailing)
         loop = self._live.loop
@@ -266,15 +272,8 @@ class HttpCall(CallBase):
             loop.call_rejected(self.ended_at)
         return True
 
-    def _record_sent(self, answer: Answer) -> None:
-        """Record for the log what is sent: the status of ``answer``, or how much of a stream."""
-        stream = self._exchange.stream
-        if stream is None:
-            self.annotations[HTTP_STATUS_KEY] = answer.status
-        else:
-            self._record_stream(stream)
-
-    def _record_stream(self, stream: StreamedAnswer) -> None:
+    def _record_sent(self, stream: StreamedAnswer) -> None:
+        """Record for the log how much of a stream was sent."""
         self.annotations["messages_out"], self.annotations["bytes_out"] = stream.sent_parts, stream.sent_bytes
 
     def _fits(self, size: int) -> bool:

@@ -105,7 +105,7 @@ def load(folder: Path, poll_thread: PollThread, adapt: Adapt, on_loaded: Callabl
         sizes=sizes,
     )
     loads = OnDemandLoads(
-        ask=manager.load_on_demand,
+        request_load=manager.load_on_demand,
         expected_s=manager.expected_load_s,
         has_room=partial(has_room, registry),
         poll_thread=poll_thread,

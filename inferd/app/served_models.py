@@ -111,7 +111,7 @@ class ServedModels:
             registry, partial(Shadow, counts=self.shadow_counts, compare=self._comparisons, clock=time.monotonic)
         )
         self.loads = OnDemandLoads(
-            ask=lambda name: self.manager.load_on_demand(name),  # noqa: PLW0108  (the manager is made below)
+            request_load=lambda name: self.manager.load_on_demand(name),  # noqa: PLW0108  (the manager is made below)
             expected_s=lambda name: self.manager.expected_load_s(name),  # noqa: PLW0108  (the same)
             has_room=partial(has_room, registry),
             poll_thread=server.poll_loop,

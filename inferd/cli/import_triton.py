@@ -10,7 +10,8 @@ import yaml
 from inferd.cli.config import server_settings
 from inferd.cli.failures import CommandError, ExitCode
 from inferd.cli.output import print_json, print_table
-from inferd.models.triton.verdicts import CONFIG, Standing, Verdict, find_models, judge
+from inferd.models.model_directory import TRITON_CONFIG
+from inferd.models.triton.verdicts import Standing, Verdict, find_models, judge
 from inferd.plain_text import escaped
 
 EXAMPLES = (
@@ -32,7 +33,7 @@ def import_triton(
         ),
     ],
     write: Annotated[
-        bool, typer.Option("--write", help=f"Write what each {CONFIG} says into a {_SETTINGS} beside it.")
+        bool, typer.Option("--write", help=f"Write what each {TRITON_CONFIG} says into a {_SETTINGS} beside it.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help=f"Replace a {_SETTINGS} that is there.")] = False,
     config: Annotated[
@@ -51,7 +52,7 @@ def import_triton(
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from None
     if not verdicts:
-        raise CommandError(f"{path}: expected directories with {CONFIG} or VERSION/model.onnx, found none")
+        raise CommandError(f"{path}: expected directories with {TRITON_CONFIG} or VERSION/model.onnx, found none")
     kept = _write(verdicts, force=force) if write else []
     if as_json:
         print_json([_as_json(verdict) for verdict in verdicts])
@@ -114,7 +115,7 @@ def _write(verdicts: Sequence[Verdict], *, force: bool) -> list[Path]:
 
 def _yaml(verdict: Verdict) -> str:
     """Return the settings as a model.yaml, with what they do not say in comments."""
-    comments = [f"Written by inferd import-triton from {CONFIG}, which it replaces.", *_notes(verdict)]
+    comments = [f"Written by inferd import-triton from {TRITON_CONFIG}, which it replaces.", *_notes(verdict)]
     head = "".join(f"# {escaped(line)}\n" for line in comments)
     return head + yaml.safe_dump(
         dict(verdict.settings), sort_keys=False, default_flow_style=None, width=_LINE_CHARACTERS, allow_unicode=True

@@ -1,4 +1,4 @@
-"""Memory of models that are idle: frees what ONNX Runtime's arenas keep from larger batches.
+"""Shrink the memory of idle models, which ONNX Runtime's arenas keep from larger batches.
 
 An arena keeps the memory of the largest batch for the next one, and shrinks only at the end of a run that asks for it.
 So when a model has been idle for some seconds after a larger run, it runs one row; at once, when another model is out
@@ -21,7 +21,7 @@ _INTERVAL_S = 1.0
 
 
 class IdleMemory:
-    """Looks through the ``loaded`` versions for idle ones, in a thread of its own: one row may take long.
+    """Shrinks the ``loaded`` versions that are idle, in a thread of its own: one row may take long.
 
     `start` and `stop` are called once. A version may be closed, or run requests, while it is shrunk.
     """
@@ -51,7 +51,7 @@ class IdleMemory:
         self._shrink_all(self._is_due)
 
     def free(self) -> bool:
-        """Do so at once, however short they have been idle: another one is out of memory. Returns whether any was.
+        """Shrink idle versions at once, as another one is out of memory. Returns True if one was shrunk.
 
         Any thread may call.
         """
@@ -77,11 +77,11 @@ class IdleMemory:
             try:
                 self.shrink_idle()
             except Exception:  # noqa: BLE001  (the other models must still give memory back)
-                _log.exception("looking for idle models failed")
+                _log.exception("shrinking idle models failed")
 
 
 def _keeps_memory(version: ModelVersion, loaded: LoadedVersion) -> bool:
-    """Whether ``version`` has no requests, and memory that it gives back; language models do that on their own."""
+    """Return True if ``version`` is idle and has spare memory; language models give theirs back on their own."""
     if not isinstance(loaded, LoadedModel):
         return False
     may_shrink = version.settings.runtime.shrink_after_s > 0 and loaded.session.has_spare_memory
@@ -89,12 +89,12 @@ def _keeps_memory(version: ModelVersion, loaded: LoadedVersion) -> bool:
 
 
 def _shrink(version: ModelVersion, loaded: LoadedVersion | None) -> bool:
-    """Shrink the arenas of ``version``; return False if it has left, or does not run."""
+    """Shrink the arenas of ``version``; return False if it was unloaded, or its run fails."""
     if not isinstance(loaded, LoadedModel):
         return False
     try:
         return loaded.session.try_out()
     except RunFailedError as error:
-        # What failed is told when requests fail.
+        # Failed requests report the cause.
         _log.info("%s does not give memory back: %s", version.name, error)
         return False

@@ -1,4 +1,4 @@
-"""Requests that wait until their on-demand model is loaded."""
+"""Keep the requests that wait until their on-demand model is loaded."""
 
 import logging
 import math
@@ -20,13 +20,13 @@ from inferd.plain_text import clipped
 
 _log = logging.getLogger(__name__)
 
-#: Requests that go on in one step of the poll thread; some milliseconds, as each has to be parsed.
+#: Maximum number of requests resumed in one step of the poll thread; some milliseconds, as each has to be parsed.
 _SLICE_REQUESTS = 32
 
-#: When to look again whether a queue has room for requests that have waited for its model.
-_LOOK_AGAIN_S = 0.01
+#: Interval of checks for room in the queue of a model that was loaded.
+_CHECK_ROOM_S = 0.01
 
-#: How soon a request should come again that may not wait, if nothing is known of the load.
+#: Retry delay of a request that may not wait, if the time of the load is unknown.
 _RETRY_AFTER_S = 0.1
 
 Callback = Callable[[], None]
@@ -34,7 +34,7 @@ Fail = Callable[[ServingError], None]
 
 
 class _Waiter:
-    """One request that waits. Lets go of it at its end, as the timer for its deadline refers to the waiter longer."""
+    """One request that waits. Drops its callbacks at the end, as the timer of its deadline keeps the waiter longer."""
 
     __slots__ = ("_fail", "_resume")
 
@@ -43,13 +43,13 @@ class _Waiter:
         self._fail: Fail | None = fail
 
     def withdraw(self) -> tuple[Callback | None, Fail | None]:
-        """Forget the request, and return what would have let it go on or fail."""
+        """Withdraw the request; return its callbacks."""
         callbacks = self._resume, self._fail
         self._resume = self._fail = None
         return callbacks
 
     def end(self, error: ServingError | None) -> None:
-        """Let the request go on, or fail with ``error``; no effect if it was withdrawn."""
+        """Resume the request, or fail it with ``error``; no effect if it was withdrawn."""
         resume, fail = self.withdraw()
         if resume is None or fail is None:
             return
@@ -58,8 +58,8 @@ class _Waiter:
                 resume()
             else:
                 fail(error)
-        except Exception:  # noqa: BLE001  (the other requests must go on, and this one must end)
-            _log.exception("a request that has waited for its model could not go on")
+        except Exception:  # noqa: BLE001  (the other requests must be resumed, and this one must end)
+            _log.exception("a request that has waited for its model could not be resumed")
             fail(InferenceFailedError())
 
 
@@ -68,31 +68,31 @@ _Waiters = dict[_Waiter, None]
 
 
 class OnDemandLoads:
-    """The requests that wait for on-demand models; asks for one load of a model however many wait.
+    """The requests that wait for on-demand models; requests one load of a model for all of its requests.
 
-    ``ask`` makes the manager load a model; it calls `ended` once for each time. ``expected_s`` is how long a load will
-    take, or still takes, 0 if nothing is known. At most ``max_waiting`` requests wait, so that others have room. A load
-    goes on when nobody waits for it any more: the next request will find it.
+    ``request_load`` makes the manager load a model; it calls `ended` once for each load. ``expected_s`` is how long a
+    load takes, or still takes; 0 if unknown. At most ``max_waiting`` requests wait, so that others have room. A load
+    continues when its last request is withdrawn: the next request finds the model loaded.
 
-    More may have come during a load than the queue of the model takes at a time. So they go on while it ``has_room``,
-    in order of arrival, and the others wait further instead of being rejected.
+    During a load, more requests may arrive than the queue of the model takes at a time. So they are resumed in order of
+    arrival while it ``has_room``; the others wait on instead of being rejected.
 
-    Invariants: a model is in ``_loads`` from the time that it is asked for until that load has ended; a request that
-    waits goes on once, or fails once, or is withdrawn. Threads: `ended`, `waiting` and ``cold_requests`` any; the rest
-    on the poll thread, where requests go on and fail too.
+    Invariants: a model is in ``_loads`` from the request for its load until that has ended; a waiting request is
+    resumed, fails, or is withdrawn, once. Threads: `ended`, `waiting` and ``cold_requests`` any; the rest on the poll
+    thread, where requests are resumed and fail too.
     """
 
     def __init__(
         self,
         *,
-        ask: Callable[[str], None],
+        request_load: Callable[[str], None],
         expected_s: Callable[[str], float],
         has_room: Callable[[str], bool],
         poll_thread: PollThread,
         clock: Clock,
         max_waiting: int,
     ) -> None:
-        self._ask = ask
+        self._request_load = request_load
         self._expected_s = expected_s
         self._has_room = has_room
         self._poll_thread = poll_thread
@@ -101,7 +101,7 @@ class OnDemandLoads:
         self._loads: dict[str, _Waiters] = {}
         self._waiting: dict[str, int] = {}
         self._drained: ServingError | None = None
-        #: How many requests have found their model cold, by model.
+        #: Number of requests that found their model cold, by model.
         self.cold_requests: dict[str, int] = {}
 
     def wait(self, name: str, deadline: float, resume: Callback, fail: Fail) -> Callback:
@@ -116,8 +116,8 @@ class OnDemandLoads:
         load = self._loads.get(name)
         if load is None:
             load = self._loads[name] = {}
-            self._ask(name)
-        error = self._refusal(name, deadline)
+            self._request_load(name)
+        error = self._rejection(name, deadline)
         if error is not None:
             fail(error)
             return _nothing
@@ -129,9 +129,9 @@ class OnDemandLoads:
         return partial(self._remove, name, load, waiter)
 
     def ended(self, name: str, error: ServingError | None) -> None:
-        """Let the requests that wait for a model go on, or fail: its load has ended, perhaps with an error. Any thread.
+        """Resume the requests that wait for a model, or fail them: its load has ended, maybe with an error. Any thread.
 
-        To them the model is unavailable, whatever the error is; other ones than that are for operators.
+        Requests get a `ModelUnavailableError`; the texts of other errors are for operators.
         """
         if error is not None and not isinstance(error, ModelUnavailableError):
             error = ModelUnavailableError(f'model "{clipped(name)}" failed to load')
@@ -142,13 +142,13 @@ class OnDemandLoads:
         return self._waiting.get(name, 0)
 
     def drain(self, error: ServingError) -> None:
-        """Fail every request that waits, and those that come to wait."""
+        """Fail all waiting requests with ``error``, and later ones too."""
         self._drained = error
         for name in list(self._loads):
             self._end(name, error)
 
-    def _refusal(self, name: str, deadline: float) -> ServingError | None:
-        """Return why a request may not wait; None if it may."""
+    def _rejection(self, name: str, deadline: float) -> ServingError | None:
+        """Return the error for a request that may not wait; None if it may."""
         left_s = self._expected_s(name)
         if self._clock() + left_s > deadline:
             text = f'model "{clipped(name)}" is being loaded, in about {left_s:.3g} s, which is after the deadline'
@@ -163,17 +163,17 @@ class OnDemandLoads:
     def _end(self, name: str, error: ServingError | None) -> None:
         load = self._loads.pop(name, None)
         if load is not None:
-            self._go_on(name, load, error)
+            self._finish(name, load, error)
 
-    def _go_on(self, name: str, load: _Waiters, error: ServingError | None) -> None:
-        """Let the first requests of ``load`` go on, or fail, and the others in the next rounds of the poll thread."""
-        again = partial(self._go_on, name, load, error)
+    def _finish(self, name: str, load: _Waiters, error: ServingError | None) -> None:
+        """Resume or fail the first requests of ``load``, and the others in the next rounds of the poll thread."""
+        again = partial(self._finish, name, load, error)
         for waiter in list(load)[:_SLICE_REQUESTS]:
             if error is None and not self._has_room(name):
-                self._poll_thread.call_at(self._clock() + _LOOK_AGAIN_S, again)
+                self._poll_thread.call_at(self._clock() + _CHECK_ROOM_S, again)
                 return
             waiter.end(error)
-            # Not before: until it is in a queue it counts as waiting.
+            # Only now: until it is in a queue it counts as waiting.
             self._remove(name, load, waiter)
         if load:
             self._poll_thread.call_soon(again)
@@ -183,7 +183,7 @@ class OnDemandLoads:
         self._remove(name, load, waiter)
 
     def _remove(self, name: str, load: _Waiters, waiter: _Waiter) -> None:
-        """Forget a request that does not wait any more; no effect if that was done."""
+        """Remove a request that does not wait any more; no effect if it was removed before."""
         waiter.withdraw()
         if waiter in load:
             del load[waiter]
@@ -191,7 +191,7 @@ class OnDemandLoads:
 
 
 def has_room(registry: ModelRegistry, name: str) -> bool:
-    """Return whether the queue of a model would not reject another request now; True if the model is not loaded."""
+    """Return True if the queue of a model takes another request now, or the model is not loaded."""
     version = next((each for each in registry.versions(name) if each.state is ModelState.READY), None)
     if version is None:
         return True

@@ -1,7 +1,7 @@
-"""Opens model files in processes of their own first, so that one that crashes or hangs ONNX Runtime costs nothing.
+"""Open model files in separate processes first, so that a file that crashes or hangs ONNX Runtime does no harm.
 
-What a process survives, and what it does not, is remembered under the hash of the file, beside the verdicts on
-batching. A file that takes too long or too much memory is tried again with each load: that depends on the machine.
+Successes and crashes are stored by the hash of the file, beside the verdicts on batching. A file that takes too long or
+too much memory is tried again with each load: that depends on the machine.
 """
 
 import logging
@@ -20,11 +20,11 @@ from inferd.small_files import open_file
 
 _log = logging.getLogger(__name__)
 
-#: How long files are opened without a process after one could not be started.
-_OFF_S = 60.0
+#: Time for which files are opened without a process, after one could not be started.
+_DISABLED_S = 60.0
 
-#: The demo model is not from outside.
-_OWN_FILES = Path(inferd.__file__).parent
+#: The demo model, which comes with inferd, is trusted.
+_TRUSTED_FILES = Path(inferd.__file__).parent
 
 
 def _never() -> bool:
@@ -36,15 +36,15 @@ def _no_pause() -> None:
 
 
 class ModelProbe:
-    """Decides whether the server may open a file. Any thread may call `check`, which takes as long as opening it does.
+    """Decides whether the server may open a file. Any thread may call `check`, which takes as long as opening it.
 
-    At most ``processes`` files are opened at a time, each for at most ``timeout_s`` and a second more for each 20 MB.
+    At most ``processes`` files are opened at a time, each for at most ``timeout_s`` plus a second for each 20 MB.
     """
 
     def __init__(self, *, timeout_s: float, processes: int) -> None:
         self._timeout_s = timeout_s
         self._pool = ProbePool(processes)
-        self._off_until = 0.0
+        self._disabled_until = 0.0
 
     def check(
         self,
@@ -55,20 +55,20 @@ class ModelProbe:
     ) -> None:
         """Raise `ModelLoadError` if opening ``path`` with ``settings`` would harm the server.
 
-        A file that cannot be read, and ordinary damage, are found when the server opens it. ``is_cancelled`` is asked
-        again and again meanwhile, and ends the check. ``pause`` is called between the steps.
+        The server itself reports files that it cannot read, and ordinary damage. ``is_cancelled`` is polled in the
+        meantime, and ends the check. ``pause`` is called between the steps.
         """
-        if path.is_relative_to(_OWN_FILES) or time.monotonic() < self._off_until:
+        if path.is_relative_to(_TRUSTED_FILES) or time.monotonic() < self._disabled_until:
             return
         cache = CacheFolder(settings.runtime.verdict_cache)
         try:
             open_file(path).close()
             key = _hashed(path, settings) if cache.is_on else ""
             pause()
-            outcome = _remembered(cache.load(key), path) or self._open(path, settings, is_cancelled, cache, key)
+            outcome = _cached_outcome(cache.load(key), path) or self._open(path, settings, is_cancelled, cache, key)
         except NoProcessError as error:
-            self._off_until = time.monotonic() + _OFF_S
-            _log.warning("model files are opened without a process that tries them first: %s", error)
+            self._disabled_until = time.monotonic() + _DISABLED_S
+            _log.warning("model files are opened without a separate process first: %s", error)
         except OSError as error:
             _log.debug("%s cannot be read: %s", path, error)
         else:
@@ -98,8 +98,8 @@ def _hashed(path: Path, settings: ModelSettings) -> str:
         return thread.submit(opening_key, path, settings).result()
 
 
-def _remembered(content: object, path: Path) -> Outcome | None:
-    """Return what a cache has in ``content``, if it holds for the present weights of the model at ``path``."""
+def _cached_outcome(content: object, path: Path) -> Outcome | None:
+    """Return the outcome in the ``content`` of a cache file, if the weights of the model at ``path`` are unchanged."""
     match content:
         case {"failure": str(failure), "weights": dict(weights)} if are_unchanged(path, weights):
             return Outcome(failure=failure, is_crash=bool(failure), weights=weights)

@@ -1,4 +1,4 @@
-"""The processes that open model files before the server does: started when needed, watched, ended, reused."""
+"""Start, limit, reuse and end the processes that open model files before the server does."""
 
 import os
 import select
@@ -19,28 +19,28 @@ from inferd.models.probe_process import receive, send
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.resources import available_bytes, resident_bytes, usable_bytes
 
-#: The process finds the modules that this one has found.
+#: The process gets the module path of this one.
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:]; from inferd.models.probe_process import main; main()"
 
-#: A wait for a process after which another one is started: the others are busy with large files, or hang.
+#: Wait for a process after which another one is started: the others are busy with large files, or hang.
 _PATIENCE_S = 1.0
 
 #: How long a process without work is kept.
 _IDLE_S = 30.0
 
-#: How often time and memory are looked at.
+#: Interval of checks of time and memory.
 _TICK_S = 0.01
 
-#: Files may take longer by their size: network storage is slow.
+#: Larger files get more time: network storage is slow.
 _LEAST_BYTES_PER_S = 20e6
 
-#: What a file must not take is left to the server: a share of all memory. One of any size may take the second.
+#: One part in this many of all memory is reserved for the server. A file of any size may take the second number.
 _RESERVED_SHARE = 16
 _LEAST_BYTES = 64 * 1024 * 1024
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-#: Signals that the process brings on itself; others come from outside.
+#: Signals that the process causes itself; others come from outside.
 _FAULTS = {
     signal.SIGABRT,
     signal.SIGBUS,
@@ -53,16 +53,16 @@ _FAULTS = {
 
 
 class NoProcessError(Exception):
-    """The process cannot be started, or ends before it is asked anything. The text says why."""
+    """The process cannot be started, or ends before its first file. The text says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of a process that opened a file.
+    """The outcome of opening a file in a process.
 
-    ``failure``: why the server must not open it; empty if it may. ``is_crash``: that follows from the file. ``weights``
-    are the fingerprints of its weight files, None if the process did not come to that. ``is_over``: the process has
-    nothing left to do.
+    ``failure``: why the server must not open it; empty if it may. ``is_crash``: the file is the cause. ``weights`` are
+    the fingerprints of its weight files, None if the process did not report them. ``is_over``: the process is idle
+    again.
     """
 
     failure: str = ""
@@ -80,7 +80,7 @@ class _Process:
 
     @classmethod
     def start(cls) -> "_Process":
-        """Start the process and wait until it can be asked. Raises `NoProcessError`."""
+        """Start the process and wait until it is ready. Raises `NoProcessError`."""
         connection, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), *sys.path]
@@ -108,9 +108,9 @@ class _Process:
         raise NoProcessError(f"it ended with status {process.returncode}: {reason.decode(errors='replace')}")
 
     def open(self, path: Path, settings: ModelSettings, timeout_s: float, is_cancelled: Callable[[], bool]) -> Outcome:
-        """Return what opening ``path`` leads to; after a failure, or if it is not over, the process is to be closed.
+        """Open ``path`` in the process. Close the process after a failure, or if the outcome is not ``is_over``.
 
-        What the process does after opening has the same limits, but exceeding them is no failure: the server may do it.
+        Trial runs after opening have the same limits, but exceeding them is no failure: the server may do them.
         """
         limits = _Limits(timeout_s, path.stat().st_size, self._own_bytes(), self._process.pid)
         weights: Mapping[str, str] | None = None
@@ -121,7 +121,7 @@ class _Process:
             return self._ended(None)
         while True:
             if not self._has_message():
-                failure = "the load was given up" if is_cancelled() else limits.exceeded(self._own_bytes())
+                failure = "the load was cancelled" if is_cancelled() else limits.exceeded(self._own_bytes())
                 if failure:
                     return Outcome(weights=weights, is_over=False) if is_open else Outcome(failure=failure)
                 continue
@@ -137,11 +137,11 @@ class _Process:
                 limits.add_bytes(message["bytes"])
 
     def is_alive(self) -> bool:
-        """Whether the process has not ended by itself."""
+        """Return True if the process has not ended by itself."""
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process at once, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         self._connection.close()
@@ -174,9 +174,9 @@ class _Process:
 
 
 class _Limits:
-    """What opening one file may take: time by the file's size, and the memory that is left.
+    """Limits for opening one file: time by the file's size, and the available memory.
 
-    Time does not count while a thread of the process waits for a processor: on a busy server, others go first.
+    The time that a thread of the process waits for a processor does not count: on a busy server, others go first.
     """
 
     def __init__(self, timeout_s: float, size: int, own_bytes: int, pid: int) -> None:
@@ -190,11 +190,11 @@ class _Limits:
         self._most_bytes = own_bytes + self._growth
 
     def add_bytes(self, size: int) -> None:
-        """Give time for ``size`` more bytes."""
+        """Extend the time limit for ``size`` more bytes."""
         self._timeout_s += size / _LEAST_BYTES_PER_S
 
     def exceeded(self, own_bytes: int) -> str:
-        """Return which limit is exceeded; empty if none is."""
+        """Return the error for an exceeded limit; empty if none is."""
         if own_bytes > self._most_bytes:
             return f"opening it needs more than {self._growth} bytes of memory"
         elapsed = time.monotonic() - self._started
@@ -208,7 +208,7 @@ class _Limits:
 
 
 def _processor_waits(pid: int) -> dict[str, float]:
-    """Return how long each thread of a process has waited for a processor in all, in seconds."""
+    """Return the total time that each thread of a process has waited for a processor, in seconds."""
     waits = {}
     with suppress(OSError):  # it has ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -220,8 +220,8 @@ def _processor_waits(pid: int) -> dict[str, float]:
 class ProbePool:
     """At most ``most`` processes, one at first.
 
-    Another one is started when all have been busy for a second, and all end when there has been nothing to do for a
-    while. Threads: any may open files, each waits for its own outcome; `stop` makes them fail.
+    Another one is started when all have been busy for a second; idle ones end after `_IDLE_S`. Any thread may open
+    files, and waits for its own outcome; `stop` makes that a failure.
     """
 
     def __init__(self, most: int) -> None:
@@ -235,18 +235,18 @@ class ProbePool:
         self._end_idle: threading.Timer | None = None
 
     def open(self, path: Path, settings: ModelSettings, timeout_s: float, is_cancelled: Callable[[], bool]) -> Outcome:
-        """Return what opening ``path`` leads to.
+        """Open ``path`` in a process, and return the outcome.
 
         Raises `NoProcessError`, `OSError` if there is no such file, and `ModelLoadError` after `stop`.
         """
-        process = self._take() or self._start()
+        process = self._acquire() or self._start()
         keep = False
         try:
             outcome = process.open(path, settings, timeout_s, lambda: self._stopping or is_cancelled())
             keep = outcome.is_over and not outcome.failure
             return outcome
         finally:
-            self._give_back(process, keep=keep)
+            self._release(process, keep=keep)
 
     def stop(self) -> None:
         """End all processes; calls of `open` end with a failure soon."""
@@ -257,8 +257,8 @@ class ProbePool:
                 self._end_idle.cancel()
         self._close_idle()
 
-    def _take(self) -> _Process | None:
-        """Wait for an idle process, which is busy from now on; return None if another one is to be started."""
+    def _acquire(self) -> _Process | None:
+        """Wait for an idle process, and occupy it; return None if the caller has to start another one."""
         with self._changed:
             waited = False
             while True:
@@ -295,7 +295,7 @@ class ProbePool:
                 self._busy -= process is None
                 self._changed.notify_all()
 
-    def _give_back(self, process: _Process, *, keep: bool) -> None:
+    def _release(self, process: _Process, *, keep: bool) -> None:
         if not keep:
             process.close()
         with self._changed:

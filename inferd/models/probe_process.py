@@ -1,7 +1,7 @@
 """The process that opens model files before the server does, started by `probe_pool`.
 
-It is told one file at a time over a socket, whose descriptor is its first argument. Messages are JSON after their
-length. It ends with the server: standard input is a pipe that is never written to, and whose closing ends the process.
+It receives one file at a time over a socket, whose descriptor is its first argument. Messages are JSON after their
+length. It ends with the server: its standard input is a pipe without data, which is closed when the server ends.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ def send(connection: socket.socket, message: Mapping[str, object]) -> None:
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """Return the next message, or None if the other end has closed the connection or broken it off."""
+    """Return the next message; None if the other end has closed or aborted the connection."""
     header = _receive_bytes(connection, _LENGTH.size)
     if header is None:
         return None
@@ -85,7 +85,7 @@ def _open(request: Mapping[str, Any], server: socket.socket) -> None:
 
     settings = ModelSettings.model_validate(request["settings"])
     try_opening(Path(request["path"]), settings, report, opened, open_as_served)
-    # Before the server itself needs as much.
+    # The server itself needs as much memory next.
     trim_heap()
     send(server, {"ended": True})
 
@@ -104,7 +104,7 @@ def _end_with_server() -> None:
 
 
 def _step_back() -> None:
-    """Give way to the server's own work, and leave no core files behind."""
+    """Lower the priority to that of background work, and write no core files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     step_back()
     with suppress(OSError):  # no /proc, or a sandbox
@@ -112,6 +112,6 @@ def _step_back() -> None:
 
 
 def _discard_output() -> None:
-    """From now on, standard error goes nowhere: it was for the reason why this process does not start."""
+    """Discard standard error from now on: the server reads it only if this process does not start."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), _STDERR)

@@ -1,4 +1,4 @@
-"""The registry of model versions, which finds the one for a request."""
+"""The registry of model versions, which looks up the version for a request."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, listed
 
-#: Whether the caller may see a model; called with names of existing models only.
+#: Returns True if the caller may see a model; called with names of existing models only.
 Visible = Callable[[str], bool]
 
 
@@ -42,7 +42,7 @@ class ModelRegistry:
             self._set(version.name, (*others, version))
 
     def remove(self, version: ModelVersion) -> None:
-        """Forget ``version``; no effect if another has its place."""
+        """Remove ``version``; no effect if another one has replaced it."""
         with self._writing:
             self._set(version.name, tuple(each for each in self._models.get(version.name, ()) if each is not version))
 
@@ -51,7 +51,7 @@ class ModelRegistry:
         return self._models.get(name, ())
 
     def route(self, name: str, routes: Routes | None) -> None:
-        """Choose between the versions of a model by ``routes``; None is the highest ready one."""
+        """Choose among the versions of a model by ``routes``; with None, the highest READY one."""
         with self._writing:
             changed = {each: other for each, other in self._routes.items() if each != name}
             if routes is not None:

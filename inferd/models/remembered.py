@@ -1,4 +1,4 @@
-"""Keeps on disk which models have been loaded by calls, so that a restart loads them again."""
+"""Store the names of the models that calls have loaded, so that a restart loads them again."""
 
 import json
 import logging
@@ -11,9 +11,9 @@ _log = logging.getLogger(__name__)
 
 
 class RememberedModels:
-    """The loaded models and, for those whose versions were asked for one by one, the versions. One thread only.
+    """The loaded models, with their versions if calls gave these. One thread only.
 
-    ``path`` None remembers nothing beyond the process.
+    ``path`` is the file; None stores nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -21,7 +21,7 @@ class RememberedModels:
         self._models: dict[str, list[str] | None] = {}
 
     def read(self) -> Mapping[str, list[str] | None]:
-        """Return the models of the last process: their versions, or None for those that their policy chooses."""
+        """Return the models of the last process, with their versions, or None if the policy chooses them."""
         if self._path is None:
             return {}
         try:
@@ -34,12 +34,12 @@ class RememberedModels:
         return dict(self._models)
 
     def loaded(self, name: str, version: str = "", ready: Collection[str] = ()) -> None:
-        """Remember that a model, or one version of it, has been loaded. ``ready`` are those that serve now."""
+        """Record the load of a model, or of one version of it. ``ready`` are its READY versions."""
         self._models[name] = sorted({*self._versions(name, ready), version}) if version else None
         self._write()
 
     def unloaded(self, name: str, version: str = "", ready: Collection[str] = ()) -> None:
-        """Forget a model, or one version of it. ``ready`` are those that serve now."""
+        """Remove a model, or one version of it. ``ready`` are its READY versions."""
         left = sorted({*self._versions(name, ready)} - {version}) if version else []
         if left:
             self._models[name] = left
@@ -48,7 +48,7 @@ class RememberedModels:
         self._write()
 
     def _versions(self, name: str, ready: Collection[str]) -> Collection[str]:
-        """Return the remembered versions of a model; of one whose policy chooses, those that it has chosen."""
+        """Return the stored versions of a model, or ``ready`` if its policy chooses them."""
         versions = self._models.get(name, [])
         return ready if versions is None else versions
 

@@ -1,8 +1,8 @@
-"""Models in remote storage: each has a directory in the local cache, with all its names and what has been fetched.
+"""Models in remote storage: each has a directory in the local cache, with its file names and the fetched files.
 
 The directory of a model follows from the names and versions of its files, so an unchanged model keeps its paths, and a
-changed one has others: nothing changes under a model that is loaded from it. Files that say what a model is are fetched
-when the address is listed; all others when a version is loaded.
+changed one gets others: the files of a loaded model never change. Settings files are fetched when the address is
+listed, all others when a version is loaded.
 """
 
 import hashlib
@@ -33,17 +33,17 @@ from inferd.small_files import MAX_BYTES
 
 _log = logging.getLogger(__name__)
 
-#: Files that say what a model is.
+#: Settings files, which are fetched with the listing.
 _SETTINGS = (MODEL_YAML, TRITON_CONFIG)
 _SETTINGS_FOLDER = "configs"
 
-#: Other files than models, weights that they name, inputs and tokenizers are fetched up to this size: labels.
+#: Maximum size of files other than models, their weights, inputs and tokenizers: of labels, for example.
 _MOST_BYTES_BESIDE = 16 * 2**20
 _TOKENIZER = "tokenizer.json"
 _INPUTS_FOLDER = "warmup"
 _RECORDED = "examples."
 
-#: Number of models whose settings are fetched at a time, and of files up to this size.
+#: Number of models whose settings are fetched in parallel, and of files up to this size.
 _PARALLEL_FETCHES = 8
 _MOST_BYTES_AT_ONCE = 2**20
 
@@ -65,7 +65,7 @@ class RemoteRepositories:
         self._repositories: dict[str, _Repository] = {}
 
     def start(self) -> None:
-        """Delete what earlier processes left. Raises `RepositoryError` for a cache that cannot be written."""
+        """Delete leftovers of earlier processes. Raises `RepositoryError` for a cache that cannot be written."""
         try:
             self._cache.delete_leftovers()
             self._counts.set_cache_size(self._cache.size())
@@ -86,7 +86,7 @@ class RemoteRepositories:
             raise RepositoryError(str(error)) from error
 
     def read(self) -> RemoteCount:
-        """Return what was counted, for the metrics."""
+        """Return the counts for the metrics."""
         return self._counts.read()
 
 
@@ -103,7 +103,7 @@ class _Repository:
         self._config_name = config_name
         #: The models of the last listing, by the name of their folder.
         self._models: Mapping[str, _Model] = {}
-        #: What was wrong then, so that it is logged once.
+        #: The problems of that listing, so that each is logged once.
         self._problems: frozenset[str] = frozenset()
 
     def sources(self, warn: Callable[[str], None]) -> list[ModelSource]:
@@ -131,7 +131,7 @@ class _Repository:
         self._report(problems, warn)
         self._models = models
         if known and changed:
-            # What nobody can delete now, the next start does.
+            # Files that cannot be deleted now are deleted at the next start.
             with suppress(OSError):
                 self._cache.delete_leftovers()
         sources = [source for model in models.values() for source in model.sources]
@@ -155,7 +155,7 @@ class _Repository:
         folder, hold = self._cache.tree(name, files)
         holds = [self._downloads.fetch(self._storage, file) for file in described]
         remote = RemoteModel(self._storage, self._downloads, folder, files, [hold, *holds])
-        # What is wrong is told with the address, not with the path in the cache.
+        # Errors show the address, not the path in the cache.
         address = shown(files[0].address.removesuffix(f"/{files[0].name}"))
 
         skipped: list[str] = []
@@ -163,11 +163,11 @@ class _Repository:
             found = resolve([folder / only], skipped.append, config_name=self._config_name)
         except RepositoryError as error:
             raise RepositoryError(str(error).replace(str(folder), address)) from error
-        told = [text.replace(str(folder), address) for text in skipped]
-        return _Model(folder, files, [replace(source, remote=remote) for source in found], told)
+        shown_skips = [text.replace(str(folder), address) for text in skipped]
+        return _Model(folder, files, [replace(source, remote=remote) for source in found], shown_skips)
 
     def _is_settings(self, file: RemoteFile) -> bool:
-        """Whether ``file`` says what a model is. Raises `StorageError` for one that is too large for it."""
+        """Return True if ``file`` is a settings file. Raises `StorageError` if it is too large for one."""
         path = PurePosixPath(file.name)
         chosen = (_SETTINGS_FOLDER, f"{self._config_name}.pbtxt")
         if path.name not in (*_SETTINGS, GENAI_CONFIG) and (path.parent.name, path.name) != chosen:
@@ -179,13 +179,13 @@ class _Repository:
     def _require_noticeable(self, file: RemoteFile) -> None:
         """Raise `StorageError` if a change of ``file`` would not be noticed."""
         if not file.version and not self._downloads.expected(file):
-            tells = f"{shown(file.address)}: the server tells neither ETag nor Last-Modified"
-            raise StorageError(f"{tells}, by which changes are noticed: set its SHA-256 in remote.checksums")
+            lacks = f"{shown(file.address)}: the server sends neither ETag nor Last-Modified"
+            raise StorageError(f"{lacks}, by which changes are noticed: set its SHA-256 in remote.checksums")
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A folder of a listing, the versions in it, and what was skipped."""
+    """A folder of a listing, its versions, and its skipped entries."""
 
     folder: Path
     files: tuple[RemoteFile, ...]
@@ -193,7 +193,7 @@ class _Model:
     skipped: Sequence[str]
 
     def is_valid(self, files: tuple[RemoteFile, ...]) -> bool:
-        """Whether the model has these ``files``, and nobody has deleted its names from the cache."""
+        """Return True if the model has these ``files``, and its directory is still in the cache."""
         return self.files == files and self.folder.is_dir()
 
 
@@ -217,7 +217,7 @@ class RemoteModel:
         self._failures: Counter[str] = Counter()
 
     def fetch(self, path: Path, is_cancelled: Callable[[], bool]) -> object:
-        """Have the model file at ``path`` there, with the files that it needs; they stay as long as what is returned.
+        """Fetch the model file at ``path`` and the files that it needs; they stay as long as the returned object.
 
         Raises `ModelLoadError`; returns early if the load ``is_cancelled``.
         """
@@ -244,9 +244,9 @@ class RemoteModel:
             yield from pool.map(fetch, [file for file in files if file.size <= _MOST_BYTES_AT_ONCE])
 
     def identity(self, path: Path) -> tuple[str, int, int, int]:
-        """Return what differs once the content of the file at ``path`` does, without reading it.
+        """Return the identity of the content of the file at ``path``, without reading it.
 
-        After a download that failed it differs too, so that polling loads the version again.
+        It also changes with a failed download, so that polling loads the version again.
         """
         name = path.relative_to(self._folder).as_posix()
         file = self._files.get(name)
@@ -255,7 +255,7 @@ class RemoteModel:
         return file.address, file.size, _number(file.version), self._failures[name]
 
     def address(self, path: Path) -> str:
-        """Return where the file at ``path`` comes from, without secrets."""
+        """Return the address of the file at ``path``, without secrets."""
         file = self._files.get(path.relative_to(self._folder).as_posix())
         return str(path) if file is None else shown(file.address)
 
@@ -270,7 +270,7 @@ class RemoteModel:
         return [self._files[name] for name in names if name in self._files]
 
     def _beside(self, model: str) -> list[RemoteFile]:
-        """Return the files that a load may read beside the ``model``: all small ones, but those of other versions."""
+        """Return the files that a load may read beside the ``model``: all small ones except those of other versions."""
         own = _version_folders(model)
         return [
             file
@@ -282,7 +282,7 @@ class RemoteModel:
 
 
 def _by_model(listing: Listing) -> dict[str, tuple[RemoteFile, ...]]:
-    """Return the files of each model, by the name of its folder: what is listed is a model, or a folder of models."""
+    """Return the files of each model, by the name of its folder. The listing is of one model or of several."""
     names = [PurePosixPath(file.name) for file in listing.files]
     is_model = any(
         (len(name.parts) == 1 and (name.suffix == SUFFIX or name.name in _SETTINGS))
@@ -309,7 +309,7 @@ def _version_folders(name: str) -> set[str]:
 
 
 def _is_needed(name: str) -> bool:
-    """Whether a file is fetched whatever its size: inputs, and tokenizers of language models."""
+    """Return True for files that are fetched at any size: inputs, and tokenizers of language models."""
     path = PurePosixPath(name)
     if path.name == _TOKENIZER:
         return True

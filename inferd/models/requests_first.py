@@ -1,23 +1,23 @@
-"""Lets requests go first where models are loaded and unloaded: pauses between the steps of that."""
+"""Pause loads and unloads between their steps while the server is busy, so that requests go first."""
 
 from collections.abc import Callable
 
 from inferd.batching.idle_cores import IdleCores
 from inferd.batching.ports import Clock
 
-#: For the poll thread to do what came during a step. It takes the interpreter lock several times for each request, and
-#: next to a thread that keeps the lock busy waits about as long each time.
+#: Time for the poll thread to handle the requests that arrived during a step. It takes the interpreter lock several
+#: times for each, and next to a thread that keeps the lock busy, each time takes about as long.
 _PAUSE_S = 0.002
 
-#: After a batch, for how long others are expected.
+#: Time after a batch in which others are expected.
 _SERVING_S = 1.0
 
 
 class RequestsFirst:
-    """Pauses of the threads that load and unload, while batches are being run in ``cores`` or have just been.
+    """Pauses the threads that load and unload, while ``cores`` run batches or have just done so.
 
     At other times a pause takes microseconds, so that the models of a start are loaded at full speed. Any thread may
-    call; what several note at the same time differs by nothing that matters.
+    call; without a lock, as a race only shifts the times slightly.
     """
 
     def __init__(self, cores: IdleCores, clock: Clock, sleep: Callable[[float], None]) -> None:
@@ -28,7 +28,7 @@ class RequestsFirst:
         self._serving_until = 0.0
 
     def pause(self) -> None:
-        """Pause, if requests are likely to come meanwhile. To be called after each millisecond of work or so."""
+        """Sleep for a moment if requests are likely. Call it after each millisecond of work or so."""
         begun, now = self._cores.begun, self._clock()
         if begun != self._begun:
             self._begun = begun

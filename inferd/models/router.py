@@ -1,4 +1,4 @@
-"""Sets how requests are routed to the versions of models: from their settings, or as a call asks."""
+"""Set the routing of requests to the versions of models: from their settings, or from a call."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -19,8 +19,8 @@ _NO_ROUTING = RoutingSettings()
 class Router:
     """Sets the routing of models, and lets their versions copy requests to a shadow. Any thread.
 
-    The settings of a model apply when they change, which is when it is loaded with another model.yaml; what a call has
-    set holds until then. ``make_shadow`` makes the shadow of a READY version.
+    The settings of a model apply when they change, which is when it is loaded with another model.yaml; the routing that
+    a call has set holds until then. ``make_shadow`` makes the shadow of a READY version.
     """
 
     def __init__(self, registry: ModelRegistry, make_shadow: Callable[[ModelVersion, ShadowSettings], Shadow]) -> None:
@@ -58,7 +58,7 @@ class Router:
                 self._apply(name, settings)
 
     def change(self, name: str, settings: RoutingSettings) -> None:
-        """Route as a caller asks. Raises `InvalidInputError`, and `ModelNotFoundError` for an unknown model."""
+        """Apply the routing of a call. Raises `InvalidInputError`, and `ModelNotFoundError` for an unknown model."""
         versions = self._registry.versions(name)
         if not versions:
             raise ModelNotFoundError(f'there is no model "{clipped(name)}"')
@@ -69,7 +69,7 @@ class Router:
             self._apply(name, settings)
 
     def refresh(self, name: str) -> None:
-        """Take note that versions of a model have become ready, or are no longer."""
+        """Update the shadow after versions of a model have become READY, or have stopped being so."""
         with self._lock:
             self._set_shadow(name, self.routing(name))
 
@@ -87,7 +87,7 @@ class Router:
             each.shadow = None if shadow is None or each is shadow.target else shadow.copy
 
     def _shadow(self, name: str, settings: RoutingSettings) -> Shadow | None:
-        """Return the present shadow if it fits ``settings``, or a new one; None if there is to be none."""
+        """Return the present shadow if it matches ``settings``, or a new one; None without a shadow."""
         wanted = settings.shadow
         if wanted is None:
             return None

@@ -1,4 +1,4 @@
-"""Which version of a model gets a request that names none or a label: a canary gets its share, a label its version."""
+"""Choose the version for a request that gives no version number: by label, or by weight for a canary."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -30,9 +30,9 @@ class Routes:
         return dict(self._weights)
 
     def choose(self, version: str, versions: Sequence[ModelVersion]) -> ModelVersion | None:
-        """Return the READY one of ``versions`` for a request that asks for ``version``; None if routing says nothing.
+        """Return the READY one of ``versions`` for a request with ``version``, a label or empty.
 
-        That is: no label, no weights, or nothing READY that it leads to.
+        Returns None if there is no such label, there are no weights, or the chosen versions are not READY.
         """
         if version:
             number = self.settings.labels.get(version)
@@ -49,15 +49,15 @@ class Routes:
 
 
 def require_ready(settings: RoutingSettings, versions: Sequence[ModelVersion]) -> None:
-    """Raise `InvalidInputError` if a label, weight or shadow of ``settings`` leads to a version that is not READY."""
+    """Raise `InvalidInputError` if a label, weight or shadow of ``settings`` is for a version that is not READY."""
     ready = [each.version for each in versions if each.state is ModelState.READY]
     wanted = [(f"label {label}", number) for label, number in settings.labels.items()]
     wanted += [(f"weight of {name}", settings.number(name)) for name, weight in settings.weights.items() if weight]
     if settings.shadow is not None:
         wanted.append(("shadow", settings.number(settings.shadow.version)))
-    for what, number in wanted:
+    for field, number in wanted:
         if number not in ready:
             known = listed(ready) or "none is"
             raise InvalidInputError(
-                f"{clipped(what)}: expected a version that is ready ({known}), got {clipped(number)}"
+                f"{clipped(field)}: expected a version that is ready ({known}), got {clipped(number)}"
             )

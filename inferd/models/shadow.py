@@ -1,7 +1,7 @@
-"""Shadow traffic: a share of a model's requests is copied to another version, and the answers are compared.
+"""Shadow traffic: copy a share of a model's requests to another version, and compare the answers.
 
-Copies are scavengers: they run when nothing else waits, and are the first to be evicted. Nobody waits for them, and
-nothing of the original changes. What is kept for comparisons is bounded; requests beyond that are not copied.
+Copies are scavengers: they run when nothing else waits, and are the first to be evicted. The original request does not
+wait for its copy, and does not change. The memory for comparisons is bounded; requests beyond that are not copied.
 """
 
 import logging
@@ -23,8 +23,8 @@ from inferd.runtime.signature import Array
 
 _log = logging.getLogger(__name__)
 
-#: What may become of a request that was drawn: both answers agree or differ, the shadow's run failed, its queue
-#: rejected the copy, its version does not take such a request, or the limits below were reached.
+#: Outcomes of a sampled request: both answers are equal or differ, the shadow's run failed, its queue rejected the
+#: copy, its version does not take such a request, or the limits below were reached.
 OUTCOMES = ("equal", "different", "failed", "rejected", "incompatible", "skipped")
 
 #: Copies that wait for their answers or comparison, and the bytes of their inputs and of the answers to the originals.
@@ -112,7 +112,7 @@ class Shadow:
         self._logged_at = -_LOG_EVERY_S
 
     def copy(self, requests: Sequence[InferenceRequest]) -> None:
-        """Copy those of ``requests`` that are drawn."""
+        """Copy a random sample of ``requests``."""
         if self.target.state is not ModelState.READY:
             return
         for request in requests:
@@ -158,12 +158,12 @@ class Shadow:
         )
 
     def _original_ended(self, comparison: _Comparison, outcome: Outcome) -> None:
-        if isinstance(outcome, InferenceResult) and not self._hold(comparison, outcome):
+        if isinstance(outcome, InferenceResult) and not self._keep_answer(comparison, outcome):
             self._count("skipped")
             return
         comparison.original_ended(outcome)
 
-    def _hold(self, comparison: _Comparison, result: InferenceResult) -> bool:
+    def _keep_answer(self, comparison: _Comparison, result: InferenceResult) -> bool:
         """Keep the answer to the original until the copy has ended; return False if there is no room."""
         size = sum(array.nbytes for array in result.outputs.values())
         with self._lock:
@@ -182,14 +182,14 @@ class Shadow:
     def _both_ended(self, comparison: _Comparison) -> None:
         original, copied = comparison.original, comparison.copied
         if not isinstance(original, InferenceResult):
-            return  # There is nothing to compare with.
+            return  # there is nothing to compare with
         if isinstance(copied, InferenceResult):
-            if not self._compare(partial(self._judge, original.outputs, copied.outputs)):
+            if not self._compare(partial(self._compare_outputs, original.outputs, copied.outputs)):
                 self._count("skipped")
         else:
             self._count("rejected" if isinstance(copied, OverloadedError) else "failed")
 
-    def _judge(self, original: Mapping[str, Array], copied: Mapping[str, Array]) -> None:
+    def _compare_outputs(self, original: Mapping[str, Array], copied: Mapping[str, Array]) -> None:
         for name, expected in original.items():
             found = difference(expected, copied[name])
             if found is not None and found.relative > self.settings.tolerance:
@@ -229,7 +229,7 @@ class ComparisonThread:
         self._thread: threading.Thread | None = None
 
     def __call__(self, work: Callable[[], None]) -> bool:
-        """Do ``work`` soon. Returns False if too much waits."""
+        """Run ``work`` in the thread, soon. Returns False if too much waits."""
         if self._work.qsize() >= _MOST_OPEN:
             return False
         self._work.put(work)
@@ -240,7 +240,7 @@ class ComparisonThread:
         return True
 
     def stop(self) -> None:
-        """End the thread; what waits is not compared."""
+        """End the thread; waiting answers are not compared."""
         self._work.put(None)
 
     def _run(self) -> None:

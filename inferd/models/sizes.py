@@ -1,9 +1,8 @@
-"""How much memory model versions take, and how long their loads: measured, remembered, or estimated from their files.
+"""Remember the memory and load time of model versions, or estimate them from the size of their files.
 
-Only what was measured while nothing else was loaded or unloaded counts. Requests that are served meanwhile may add to
-it, so of the last measurements, the median does. They are kept beside the verdicts on batching, under what a size
-follows from: path, size and time of the files, and the settings of runtime, batching and generation. The files are not
-read.
+Only measurements without another load or unload at the same time count. Requests in that time may add to them, so the
+median of the last measurements is taken. They are stored beside the verdicts on batching, by a hash of what they depend
+on: path, size and time of the files, and the settings of runtime, batching and generation. The files are not read.
 """
 
 import hashlib
@@ -26,20 +25,20 @@ from inferd.runtime.genai_config import is_described
 from inferd.runtime.providers import VERSION
 from inferd.runtime.verdict_cache import CacheFolder
 
-#: Measurements that count.
+#: Number of measurements that are kept.
 _KEPT = 5
 
-#: Until a model has been measured, its peak is taken for so many times the size of its files, and some more.
+#: Estimated peak of a model that was not measured: a multiple of the size of its files, plus a constant.
 _ESTIMATED_FACTOR = 2.0
-_ESTIMATED_MORE = 32 * 1024 * 1024
+_ESTIMATED_EXTRA_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSize:
-    """What a load is expected to take.
+    """Expected memory and time of a load.
 
-    ``is_known``: it has been measured. ``least_peak`` is the least of several measured peaks, without what requests may
-    have added: nothing as long as there is one only.
+    ``is_known``: measured, not estimated. ``least_peak`` is the minimum of several measured peaks, without the memory
+    that requests may have added; nothing as long as there is only one.
     """
 
     steady: Memory
@@ -54,7 +53,7 @@ UNKNOWN_SIZE = ModelSize(steady=NO_MEMORY, peak=NO_MEMORY, least_peak=NO_MEMORY,
 
 @dataclass(slots=True)
 class _Record:
-    """The last measurements of one version with its present files and settings, the latest last."""
+    """The last measurements of one version with its present files and settings, oldest first."""
 
     steady: deque[Memory] = field(default_factory=lambda: deque(maxlen=_KEPT))
     peak: deque[Memory] = field(default_factory=lambda: deque(maxlen=_KEPT))
@@ -70,9 +69,9 @@ class _Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SizeKey:
-    """What the size of a version follows from, as the name under which it is kept, and the folder of that.
+    """The ``name`` of the record of a version in ``cache``, and the numbers for an estimate.
 
-    ``reserved_bytes`` are those that a language model's cache is known to take before it has been measured.
+    ``reserved_bytes`` is the configured size of a language model's cache.
     """
 
     name: str
@@ -82,12 +81,12 @@ class SizeKey:
 
 
 def size_key(source: ModelSource, settings: ModelSettings) -> SizeKey:
-    """Return the key of a version with its present files, which have the ``settings``."""
+    """Return the key of a version with its present files and ``settings``."""
     files = fingerprint_of(source)
     facts = {
         "purpose": "size",
         "onnxruntime": VERSION,
-        # Without the time of the last change of properties, which links to a file change too.
+        # Without the time of the last change of properties: creating a link to a file changes it too.
         "files": sorted((os.path.realpath(path), size, changed) for path, size, changed, _ in files),
         "runtime": settings.runtime.model_dump(mode="json"),
         "batching": settings.batching.model_dump(mode="json"),
@@ -104,14 +103,14 @@ def size_key(source: ModelSource, settings: ModelSettings) -> SizeKey:
 
 
 class ModelSizes:
-    """The sizes of versions. Any thread; the first question for a version reads a small file."""
+    """The sizes of versions. Any thread; the first call for a version reads a small file."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[str, _Record] = {}
 
     def expected(self, key: SizeKey) -> ModelSize:
-        """Return what loading a version is expected to take."""
+        """Return the expected size of a version."""
         with self._lock:
             record = self._record(key)
             load_s = statistics.median(record.load_s) if record.load_s else 0.0
@@ -127,7 +126,7 @@ class ModelSizes:
             )
 
     def record(self, key: SizeKey, measured: Measured) -> None:
-        """Take note of a load that succeeded."""
+        """Record the measurements of a successful load."""
         with self._lock:
             record = self._record(key)
             record.load_s.append(measured.load_s)
@@ -144,7 +143,7 @@ class ModelSizes:
 
 
 def _estimated(key: SizeKey, load_s: float) -> ModelSize:
-    peak = int(_ESTIMATED_FACTOR * key.file_bytes) + _ESTIMATED_MORE
+    peak = int(_ESTIMATED_FACTOR * key.file_bytes) + _ESTIMATED_EXTRA_BYTES
     has_device = device_bytes() > 0
     return ModelSize(
         steady=Memory(key.file_bytes + key.reserved_bytes, key.file_bytes if has_device else 0),
@@ -160,7 +159,7 @@ def _each(choose: Callable[[Collection[int]], int], samples: Collection[Memory])
 
 
 def _read(content: object) -> _Record:
-    """Return what a cache has in ``content``; nothing if it has another form."""
+    """Parse the ``content`` of a cache file; returns an empty record if it is invalid."""
     record = _Record()
     if not isinstance(content, Mapping):
         return record

@@ -1,4 +1,4 @@
-"""One version of a model: its state, its settings and, once loaded, what answers its requests."""
+"""One version of a model: its state, its settings and, once loaded, its engine."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -18,13 +18,13 @@ from inferd.runtime.signature import ModelSignature
 class ModelVersion:
     """One version of a model.
 
-    Invariants: what is loaded is set before the state becomes READY, and stays set until the last request is
+    Invariants: the loaded model is set before the state becomes READY, and stays set until the last request is
     answered, so that a request that has found the version READY may use it; others read it once and expect None. Its
     engine rejects requests that arrive after unloading began. ``settings`` are the server's until the loader has read
     the model's own, and do not change after that. `advance` and the ``mark_`` methods are called under the manager's
     lock; everything else may be called from any thread.
 
-    A new version is LOADING, or ON_DEMAND: then it stands for one that its first request loads.
+    A new version is LOADING, or ON_DEMAND, which its first request loads.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ModelVersion:
         self.name = name
         self.version = version
         self.settings = settings
-        #: Whether requests that find the version in another state than READY make the server load it.
+        #: True if requests that find the version in another state than READY load it.
         self.on_demand = on_demand
         #: Differs once the files are not those that the version was loaded from.
         self.fingerprint = fingerprint
@@ -49,21 +49,21 @@ class ModelVersion:
         #: Copies requests to another version before they are submitted.
         self.shadow: Callable[[Sequence[InferenceRequest]], None] | None = None
         self._reason = ""
-        #: What was loaded, and the same again if it is an ordinary model: every request reads that.
+        #: The loaded model, and the same again if it is an ordinary one: every request reads that.
         self._loaded: LoadedVersion | None = None
         self._model: LoadedModel | None = None
 
     @property
     def reason(self) -> str:
-        """Why the version failed, is unavailable, runs nothing at present, or could not be loaded again; or empty.
+        """Reason why the version failed, is unavailable, cannot run, or could not be loaded again; empty if none.
 
-        For an operator.
+        For operators.
         """
         return self._why_broken or self._reason
 
     @property
     def accepts_requests(self) -> bool:
-        """Whether requests are answered, now or once they have made the version load."""
+        """True if requests are answered, now or after they have loaded the version."""
         if self.state is ModelState.READY:
             return not self._why_broken
         return self.on_demand and self.state is not ModelState.FAILED
@@ -75,25 +75,25 @@ class ModelVersion:
 
     @property
     def has_lost_device(self) -> bool:
-        """Whether only a new process is likely to run the model again."""
+        """True if only a new process is likely to run the model again."""
         loaded = self._loaded
         return loaded is not None and loaded.engine.is_hopeless
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether requests are unanswered, or threads hang in a run."""
+        """True if requests are unanswered, or threads hang in a run."""
         loaded = self._loaded
         return loaded is not None and loaded.engine.unanswered_requests + loaded.engine.stuck_threads > 0
 
     @property
     def signature(self) -> ModelSignature | None:
-        """The inputs and outputs; None until loaded, and of a language model."""
+        """The inputs and outputs; None until loaded, and for a language model."""
         model = self._model
         return None if model is None else model.session.signature
 
     @property
     def batcher(self) -> Batcher | None:
-        """The queue and its workers; None until loaded, and of a language model."""
+        """The queue and its workers; None until loaded, and for a language model."""
         model = self._model
         return None if model is None else model.batcher
 
@@ -105,7 +105,7 @@ class ModelVersion:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether requests may be batched, and why not; None until loaded."""
+        """The verdict on batching requests, with its reason; None until loaded."""
         loaded = self._loaded
         return None if loaded is None else loaded.verdict
 
@@ -123,25 +123,25 @@ class ModelVersion:
 
     @property
     def device_memory_bytes(self) -> int:
-        """The same of the devices that it runs on."""
+        """Memory that it takes on devices; 0 until it is loaded."""
         loaded = self._loaded
         return 0 if loaded is None else loaded.memory.device
 
     @property
     def load_s(self) -> float:
-        """How long its load took; 0 until it is loaded."""
+        """Duration of its load; 0 until it is loaded."""
         loaded = self._loaded
         return 0.0 if loaded is None else loaded.measured.load_s
 
     @property
     def language(self) -> LanguageModel | None:
-        """The language model; None until loaded, and of an ordinary model."""
+        """The language model; None until loaded, and for an ordinary model."""
         loaded = self._loaded
         return None if loaded is None else loaded.language
 
     @property
     def generator(self) -> GenerationEngine | None:
-        """The engine of a language model; None until loaded, and of an ordinary model."""
+        """The engine of a language model; None until loaded, and for an ordinary model."""
         language = self.language
         return None if language is None else language.generator
 
@@ -153,20 +153,20 @@ class ModelVersion:
 
     @property
     def generation_limits(self) -> GenerationLimits | None:
-        """What a language model can generate; None until loaded, and of an ordinary model."""
+        """The limits of a language model; None until loaded, and for an ordinary model."""
         language = self.language
         return None if language is None else language.limits
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the model is in memory."""
+        """True if the model is in memory."""
         return self._loaded is not None
 
     @property
     def max_batch_size(self) -> int:
         """Maximum number of rows per batch at present; 1 if the model or its settings do not allow batching.
 
-        Fewer than configured while the memory is not enough for more. Of a language model, that of sequences.
+        Fewer than configured while the memory is not enough for more. For a language model, that of sequences.
         """
         loaded = self._loaded
         return 1 if loaded is None else loaded.max_batch_size(self.settings.batching)
@@ -234,14 +234,14 @@ class ModelVersion:
         self.state = ModelState.FAILED
 
     def mark_unavailable(self, reason: str) -> None:
-        """Become UNAVAILABLE: unloaded, or a load that was cancelled. Lets go of the session and the queue."""
+        """Become UNAVAILABLE: unloaded, or cancelled while loading. Releases the session and the queue."""
         require_transition(self.state, ModelState.UNAVAILABLE)
         self._reason = reason
         self._loaded = self._model = None
         self.state = ModelState.UNAVAILABLE
 
     def reload_failed(self, reason: str) -> None:
-        """Keep why a newer form of this version could not be loaded; it goes on serving."""
+        """Set the reason why newer files of this version could not be loaded; it continues to serve."""
         self._reason = f"loading it again failed: {reason}"
 
     def mark_unloading(self) -> LoadedVersion:

@@ -174,7 +174,7 @@ def test_requires_checksum_without_etag(tmp_path: Path, server: _Server) -> None
     """Need a checksum."""
     server.properties = {}
     with pytest.raises(
-        RepositoryError, match=r"tells neither ETag nor Last-Modified.*: set its SHA-256 in remote.checks"
+        RepositoryError, match=r"sends neither ETag nor Last-Modified.*: set its SHA-256 in remote.checks"
     ):
         _source(tmp_path, server.address)
     checksums = {server.address: hashlib.sha256(_MODEL).hexdigest()}

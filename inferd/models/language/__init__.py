@@ -1,1 +1,1 @@
-"""Language models as versions of models: their settings, their loading, and what is served of them."""
+"""Load language models as model versions: settings, opening, and the process that opens them first."""

@@ -1,4 +1,4 @@
-"""Opens a language model: its decoder and tokenizer, trial runs, and how much of the memory its cache may take."""
+"""Open a language model: its decoder and tokenizer, trial runs, and the memory limit of its cache."""
 
 import logging
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from inferd.runtime.resources import available_bytes, resident_bytes, usable_byt
 
 _log = logging.getLogger(__name__)
 
-#: Without generation.cache_bytes, the cache takes no more than one of so many parts of the memory that is free, and of
-#: the budget of all models.
-_PARTS_OF_FREE = 2
-_PARTS_OF_BUDGET = 4
-#: A machine that is short of memory must still serve requests of this length.
-_LEAST_TOKENS = 1024
+#: Without generation.cache_bytes, the cache takes at most the free memory divided by the first number, and the budget
+#: of all models divided by the second.
+_FREE_DIVISOR = 2
+_BUDGET_DIVISOR = 4
+#: Minimum cache: a machine that is short of memory must still serve requests of this length.
+_MIN_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedLanguageModel:
-    """A language model that is ready to generate, and what its engine starts with.
+    """A language model that is ready to generate, with the run times and settings for its engine.
 
-    ``settings`` have the size of the cache. ``cache`` is the memory that it takes in addition to what can be measured.
+    ``settings`` have the size of the cache. ``cache`` is its memory, where a measurement of the load does not have it.
     """
 
     decoder: OnnxDecoder
@@ -44,13 +44,13 @@ class OpenedLanguageModel:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of the cache that sequences may take together, on the host or a device."""
+        """Maximum bytes of the cache of all sequences, on the host or a device."""
         return self.settings.generation.cache_bytes or 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stages:
-    """What is called as a load proceeds: when the trial begins, and when warm-up does, within ``turn``."""
+    """Callbacks of a load: at the begin of the trial and of the warm-up, which runs within ``turn``."""
 
     verifying: Callable[[], None]
     warming: Callable[[], None]
@@ -70,8 +70,8 @@ def open_language_model(
 ) -> OpenedLanguageModel:
     """Open the language model in ``path``, which is of ``form``. Raises `ModelLoadError`.
 
-    ``budget_bytes`` is what all models together may take, if that is limited, and ``promised_bytes`` what the caches of
-    others will take.
+    ``budget_bytes`` is the budget of all models, if there is one, and ``promised_bytes`` the memory that the caches of
+    other models may still take.
     """
     text = load_text(path)
     decoder = open_decoder(path, settings, form, is_immutable=is_immutable)
@@ -95,7 +95,7 @@ def open_language_model(
         verdict=verdict,
         seeds=seeds,
         settings=settings.model_copy(update={"generation": generation}),
-        # On a device it is measured, as it is taken from the start.
+        # On a device the measurement has it, as it is allocated from the start.
         cache=NO_MEMORY if decoder.on_accelerator else Memory(cache_bytes),
     )
 
@@ -110,14 +110,14 @@ def load_text(path: Path) -> ModelText | None:
 
 
 def _cache_bytes(decoder: OnnxDecoder, settings: ModelSettings, budget_bytes: int | None, promised_bytes: int) -> int:
-    """Return how much sequences may take: of what there are slots for, what is set, or what the memory allows."""
+    """Return the limit of the cache: the size of all slots, or less by the settings, the memory or the budget."""
     capacity = decoder.slots * decoder.context_length * decoder.cache_bytes_per_token
     if settings.generation.cache_bytes is not None:
         return min(capacity, settings.generation.cache_bytes)
     if decoder.on_accelerator:
         return capacity
     free = available_bytes(resident_bytes(), usable_bytes()) - promised_bytes
-    limits = [capacity, free // _PARTS_OF_FREE]
+    limits = [capacity, free // _FREE_DIVISOR]
     if budget_bytes is not None:
-        limits.append(budget_bytes // _PARTS_OF_BUDGET)
-    return max(min(limits), decoder.cache_bytes_per_token * min(decoder.context_length, _LEAST_TOKENS))
+        limits.append(budget_bytes // _BUDGET_DIVISOR)
+    return max(min(limits), decoder.cache_bytes_per_token * min(decoder.context_length, _MIN_TOKENS))

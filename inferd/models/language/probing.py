@@ -1,4 +1,4 @@
-"""Opens any model as it will be served, in the process that does so before the server."""
+"""Open a model of any kind as it will be served, in the process that opens files before the server does."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings of a version that turns out to be a language model."""
+"""Adapt the settings of a version whose file is a language model."""
 
 import logging
 
@@ -7,7 +7,7 @@ from inferd.generation.engine import require_policy
 
 _log = logging.getLogger(__name__)
 
-#: Settings about tensors and batches of rows. `batching.enabled` and those of the queue have a meaning.
+#: Settings of tensors and batches of rows, which are ignored. `batching.enabled` and the queue settings apply.
 _OF_MODEL = ("batch_axes", "inputs", "outputs", "served_outputs", "loose_dimensions", "warmup")
 _OF_BATCHING = ("max_batch_size", "preferred_sizes", "max_wait_ms", "instances", "check_share")
 
@@ -15,8 +15,8 @@ _OF_BATCHING = ("max_batch_size", "preferred_sizes", "max_wait_ms", "instances",
 def language_settings(settings: ModelSettings, servers: ModelSettings, name: str) -> ModelSettings:
     """Return the ``settings`` of a language model without those that have no meaning for one.
 
-    Logs these, unless they are ``servers`` own, which ordinary models have as well. Raises `ModelLoadError` for a
-    backpressure policy that language models do not have.
+    Logs these, except those of the ``servers`` settings, which are for ordinary models too. Raises `ModelLoadError`
+    for a backpressure policy that language models do not have.
     """
     require_policy(settings.queue)
     ignored = [name for name in _OF_MODEL if getattr(settings, name) != getattr(servers, name)]

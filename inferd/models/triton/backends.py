@@ -1,4 +1,4 @@
-"""Which backend a model is for: only ONNX models are served."""
+"""Refuse the models of other backends than ONNX Runtime, with a hint how to serve them."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -36,7 +36,7 @@ _ALIASES = {
     "tensorflow_graphdef": "tensorflow",
 }
 
-#: Files of other backends, which Triton chooses by them if the configuration names none.
+#: Backends by the suffix of the file, as Triton chooses one if the configuration names none.
 _SUFFIXES = {
     ".plan": "tensorrt",
     ".pt": "pytorch",
@@ -61,5 +61,5 @@ def require_onnx(config: pb.ModelConfig) -> None:
 
 
 def backend_of(file: str) -> str:
-    """Return the other backend that a file is for, by its name; empty if it is for none."""
+    """Return the backend, other than ONNX, of a file by its name; empty if there is none."""
     return _SUFFIXES.get(PurePosixPath(file).suffix, "")

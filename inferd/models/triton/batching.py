@@ -1,4 +1,4 @@
-"""``max_batch_size``, ``dynamic_batching`` with its queue policies, and warm-up."""
+"""Translate ``max_batch_size``, ``dynamic_batching`` with its queue policies, and ``model_warmup``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _USUAL_QUEUE_ROWS = QueueSettings().max_rows
 
 
 def translate_batching(config: pb.ModelConfig, draft: Draft) -> None:
-    """Translate what rows are and how they are combined. Raises `TritonConfigError`."""
+    """Translate the batch axis, batch sizes and the queue. Raises `TritonConfigError`."""
     size, batching = config.max_batch_size, config.dynamic_batching
     if size < 0:
         raise TritonConfigError(f"max_batch_size: expected a number from 0, got {size}")
@@ -58,7 +58,7 @@ def _translate_combining(batching: pb.ModelDynamicBatching, max_batch_size: int,
 
 
 def _ignore_combining(config: pb.ModelConfig, draft: Draft) -> None:
-    """Without batches, a scheduler is a queue."""
+    """Translate ``dynamic_batching`` without batches: only its queue remains."""
     if not config.HasField("dynamic_batching"):
         return
     # Timeouts of requests may be shorter than the server's wait.
@@ -78,7 +78,7 @@ def _translate_queue(batching: pb.ModelDynamicBatching, max_batch_size: int, dra
     if batching.HasField("default_queue_policy"):
         policy = _queue_policy(batching.default_queue_policy, "default_queue_policy", draft)
         if "max_rows" in policy:
-            # As the settings require.
+            # The settings require room for a batch.
             policy["max_rows"] = max(policy["max_rows"], max_batch_size)
             if max_batch_size > 1:
                 draft.differences.append(_counts_rows("default_queue_policy", "rows, at least one batch,"))
@@ -88,15 +88,9 @@ def _translate_queue(batching: pb.ModelDynamicBatching, max_batch_size: int, dra
 
 
 def _translate_priorities(batching: pb.ModelDynamicBatching, max_batch_size: int, draft: Draft) -> None:
-    levels, default = batching.priority_levels, batching.default_priority_level
-    if not 0 < default <= levels and (levels or default):
-        text = f"expected a number from 1 to priority_levels, which is {levels}, got {default}"
-        raise TritonConfigError(f"dynamic_batching.default_priority_level: {text}")
-    if levels:
-        draft.put(levels, "queue", "priority_levels")
-        draft.put(default, "queue", "default_priority")
-        # Triton serves a level only while those before it are empty.
-        draft.put(0.0, "queue", "low_priority_share")
+    levels = batching.priority_levels
+    if levels or batching.default_priority_level:
+        translate_levels(batching, draft)
     for level, own in sorted(batching.priority_queue_policy.items()):
         if not 1 <= level <= levels:
             text = f"expected keys from 1 to priority_levels, which is {levels}, got {level}"
@@ -109,6 +103,18 @@ def _translate_priorities(batching: pb.ModelDynamicBatching, max_batch_size: int
         if "max_rows" in policy and max_batch_size > 1:
             draft.differences.append(_counts_rows(name, "rows"))
         draft.put(policy, "queue", "by_priority", level)
+
+
+def translate_levels(batching: pb.ModelDynamicBatching, draft: Draft) -> None:
+    """Translate the levels of priority. Raises `TritonConfigError` for a default that is not one of them."""
+    levels, default = batching.priority_levels, batching.default_priority_level
+    if not 0 < default <= levels:
+        text = f"expected a number from 1 to priority_levels, which is {levels}, got {default}"
+        raise TritonConfigError(f"dynamic_batching.default_priority_level: {text}")
+    draft.put(levels, "queue", "priority_levels")
+    draft.put(default, "queue", "default_priority")
+    # Triton serves a level only while those before it are empty.
+    draft.put(0.0, "queue", "low_priority_share")
 
 
 def _counts_rows(name: str, rows: str) -> str:

@@ -1,4 +1,4 @@
-"""What a configuration becomes while it is translated."""
+"""The result of translating a configuration: settings, ignored fields and differences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A configuration in inferd's terms."""
+    """A translated configuration."""
 
     #: As in a model.yaml.
     settings: Mapping[str, Any]
     #: Fields that have no meaning here, each as ``field`` or ``field (why)``.
     ignored: tuple[str, ...] = ()
-    #: What is honoured in another way, a sentence each.
+    #: Fields that are honoured in another way than in Triton, a sentence each.
     differences: tuple[str, ...] = ()
     #: Where a setting comes from in the text: its line, if known, and its field.
     places: Mapping[tuple[str, ...], str] = field(default_factory=dict)
@@ -21,7 +21,7 @@ class Translation:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Collects settings, ignored fields and differences."""
+    """Collects a `Translation`."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)

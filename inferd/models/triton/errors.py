@@ -1,4 +1,4 @@
-"""The error of a model configuration that cannot be used."""
+"""The error for a configuration that is invalid or not supported."""
 
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.errors import ModelLoadError
@@ -8,7 +8,7 @@ _MAX_CHARACTERS = 1000
 
 
 class TritonConfigError(ModelLoadError):
-    """A configuration of Triton does not parse, or asks for what cannot be honoured. The text says what to do."""
+    """A configuration of Triton is invalid, or has fields that are not supported. The text says what to do."""
 
     def __init__(self, text: str) -> None:
         super().__init__(escaped(clipped(text, _MAX_CHARACTERS)))

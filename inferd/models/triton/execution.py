@@ -1,4 +1,4 @@
-"""Where and how ONNX Runtime runs the model: instance groups, accelerators, graph level."""
+"""Translate ``instance_group`` and ``optimization``: instances, providers, devices and graph level."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ def translate_execution(config: pb.ModelConfig, draft: Draft) -> None:
 
 
 def _kind(groups: list[_GROUP], draft: Draft) -> "_GROUP.Kind.ValueType":
-    """Return where all instances run, which is one place."""
+    """Return the kind of device on which all instances run."""
     kinds = {_GROUP.KIND_GPU if group.gpus and not group.kind else group.kind for group in groups}
     if any(group.gpus and group.kind not in (_GROUP.KIND_AUTO, _GROUP.KIND_GPU) for group in groups):
         raise TritonConfigError("instance_group.gpus: expected kind KIND_GPU beside it")

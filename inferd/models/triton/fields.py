@@ -1,7 +1,7 @@
-"""What becomes of each field of a model configuration.
+"""The table of all fields of a model configuration: honoured, ignored or refused.
 
-The table is what `refuse_and_ignore` acts on, what docs/from-triton.md shows, and what a test compares with the proto:
-a field that is added to the contract must be added here.
+`refuse_and_ignore` acts on it, docs/from-triton.md shows it, and a test compares it with the proto: a field that is
+added to the contract must be added here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from inferd.models.triton.errors import TritonConfigError
 
 
 class Treatment(StrEnum):
-    """Whether a field has an effect."""
+    """How a field is treated."""
 
     HONOURED = "honoured"
     IGNORED = "ignored"
@@ -28,7 +28,7 @@ class Treatment(StrEnum):
 class Field(NamedTuple):
     """The treatment of one field, or of a message with all its fields.
 
-    ``text`` is the setting that it becomes, why it is ignored, or what to do instead.
+    ``text`` is the setting for it, the reason why it is ignored, or what to do instead.
     """
 
     treatment: Treatment
@@ -121,12 +121,12 @@ _FIELDS = {
     "model_metrics": Field(_IGNORED, "the buckets are those of inferd"),
 }
 
-#: By dotted path. A message that stands here stands for all its fields.
+#: The fields by dotted path. An entry for a message holds for all its fields.
 FIELDS: Mapping[str, Field] = MappingProxyType(_FIELDS)
 
 
 def refuse_and_ignore(config: pb.ModelConfig, draft: Draft) -> None:
-    """Raise `TritonConfigError` for the set fields that are refused, and name those that are ignored."""
+    """Raise `TritonConfigError` for set fields that are refused, and collect those that are ignored."""
     refused = []
     for path in set_fields(config):
         treatment, text = FIELDS[path]

@@ -1,4 +1,4 @@
-"""Say where and why the text of a configuration does not parse, and the likely fix."""
+"""Explain where and why the text of a configuration does not parse, and the likely fix."""
 
 import re
 import unicodedata
@@ -11,12 +11,12 @@ from google.protobuf.descriptor import Descriptor
 
 from inferd._generated.inference import model_config_pb2 as pb
 
-#: What templates are filled with: a shell's and Jinja's notation.
+#: Placeholders of templates, in the notation of shells and of Jinja.
 _PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}|\{\{[^}\n]*\}\}")
 _COMMENT_OR_STRING = re.compile(r"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")
 _COMMENT = re.compile(r"(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')|#[^\n]*")
 
-#: Names of types elsewhere, by what Triton calls them.
+#: Triton's names of types, by their names elsewhere.
 _TYPES = {
     "BYTES": "STRING",
     "STR": "STRING",
@@ -33,17 +33,17 @@ _TYPES = {
     "CUDA": "GPU",
 }
 
-#: How far before a value the name of its field is looked for.
+#: Maximum distance between a value and the name of its field.
 _MAX_FIELD_CHARACTERS = 200
 
-#: More names of fields would not help.
+#: Maximum number of field names in a hint.
 _MAX_NAMES = 10
 
 _CLOSING = {"{": "}", "[": "]"}
 
 
 class Fault(NamedTuple):
-    """What is wrong in a line, from 1, and what to do."""
+    """An error in a line, from 1, and its fix."""
 
     line: int
     text: str
@@ -72,7 +72,7 @@ def likely_fix(error: text_format.ParseError, text: str) -> Fault:
 
 
 class _Place:
-    """Where the parser stopped: at the start of the token that it could not take."""
+    """The place where the parser stopped: the start of the token that it rejected."""
 
     def __init__(self, text: str, line: int, column: int) -> None:
         lines = text.split("\n")

@@ -1,23 +1,22 @@
-"""The config.pbtxt of a language model, as Triton's vLLM backend has them: where it runs, and how requests queue.
+"""Translate the config.pbtxt of a language model, as for Triton's vLLM backend: its devices and its queue.
 
 Its tensors are those of the vLLM backend, whatever the configuration lists, and its sequences are combined by the
 engine, so that fields about tensors and batches have no meaning.
 """
 
-from typing import Any
-
 from inferd._generated.inference import model_config_pb2 as pb
+from inferd.models.triton.batching import translate_levels
 from inferd.models.triton.draft import Draft
 from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.execution import translate_execution
 from inferd.models.triton.fields import FIELDS, Treatment, set_fields
 from inferd.models.triton.parameters import translate_parameters
 
-#: Backends whose configurations are taken, beside those of ONNX models: their model became an ONNX file.
+#: Backends whose configurations are accepted: the model was converted to an ONNX file.
 _BACKENDS = frozenset({"", "onnxruntime", "vllm", "tensorrtllm"})
 _PLATFORMS = frozenset({"", "onnxruntime_onnx"})
 
-#: Fields with a meaning, with all below them; of `dynamic_batching` some.
+#: Fields that are honoured, with all fields below them; of `dynamic_batching`, those of the second list.
 _HONOURED = frozenset(
     {
         *("name", "platform", "backend", "version_policy", "instance_group", "optimization", "default_model_filename"),
@@ -28,7 +27,7 @@ _OF_QUEUE = ("priority_levels", "default_priority_level", "default_queue_policy"
 
 
 def translate_language_model(config: pb.ModelConfig, draft: Draft) -> None:
-    """Translate where the model runs and how requests queue. Raises `TritonConfigError`."""
+    """Translate the devices and the queue. Raises `TritonConfigError`."""
     _require_backend(config)
     for path in set_fields(config):
         top, *below = path.split(".")
@@ -52,7 +51,7 @@ def _require_backend(config: pb.ModelConfig) -> None:
 
 
 def _of_vllm(config: pb.ModelConfig) -> pb.ModelConfig:
-    """Return ``config`` with the devices that it means: to the vLLM backend, KIND_MODEL leaves them to the engine."""
+    """Return ``config`` with KIND_AUTO for KIND_MODEL: in the vLLM backend, the engine chooses the device then."""
     copied = pb.ModelConfig()
     copied.CopyFrom(config)
     for group in copied.instance_group:
@@ -62,13 +61,9 @@ def _of_vllm(config: pb.ModelConfig) -> pb.ModelConfig:
 
 
 def _translate_queue(batching: pb.ModelDynamicBatching, draft: Draft) -> None:
-    levels, default, policy = batching.priority_levels, batching.default_priority_level, batching.default_queue_policy
-    if levels:
-        if not 0 < default <= levels:
-            text = f"expected a number from 1 to priority_levels, which is {levels}, got {default}"
-            raise TritonConfigError(f"dynamic_batching.default_priority_level: {text}")
-        queue: dict[str, Any] = {"priority_levels": levels, "default_priority": default, "low_priority_share": 0.0}
-        draft.settings.setdefault("queue", {}).update(queue)
+    policy = batching.default_queue_policy
+    if batching.priority_levels:
+        translate_levels(batching, draft)
     if batching.HasField("default_queue_policy"):
         draft.put(policy.allow_timeout_override, "queue", "allow_timeout_override")
     if policy.default_timeout_microseconds:

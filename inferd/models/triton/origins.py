@@ -1,4 +1,4 @@
-"""Where a setting comes from in a config.pbtxt, for errors about values that the settings do not take."""
+"""Find the field of a config.pbtxt from which a setting comes, for errors about invalid values."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from inferd.models.triton.parameters import OPERATORS, PARAMETERS
 
 _BATCHING = "dynamic_batching"
 
-#: The field by setting. Names of tensors and levels of priority are left out: a field below has several values.
+#: Fields by setting. Names of tensors and levels of priority are not in the path: they occur several times.
 FIELD_OF: Mapping[tuple[str, ...], str] = MappingProxyType(
     {
         ("file",): "default_model_filename",
@@ -38,7 +38,7 @@ FIELD_OF: Mapping[tuple[str, ...], str] = MappingProxyType(
 
 
 def places_in(text: str) -> Mapping[tuple[str, ...], str]:
-    """Return the place of each setting that the configuration ``text`` has: the field, and its line if there is one."""
+    """Return the place of each setting in the configuration ``text``: its field, and its line if it is unique."""
     names = without_comments_and_texts(text)
     places = {}
     for setting, field in FIELD_OF.items():

@@ -1,4 +1,4 @@
-"""What a configuration that comes with a call may not name: files elsewhere on the server.
+"""Check the configuration of a call: it must not name files outside of the model's directory.
 
 The permission to load a model is not one to read or write any file. Nor is it one to run code: like those of a
 model.yaml, these settings may only name the libraries of operators that the server's own settings list.

@@ -1,4 +1,4 @@
-"""The parameters of Triton's ONNX Runtime backend, by key."""
+"""Translate ``parameters``: those of Triton's ONNX Runtime backend, by key."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,7 +14,7 @@ _TRUE, _FALSE = {"1", "true", "on"}, {"0", "false", "off"}
 
 
 def boolean(text: str) -> bool:
-    """Return what 1, true, on, 0, false or off mean. Raises `ValueError`."""
+    """Parse 1, true, on, 0, false or off. Raises `ValueError`."""
     lowered = text.strip().lower()
     if lowered not in _TRUE | _FALSE:
         raise ValueError("expected 1 or 0")
@@ -45,7 +45,7 @@ def _one_of(**values: str) -> Callable[[str], str]:
 
 
 class Parameter(NamedTuple):
-    """The setting that a parameter becomes, and how its text is converted."""
+    """The setting for a parameter, and the conversion of its text."""
 
     path: tuple[str, ...]
     convert: Callable[[str], _Value]
@@ -97,7 +97,7 @@ def translate_parameters(config: pb.ModelConfig, draft: Draft) -> None:
 
 
 def _translate_execution_mode(given: Mapping[str, str], draft: Draft) -> None:
-    """Operators run side by side if ``execution_mode`` is 1; only then their number counts."""
+    """Translate ``execution_mode``: operators run in parallel if it is 1, and only then their number counts."""
     parallel = _converted(MODE, given.get(MODE, "0"), _one_of(_0="sequential", _1="parallel")) == "parallel"
     number = _converted(OPERATORS, given.get(OPERATORS, "0"), _number)
     if parallel:

@@ -1,4 +1,4 @@
-"""Inputs, outputs, and what ``max_batch_size`` says of their shapes."""
+"""Translate ``input`` and ``output``; their shapes depend on ``max_batch_size``."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ Tensor = pb.ModelInput | pb.ModelOutput
 
 
 def translate_tensors(config: pb.ModelConfig, draft: Draft) -> None:
-    """Translate ``input`` and ``output``. Raises `TritonConfigError` for what Triton would reject as well."""
+    """Translate ``input`` and ``output``. Raises `TritonConfigError` where Triton rejects them too."""
     unlisted = is_completed(config)
     for kind, tensors in (("input", config.input), ("output", config.output)):
         _require_unique(kind, [tensor.name for tensor in tensors])
@@ -34,7 +34,7 @@ def translate_tensors(config: pb.ModelConfig, draft: Draft) -> None:
 
 
 def is_completed(config: pb.ModelConfig) -> bool:
-    """Whether Triton would decide by the file how the model batches: it does unless both lists are there."""
+    """Return True if Triton completes the configuration from the file: ``max_batch_size`` and a list are missing."""
     return config.max_batch_size == 0 and not (config.input and config.output)
 
 
@@ -88,5 +88,5 @@ class _Tensor:
 
 
 def datatype_name(data_type: "pb.DataType.ValueType") -> str:
-    """Return the name in requests."""
+    """Return the name of ``data_type`` in requests."""
     return "BYTES" if data_type == pb.TYPE_STRING else pb.DataType.Name(data_type).removeprefix("TYPE_")

@@ -50,7 +50,7 @@ def translate(config: pb.ModelConfig, folder: Path, *, name: str, generates: boo
 
 
 def _translate_tensors(config: pb.ModelConfig, draft: Draft) -> None:
-    """Translate what is about tensors and their rows."""
+    """Translate the fields for models of tensors."""
     translate_tensors(config, draft)
     translate_batching(config, draft)
     translate_execution(config, draft)
@@ -59,7 +59,7 @@ def _translate_tensors(config: pb.ModelConfig, draft: Draft) -> None:
 
 
 def _require_name(config: pb.ModelConfig, folder: Path, name: str) -> None:
-    # The operator's name for the model comes with any directory, such as KServe's /mnt/models.
+    # A model with a name from the command line may be in any directory, such as KServe's /mnt/models.
     if name == folder.name and config.name not in ("", name):
         raise TritonConfigError(f'name: expected "{folder.name}", the name of the directory, got "{config.name}"')
 

@@ -1,4 +1,4 @@
-"""Whether the models of a repository can be served, without loading them: `inferd import-triton`."""
+"""Check whether the models of a repository can be served, without loading them: `inferd import-triton`."""
 
 import os
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from inferd.config.repository import VersionPolicy, chosen_versions
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingPath, SettingsError
 from inferd.config.yaml_text import longest_match
+from inferd.models.model_directory import TRITON_CONFIG
 from inferd.models.triton.backends import INSTEAD, backend_of
 from inferd.models.triton.draft import Translation
 from inferd.models.triton.errors import TritonConfigError
@@ -19,13 +20,12 @@ from inferd.models.triton.translation import translate_file
 from inferd.runtime.model_folder import has_genai_config
 from inferd.small_files import why_unreadable
 
-CONFIG = "config.pbtxt"
 _MODEL = "model.onnx"
 _WARMUP = "warmup"
 
 
 class Standing(StrEnum):
-    """Whether a model can be taken."""
+    """The verdict in a word: whether a model can be served."""
 
     AS_IS = "as is"
     DIFFERS = "with differences"
@@ -34,7 +34,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What becomes of one model: its ``settings``, or the ``reason`` why it is refused."""
+    """The verdict on one model: its ``settings``, or the ``reason`` why it is refused."""
 
     folder: Path
     reason: str = ""
@@ -58,7 +58,7 @@ def find_models(path: Path) -> list[Path]:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / CONFIG).exists() or (folder.is_dir() and bool(_versions(folder)))
+    return (folder / TRITON_CONFIG).exists() or (folder.is_dir() and bool(_versions(folder)))
 
 
 def judge(folder: Path, settings: Settings) -> Verdict:
@@ -100,14 +100,14 @@ def _without_config(settings: Settings) -> str:
     versions, rows = settings.repository.versions, settings.batching.max_batch_size
     served = "all versions" if versions == "all" else "the versions of repository.versions"
     return (
-        f"there is no {CONFIG}, so the server's settings hold: {served}, and batches of up to {rows} rows if the model "
-        "is proven to batch; Triton would serve the latest version, with up to 4 rows"
+        f"there is no {TRITON_CONFIG}, so the server's settings hold: {served}, and batches of up to {rows} rows if "
+        "the model is proven to batch; Triton would serve the latest version, with up to 4 rows"
     )
 
 
 def _config(folder: Path, config_name: str) -> Path:
     named = folder / "configs" / f"{config_name}.pbtxt"
-    return named if config_name and os.path.lexists(named) else folder / CONFIG
+    return named if config_name and os.path.lexists(named) else folder / TRITON_CONFIG
 
 
 def _require_files(folder: Path, model: ModelSettings, policy: VersionPolicy) -> list[str]:
@@ -146,7 +146,7 @@ def _has_model(version: Path, file: str) -> bool:
     if file:
         return (version / file).exists()
     files = list(version.glob("*.onnx"))
-    # Of a language model's files, its configuration names one.
+    # The genai_config.json of a language model names one of its files.
     return (version / _MODEL).exists() or len(files) == 1 or (len(files) > 1 and has_genai_config(version))
 
 

@@ -51,7 +51,7 @@ class Bench:
         self.statuses = StatusTable()
         self.large = FakeLargeMessages()
         self.loads = OnDemandLoads(
-            ask=self.asked.append,
+            request_load=self.asked.append,
             expected_s=lambda _: self.expected_s,
             has_room=lambda _: True,
             poll_thread=self.poll,

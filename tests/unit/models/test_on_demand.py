@@ -38,7 +38,7 @@ class Bench:
         self.room = 1000
         self.outcomes: dict[str, str | ServingError] = {}
         self.loads = OnDemandLoads(
-            ask=self.asked.append,
+            request_load=self.asked.append,
             expected_s=lambda _: self.expected_s,
             has_room=lambda _: len(self.outcomes) < self.room,
             poll_thread=self.poll,
@@ -225,7 +225,7 @@ def test_bound_of_waiting_requests(bench: Bench) -> None:
     assert bench.loads.waiting("m") == 0
 
 
-def test_request_that_cannot_go_on(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_request_that_cannot_be_resumed(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """A bug in one ends that one, and no other."""
 
     def broken() -> None:
@@ -237,7 +237,7 @@ def test_request_that_cannot_go_on(bench: Bench, caplog: pytest.LogCaptureFixtur
     bench.load_ends()
     assert [type(each) for each in failures] == [InferenceFailedError]
     assert bench.outcomes == {"b": "gone on"}
-    assert "could not go on" in caplog.text
+    assert "could not be resumed" in caplog.text
 
 
 def test_drain(bench: Bench) -> None:

@@ -141,7 +141,7 @@ def test_opens_other_files_beside_hanging_one(
         assert len(probe.pids() - {pid}) == 1
         assert not result.done()
         cancelled.set()
-        assert "the load was given up" in str(result.exception(PATIENCE_S))
+        assert "the load was cancelled" in str(result.exception(PATIENCE_S))
     assert pid not in probe.pids()
 
 
@@ -224,7 +224,7 @@ def test_models_are_loaded_without_a_process_if_there_can_be_none(
             monkeypatch.setattr(sys, "executable", str(executable))
             for _ in range(2):
                 probe.check(good, uncached())
-    prefix = "model files are opened without a process that tries them first: "
+    prefix = "model files are opened without a separate process first: "
     assert [record.getMessage() for record in caplog.records] == [
         f"{prefix}it ended with status 3: ImportError: no module",
         f"{prefix}No such file or directory",

@@ -107,7 +107,7 @@ class OnDemandLoads:
     def wait(self, name: str, deadline: float, resume: Callback, fail: Fail) -> Callback:
         """Call ``resume`` when the model is loaded, or ``fail``; return a function that withdraws the request.
 
-        Fails now if the load is expected to outlast ``deadline``, a time on the monotonic clock; the load goes on.
+        Fails now if the load is expected to outlast ``deadline``, a time on the monotonic clock; the load continues.
         """
         if self._drained is not None:
             fail(self._drained)

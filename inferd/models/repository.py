@@ -62,7 +62,7 @@ def resolve(
 
     A given path without models is an error. Below it, entries that cannot be read or do not have this layout are
     skipped, with a call of ``warn``. ``config_name`` is the setting ``repository.config_name``. Texts are addresses of
-    ``remote`` storage. If a repository has a model of the name ``only``, its other models are not looked at.
+    ``remote`` storage. If a repository has a model of the name ``only``, its other models are skipped.
     """
     sources: dict[tuple[str, str], ModelSource] = {}
     for given in paths:

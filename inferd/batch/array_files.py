@@ -1,4 +1,4 @@
-"""Columns of numbers as arrays of NumPy: ``.npy`` has one, ``.npz`` has any by their names."""
+"""Write columns of numbers as arrays of NumPy: one as ``.npy``, several by name as ``.npz``."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from inferd.batch.errors import BatchError
 from inferd.batch.layouts import plain
 from inferd.plain_text import escaped
 
-#: What an array has in memory, until its length is known, which stands before it.
+#: The bytes of an array in memory; more go to a temporary file until its length, which comes first, is known.
 _SPOOLED_BYTES = 32 << 20
 
 _COPIED_BYTES = 1 << 20
@@ -29,14 +29,14 @@ class ArrayType:
     shape: tuple[int, ...]
 
     def write_header(self, file: IO[bytes], rows: int) -> None:
-        """Write what stands before the elements."""
+        """Write the header, which precedes the elements."""
         npy.write_array_header_1_0(
             file, {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (rows, *self.shape)}
         )
 
 
 def array_type(kind: pa.DataType) -> ArrayType:
-    """Return the array that a column of ``kind`` is. Raises `ValueError` if it is none."""
+    """Return the array type of a column of ``kind``. Raises `ValueError` if its elements are not numbers."""
     shape: list[int] = []
     types = pa.types
     while not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
@@ -52,7 +52,7 @@ def array_type(kind: pa.DataType) -> ArrayType:
 
 
 class _Column:
-    """The array of one column, as it grows."""
+    """The growing array of one column."""
 
     def __init__(self, field: pa.Field) -> None:
         self._name = field.name
@@ -61,7 +61,7 @@ class _Column:
         self._elements = SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  (`move_to` closes it)
 
     def append(self, column: pa.Array) -> None:
-        """Add the rows of ``column``; a null is NaN. Raises `BatchError` for one that is no float."""
+        """Add the rows of ``column``; a null is NaN. Raises `BatchError` for a null in other types."""
         self._rows += len(column)
         while isinstance(column, pa.FixedShapeTensorArray | pa.FixedSizeListArray):
             self._require(column.null_count == 0)
@@ -148,12 +148,12 @@ def _rows(open_part: Callable[[], BinaryIO], name: str | None) -> int:
 
 
 def _read_header(file: IO[bytes]) -> int:
-    """Read what stands before the elements, and return the rows."""
+    """Read the header, and return the rows."""
     npy.read_magic(file)
     shape, _, _ = npy.read_array_header_1_0(file)
     return int(shape[0])
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    # Its time is always the same.
+    # With a constant time, so that equal rows give equal bytes.
     return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)

@@ -1,28 +1,38 @@
-"""The parts that a process is at, as a file of the job: it tells later in which of them a process has ended.
+"""Note the parts that a process runs, to find later those in which a process ended abruptly.
 
-The file is there while rows run, and deleted when the process ends its work by itself, also with an error. What is left
-of it is of a process that was killed, or that a row has ended, as a crash in a kernel does.
+A process has a file of its parts while rows run, and deletes it when it stops by itself, also after an error. A file
+that is left is of a process that was killed, or that a row ended, for example by a crash in a kernel. Parts in which
+processes ended twice run in a worker process: docs/decisions/offline-rows-that-end-the-process.md.
 """
 
 import json
+import logging
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import orjson
 
 from inferd.batch.output_folder import OutputFolder
+from inferd.batch.plan import Part
 
 _PREFIX = "begun-"
 
-#: Stands for the rows that are measured before there are parts.
+#: The number of a part that stands for the rows measured before there are parts.
 MEASURING = -1
+
+_log = logging.getLogger(__name__)
+#: Abrupt ends after which a part is suspect: most processes are killed from outside, rarely twice in one part.
+_ENDS = 2
+
+#: The most parts that a warning names, and the most files of each.
+_SHOWN_PARTS, _SHOWN_FILES = 4, 3
 
 
 class BegunParts:
-    """The parts that process ``index`` is at, in the folder ``work`` of ``folder``.
+    """The parts that process ``index`` runs, noted in the folder ``work`` of ``folder``.
 
-    Threads: `begin` and `finish` any, also at the same time; the others one.
+    Threads: any for `begin` and `finish`, also at the same time; one for the others.
     """
 
     def __init__(self, folder: OutputFolder, work: str, index: int) -> None:
@@ -34,10 +44,10 @@ class BegunParts:
         self._begun: dict[int, int] = {}
 
     def ends(self, parts: Container[int]) -> dict[int, int]:
-        """Return how often a process has ended in each of ``parts``, without those in which none has."""
+        """Return how often a process ended abruptly in each of ``parts``; parts without an end are left out."""
         found: dict[int, int] = {}
         for content in self._folder.read_all(begun_files(self._folder, self._work)):
-            # One that is damaged says nothing.
+            # A damaged file is ignored.
             with suppress(AttributeError, TypeError, ValueError):
                 for part, ends in json.loads(content).items():
                     found[int(part)] = max(int(ends), found.get(int(part), 0))
@@ -46,7 +56,7 @@ class BegunParts:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Context in which parts are run; afterwards this process has ended in none."""
+        """Context in which parts run. Deletes this process' note at its end, so that no abrupt end is counted."""
         try:
             yield
         finally:
@@ -61,7 +71,7 @@ class BegunParts:
             file.write(content)
 
     def finish(self, part: int) -> None:
-        """Leave ``part`` out of the next note: it is done."""
+        """Leave ``part``, which is done, out of the next note."""
         with self._lock:
             self._begun.pop(part, None)
 
@@ -69,3 +79,61 @@ class BegunParts:
 def begun_files(folder: OutputFolder, work: str) -> list[str]:
     """Return the names of the files of all processes."""
     return [name for name in folder.sizes(work.rstrip("/")) if name.removeprefix(work).startswith(_PREFIX)]
+
+
+def find_suspects(
+    begun: BegunParts, parts: Sequence[Part], sources: Sequence[str], *, can_isolate: bool
+) -> frozenset[int]:
+    """Return the numbers of the ``parts`` to run in a worker process; warn of all in which a process ended.
+
+    ``sources`` are the names of the files. Without ``can_isolate`` the result is empty.
+    """
+    ends = begun.ends({part.index for part in parts})
+    suspects = {part for part, times in ends.items() if times >= _ENDS and can_isolate}
+    first = [part for part in parts if part.index in ends.keys() - suspects]
+    if first:
+        advice = (
+            "these rows run in a process of their own"
+            if can_isolate
+            else "leave the row out with --where, into another OUTPUT"
+        )
+        _log.warning(
+            "an earlier run ended abruptly in %s: it was killed, or a row ended it; if it happens again, %s",
+            _described(first, sources),
+            advice,
+        )
+    isolated = [part for part in parts if part.index in suspects]
+    if isolated:
+        _log.warning(
+            "earlier runs ended abruptly %d times in %s: these rows run last, in a process of their own; "
+            "those that end it become error rows",
+            max(ends[part.index] for part in isolated),
+            _described(isolated, sources),
+        )
+    return frozenset(suspects)
+
+
+def may_measure(begun: BegunParts) -> bool:
+    """Return True if rows may run to choose sizes; warn if not, because processes ended while they did."""
+    ends = begun.ends({MEASURING}).get(MEASURING, 0)
+    if ends >= _ENDS:
+        _log.warning(
+            "earlier runs ended abruptly %d times while they measured the first rows: sizes are not measured; "
+            "--batch-rows, --look-ahead and --part-rows set them",
+            ends,
+        )
+    return ends < _ENDS
+
+
+def _described(parts: Sequence[Part], sources: Sequence[str]) -> str:
+    """Return the numbers and the rows of ``parts``."""
+    texts = [f"part {part.index} ({_rows(part, sources)})" for part in parts[:_SHOWN_PARTS]]
+    more = len(parts) - len(texts)
+    return " and ".join(texts) + (f" and {more} more" if more else "")
+
+
+def _rows(part: Part, sources: Sequence[str]) -> str:
+    shown = part.ranges[:_SHOWN_FILES]
+    texts = [f"rows {each.start} to {max(each.stop - 1, 0)} of {sources[each.file]}" for each in shown]
+    more = len(part.ranges) - len(texts)
+    return ", ".join(texts) + (f", {more} more files" if more else "")

@@ -1,4 +1,4 @@
-"""Which column is which input of the model, what is kept, and the schema of the output. Pure."""
+"""Bind columns to the inputs of the model, and derive the schema of the output. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,8 @@ from string import digits
 import pyarrow as pa
 
 from inferd.batch.column_types import mismatch, output_type, read_type, row_shape
-from inferd.batch.errors import UsageError
+from inferd.batch.errors import UsageError, check_known
 from inferd.batch.exact_numbers import marked
-from inferd.batch.names import check_known
 from inferd.batch.options import JobOptions
 from inferd.batch.ports import Preparation
 from inferd.plain_text import escaped, listed
@@ -25,8 +24,8 @@ SOURCE, ROW = "source", "row"
 class Columns:
     """The columns of a job's files.
 
-    ``is_text``: their values are texts, which are read in the types of the model. ``extra`` are columns that are read
-    in any case, for filters and errors.
+    ``is_text``: the format has only texts, which are read in the types of the model. ``extra`` are columns that are
+    always read, for filters and error messages.
     """
 
     schema: pa.Schema
@@ -36,11 +35,11 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binding:
-    """How a job's columns meet the model.
+    """The columns of a job by their use.
 
-    ``read_schema`` are the columns to read, in the types to read them in. ``inputs`` are the columns of each input that
-    ``preparation`` does not fill: one, or several whose numbers become one dimension. ``joined`` are the columns kept.
-    ``outputs`` are the columns of the outputs wanted, by their names. ``output_schema`` is that of every part.
+    ``read_schema`` has the columns to read, with the types to read them in. ``inputs`` has the columns of each input
+    that ``preparation`` does not fill: one, or several whose numbers become one dimension. ``joined`` are copied to the
+    output. ``outputs`` has the column of each wanted output. ``output_schema`` is the schema of every part.
     """
 
     read_schema: pa.Schema
@@ -55,7 +54,7 @@ class Binding:
 def bind(
     signature: ModelSignature, columns: Columns, options: JobOptions, preparation: Preparation | None = None
 ) -> Binding:
-    """Return how ``columns`` meet the model. Raises `UsageError`."""
+    """Bind ``columns`` to the inputs and outputs of the model. Raises `UsageError`."""
     schema = columns.schema
     considered = _considered(schema, options)
     if preparation is not None:
@@ -131,7 +130,7 @@ def _named(name: str, text: str, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _unbound(missing: Sequence[TensorSpec], columns: Mapping[str, pa.DataType]) -> UsageError:
-    """Return the error of inputs for which there is no column, with what to type."""
+    """Return the error of inputs without a column, with options that would bind them."""
     wanted = listed(
         f'"{spec.name}" ({spec.datatype.name} {format_shape(row_shape(spec))} in each row)' for spec in missing
     )
@@ -143,7 +142,7 @@ def _unbound(missing: Sequence[TensorSpec], columns: Mapping[str, pa.DataType]) 
 
 
 def _suggested(spec: TensorSpec, types: Mapping[str, pa.DataType]) -> str:
-    """Return what ``--map`` may mean: a column with nearly that name, or the only one, or the only ones, that fit."""
+    """Suggest a value of ``--map``: a column with a similar name, or the only column or columns of a fitting type."""
     fitting = [name for name, kind in types.items() if mismatch(spec, kind) is None]
     close = get_close_matches(spec.name, fitting or list(types), 1)
     if close or len(fitting) == 1:
@@ -182,9 +181,9 @@ def _read_types(
     options: JobOptions,
     preparation: Preparation | None,
 ) -> dict[str, pa.DataType]:
-    """Return the types in which columns are read where the model tells them; those in ``options.types`` stay.
+    """Return the types to read columns in, where the model determines them and ``options.types`` does not.
 
-    These are columns of text, and those of nulls only, as some writers make them: the next file may have values.
+    The model determines them in text formats, and for columns of nulls: a later file may have values.
     """
     types = {field.name: field.type for field in columns.schema}
     read: dict[str, pa.DataType] = {}
@@ -196,7 +195,7 @@ def _read_types(
             if columns.is_text or pa.types.is_null(types[column])
         }
     if preparation is not None and columns.is_text:
-        # A text that looks like a number or a date is a text.
+        # Also a text that looks like a number or a date.
         read[preparation.column] = pa.string()
     return {column: kind for column, kind in read.items() if column not in options.types}
 
@@ -207,7 +206,7 @@ def _read_field(name: str, kind: pa.DataType, columns: Columns, joined: Sequence
 
 
 def _check_types(spec: TensorSpec, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> None:
-    """Raise `UsageError` unless the input can take the ``columns``."""
+    """Raise `UsageError` unless the types of ``columns`` fit the input."""
     if len(columns) == 1:
         problem = mismatch(spec, types[columns[0]])
         if problem:
@@ -224,7 +223,7 @@ def _check_types(spec: TensorSpec, columns: Sequence[str], types: Mapping[str, p
 
 
 def _advice(spec: TensorSpec, others: Mapping[str, pa.DataType]) -> str:
-    """Return what to type for an input whose column it cannot take."""
+    """Return advice for an input whose column does not fit."""
     advice = f"name another one with --map {spec.name}={_suggested(spec, others)}"
     is_token = spec.datatype.numpy.kind == "i"
     return f"{advice}, or make tokens of texts with --tokenize" if is_token else advice

@@ -1,4 +1,4 @@
-"""What goes through a job: blocks of rows, as they are read, prepared and finished."""
+"""The data between the stages of a job: blocks of rows as they are read, prepared and finished."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from inferd.batch.errors import RowError
 from inferd.runtime.signature import Array
 
-#: Some rows of a block: consecutive ones, or these.
+#: Rows of a block: a range, or indices.
 Selection = slice | NDArray[np.int64]
 
-#: Rows of a block that cannot be used, by their index in it, with what was expected and what came.
+#: Invalid rows by their index in a block; the text has the expected and the actual value.
 BadRows = dict[int, str]
 
 
@@ -27,16 +27,16 @@ class ColumnTensor(Protocol):
 
     @property
     def shapes(self) -> NDArray[np.int64] | None:
-        """The shape of each row, ``[rows, rank]``; None if all rows have the same."""
+        """The shape of each row, INT64 ``[rows, rank]``; None if all rows have one shape."""
         ...
 
     @property
     def nbytes(self) -> int:
-        """The memory of all rows."""
+        """The bytes of all rows."""
         ...
 
     def rows(self, selection: Selection) -> Array:
-        """Return rows of one shape as one array ``[n, *shape]``, a view if they are consecutive and all alike."""
+        """Return rows of one shape as one array ``[n, *shape]``; a view for a range of rows."""
         ...
 
     def select(self, kept: NDArray[np.bool_]) -> "ColumnTensor":
@@ -46,13 +46,13 @@ class ColumnTensor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where rows come from: for each, the index of its file in the plan, and its number in it from 0."""
+    """The origin of rows: for each, the index of its file in the plan, and its number in the file from 0."""
 
     files: NDArray[np.int64]
     rows: NDArray[np.int64]
 
     def select(self, kept: NDArray[np.bool_]) -> "Origin":
-        """Return those of the rows where ``kept`` is true."""
+        """Return the rows where ``kept`` is true."""
         return Origin(self.files[kept], self.rows[kept])
 
 
@@ -60,8 +60,8 @@ class Origin:
 class Chunk:
     """Rows of one file as its reader yields them, in order.
 
-    ``table`` has one row for each of ``rows``, their numbers in the file. ``errors`` are rows that cannot be read;
-    their numbers are between those of this chunk and of its neighbours.
+    ``table`` has one row for each number in ``rows``, counted in the file from 0. ``errors`` are rows that cannot be
+    read; their numbers lie between those of this chunk and its neighbours.
     """
 
     rows: NDArray[np.int64]
@@ -71,10 +71,10 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Wanted rows of one part, next to each other; blocks and their batches never cross a part.
+    """Consecutive filtered rows of one part; blocks and batches never cross a part.
 
-    ``table`` has the columns that are read, one row for each of ``origin``. ``errors`` are rows that were lost on the
-    way here. ``is_last`` of its part. ``read_rows`` are the rows of the sources that it stands for, unwanted ones
+    ``table`` has the columns that are read, one row for each of ``origin``. ``errors`` are rows without an answer up
+    to here. ``is_last``: the last block of its part. ``read_rows`` counts the rows that were read for it, dropped ones
     included.
     """
 
@@ -88,7 +88,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedBlock:
-    """A block as the model takes it: ``tensors`` by input, of the rows of ``origin``; ``joined`` are kept columns."""
+    """A block as tensors by input, for the rows of ``origin``; ``joined`` has the columns for the output."""
 
     part: int
     is_last: bool
@@ -116,7 +116,7 @@ class FinishedBlock:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """The most that runs together: rows, and bytes of their inputs, but always one row."""
+    """The most rows of a batch, and the most bytes of its inputs; one row is always allowed."""
 
     rows: int
     nbytes: int

@@ -1,4 +1,4 @@
-"""Threads for the runs of a job: who submits waits while there are enough."""
+"""A thread pool whose `submit` blocks while enough calls are queued."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class BoundedThreads:
-    """``places`` threads named ``name``, and as many calls in them, and ``ready`` more. One thread submits."""
+    """``places`` threads named ``name``, with at most ``ready`` more calls queued. Threads: one for `submit`."""
 
     def __init__(self, places: int, name: str, *, ready: int = 0) -> None:
         self.places = places
@@ -18,13 +18,13 @@ class BoundedThreads:
         self._threads = ThreadPoolExecutor(places, thread_name_prefix=name)
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Begin a call; waits while as many as fit are running or ready."""
+        """Start a call; block while all places and the queue are full."""
         self._free.acquire()
         result = self._threads.submit(call, *args, **kwargs)
-        # Also when it is cancelled.
+        # Called for cancelled calls too.
         result.add_done_callback(lambda _: self._free.release())
         return result
 
     def close(self) -> None:
-        """Cancel the calls that have not begun, and wait for the others."""
+        """Cancel the calls that are queued, and wait for those that run."""
         self._threads.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Types of columns: which of them a model's input takes, and which its outputs have. Pure."""
+"""Types of columns that fit a model's inputs, and the types of columns for its outputs. Pure."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ _TYPES = {
 
 
 def row_shape(spec: TensorSpec) -> tuple[int | str | None, ...]:
-    """Return the shape of one row of a tensor: without its batch axis, if it has one."""
+    """Return the shape of one row of a tensor: its shape without the batch axis."""
     axis = spec.batch_axis
     return spec.shape if axis is None else (*spec.shape[:axis], *spec.shape[axis + 1 :])
 
@@ -38,7 +38,7 @@ def arrow_type(datatype: DataType) -> pa.DataType:
 
 
 def nested_type(element: pa.DataType, shape: Sequence[int | str | None]) -> pa.DataType:
-    """Return the type of a column with a tensor of ``shape`` in each row: lists, of fixed sizes where it has them."""
+    """Return the type of a column with a tensor of ``shape`` in each row: lists, of fixed size for fixed dimensions."""
     for size in reversed(shape):
         element = pa.list_(element, size) if isinstance(size, int) else pa.list_(element)
     return element
@@ -50,14 +50,14 @@ def output_type(spec: TensorSpec) -> pa.DataType:
 
 
 def read_type(spec: TensorSpec, inferred: pa.DataType) -> pa.DataType:
-    """Return the type in which text formats read a column of an input, of which some rows look like ``inferred``.
+    """Return the type in which text formats read a column of an input; ``inferred`` is the type of its first rows.
 
-    It is a wide one, so that a value is compared with the model's type where it is known what a row has to be.
+    It is the widest type of its kind: values are checked against the model's type later, by `inferd.batch.tensors`.
     """
     depth, element = _depth(inferred)
     if _axes(spec, depth) is None or pa.types.is_null(inferred):
         depth = len(row_shape(spec))
-    # Their parsers know no lists of fixed size.
+    # The parsers of text formats have no lists of fixed size.
     return nested_type(_wide_type(spec.datatype, element), (None,) * depth)
 
 
@@ -75,7 +75,7 @@ def _wide_type(datatype: DataType, inferred: pa.DataType) -> pa.DataType:
 
 
 def mismatch(spec: TensorSpec, column: pa.DataType) -> str | None:
-    """Return what a column that the input cannot take has, and what it should have; None if it can take it."""
+    """Return the expected and the actual type if the column does not fit the input; None if it fits."""
     expected = f"expected {spec.datatype.name} {format_shape(row_shape(spec))} in each row"
     depth, element = _depth(column)
     is_bytes = is_text(element) or is_binary(element)
@@ -87,15 +87,15 @@ def mismatch(spec: TensorSpec, column: pa.DataType) -> str | None:
 
 
 def list_axes(spec: TensorSpec, column: pa.DataType) -> tuple[int, ...] | None:
-    """Return the dimensions of a row of ``spec`` that the lists of a column are; None if it cannot take them."""
+    """Return the dimension of a row of ``spec`` for each level of lists of a column; None if they do not fit."""
     return _axes(spec, _depth(column)[0])
 
 
 def _axes(spec: TensorSpec, depth: int) -> tuple[int, ...] | None:
-    """Return which dimensions ``depth`` lists in each other are.
+    """Return the dimension for each of ``depth`` nested lists; None if they do not fit.
 
-    They may leave out all dimensions of 1, or the first of a tensor without rows, which is 1 then: many exporters write
-    ``[1,3,224,224]`` for one picture, and ``[rows,1]`` for a column of numbers.
+    Lists may leave out all dimensions of 1, or the first dimension of a tensor without a batch axis, which is 1 then:
+    many exporters write ``[1,3,224,224]`` for one picture, and ``[rows,1]`` for a column of numbers.
     """
     shape = row_shape(spec)
     longer = tuple(axis for axis, size in enumerate(shape) if size != 1)
@@ -108,7 +108,7 @@ def _axes(spec: TensorSpec, depth: int) -> tuple[int, ...] | None:
 
 
 def _depth(column: pa.DataType) -> tuple[int, pa.DataType]:
-    """Return how many lists are in each other, and the type of the elements."""
+    """Return the number of nested lists, and the type of the elements."""
     depth = 0
     while True:
         shape = tensor_shape(column)
@@ -125,7 +125,7 @@ def _depth(column: pa.DataType) -> tuple[int, pa.DataType]:
 
 
 def tensor_shape(kind: pa.DataType) -> tuple[int, ...] | None:
-    """Return the shape in which a type of tensors, of Arrow or of another library, stores each one as a flat list."""
+    """Return the shape of a tensor type, of Arrow or another library, that stores flat lists; None for other types."""
     shape = getattr(kind, "shape", None) if isinstance(kind, pa.BaseExtensionType) else None
     if not shape or not is_list(kind.storage_type) or not all(isinstance(size, int) for size in shape):
         return None
@@ -133,7 +133,7 @@ def tensor_shape(kind: pa.DataType) -> tuple[int, ...] | None:
 
 
 def simple_type(kind: pa.DataType) -> pa.DataType:
-    """Return the plain type of views, dictionaries and run-length encoding; ``kind`` itself if it is none of these."""
+    """Return the plain type of views, dictionaries and run-length encoding; else ``kind`` itself."""
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return simple_type(kind.value_type)
     if pa.types.is_string_view(kind):
@@ -146,17 +146,17 @@ def simple_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether elements are lists, other than views."""
+    """Return True for lists, other than list views."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether elements are texts, other than views."""
+    """Return True for texts, other than string views."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """Whether elements are bytes that may be no text."""
+    """Return True for bytes, other than binary views."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 

@@ -1,6 +1,6 @@
-"""Elements of a column as those of a tensor, in its datatype. What does not fit is told apart, never changed silently.
+"""Convert elements of a column to the datatype of a tensor. Values that do not fit are reported, never changed.
 
-Numbers become floats of the model's size rounded to the nearest, as NumPy does it; nothing else loses anything.
+The one conversion that loses digits is to floats of the model's size, which rounds to the nearest as NumPy does.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from inferd.dtypes import BYTES
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.signature import Array, TensorSpec
 
-#: Characters of a value that an error shows.
+#: The most characters of a value in an error.
 _SHOWN = 60
 
-#: Which elements do not fit; None if all do.
+#: True for each element that does not fit; None if all fit.
 Unfit = NDArray[np.bool_] | None
 
 
 def shown(scalar: pa.Scalar) -> str:
-    """Return an element for an error, clipped and without control characters."""
+    """Return an element as text for an error, clipped and without control characters."""
     try:
         value = scalar.as_py()
     except UnicodeDecodeError:
@@ -33,9 +33,9 @@ def shown(scalar: pa.Scalar) -> str:
 
 
 def elements(leaves: pa.Array, spec: TensorSpec) -> tuple[Array, Unfit]:
-    """Return ``leaves`` in the datatype of ``spec``, and which of them do not fit, nulls included.
+    """Return ``leaves`` in the datatype of ``spec``, and the mask of those that do not fit, nulls included.
 
-    Those are zeros or empty texts.
+    In their place are zeros or empty texts.
     """
     nulls = leaves.is_null().to_numpy(zero_copy_only=False) if leaves.null_count else None
     values, unfit = _texts(leaves) if spec.datatype is BYTES else _numbers(leaves, spec.datatype.numpy)
@@ -48,7 +48,7 @@ def _numbers(leaves: pa.Array, target: np.dtype[Any]) -> tuple[Array, Unfit]:
     if leaves.null_count:
         leaves = pc.fill_null(leaves, pa.scalar(0).cast(leaves.type))
     if pa.types.is_decimal(leaves.type):
-        # 256 bits are cast exactly to all others, and those with a scale that has no room for 0 fail.
+        # Arrow casts 256 bits to all others exactly; types whose scale leaves no digit for 0 fail.
         if target.kind in "biu":
             return _whole_decimals(leaves, target)
         leaves = leaves.cast(pa.float64())
@@ -62,19 +62,19 @@ def _numbers(leaves: pa.Array, target: np.dtype[Any]) -> tuple[Array, Unfit]:
 
 
 def _not_whole(numbers: NDArray[Any], target: np.dtype[Any]) -> Unfit:
-    """Return which ``numbers`` are none of the integers, or of the booleans 0 and 1, of ``target``."""
+    """Return the mask of ``numbers`` that are no integer (or boolean 0 or 1) in the range of ``target``."""
     low, high = (0, 1) if target.kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
     if numbers.dtype.kind == "b":
         return None
     if numbers.dtype.kind == "f":
         if numbers.dtype.itemsize < 4:
-            # Half floats hold no bounds of integers.
+            # Half floats cannot represent the bounds of integers.
             numbers = numbers.astype(np.float32)
-        # The largest integers of 32 and 64 bits are no floats of all sizes; the next one is a power of two.
+        # The largest integer may not be a float of this size; the next one, a power of two, always is.
         with np.errstate(invalid="ignore"):
             fits = (numbers >= float(low)) & (numbers < float(high + 1)) & (np.floor(numbers) == numbers)
         return _marked(~fits)
-    # Each bound in the numbers' own type, as none holds those of both int64 and uint64.
+    # Compared in the numbers' own type: no type holds the bounds of both int64 and uint64.
     own = np.iinfo(numbers.dtype)
     unfit = np.zeros(len(numbers), np.bool_)
     if own.min < low:
@@ -88,7 +88,7 @@ def _floats(numbers: NDArray[Any], target: np.dtype[Any]) -> tuple[Array, Unfit]
     with np.errstate(over="ignore"):
         values = numbers.astype(target)
     if numbers.dtype.kind != "f":
-        # Only half floats end before the largest integer.
+        # Only half floats have a smaller range than 64-bit integers.
         unfit = _marked(np.isinf(values)) if target == np.float16 else None
     elif numbers.dtype.itemsize < target.itemsize:
         unfit = None
@@ -118,7 +118,7 @@ def _texts(leaves: pa.Array) -> tuple[Array, Unfit]:
     values: Array = contents.to_numpy(zero_copy_only=False)
     unfit = None
     try:
-        # Columns of text are not checked when they are read, and ONNX Runtime takes none but UTF-8.
+        # Readers do not verify UTF-8, and ONNX Runtime takes nothing else.
         contents.cast(pa.large_string())
     except pa.ArrowInvalid:
         unfit = ~_each(values.tolist(), _is_text)

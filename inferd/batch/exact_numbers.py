@@ -1,7 +1,7 @@
-"""Whole numbers of text formats in columns of floats, which hold those up to 2**53 only.
+"""Detect whole numbers of text formats that floats cannot represent, which are some of those above 2**53. Pure.
 
-A column that is kept as it is must not lose digits, as of ids, without a word: such a number is an error of its row. An
-input of the model is rounded to the nearest, like any other number. Pure.
+A joined column, for example of ids, must not silently lose digits: such a number is an error of its row. Inputs of
+the model are rounded to the nearest, like any other number.
 """
 
 import numpy as np
@@ -12,25 +12,25 @@ from inferd.batch.column_types import is_list
 
 _MARK = {b"inferd": b"exact"}
 
-#: From here on, doubles leave out whole numbers.
+#: From here on, doubles cannot represent all whole numbers.
 _LIMIT = 2.0**53
 
-#: Whole numbers that may be above it.
+#: Texts of whole numbers that may be above it.
 _LONG = r"^[+-]?\d{16,}(\.0*)?$"
 
 
 def marked(field: pa.Field) -> pa.Field:
-    """Return ``field`` as one whose whole numbers are not rounded."""
+    """Return ``field`` with the mark that its whole numbers must not be rounded."""
     return field.with_metadata(_MARK)
 
 
 def is_marked(field: pa.Field) -> bool:
-    """Whether whole numbers in ``field`` are not rounded."""
+    """Return True if whole numbers in ``field`` must not be rounded."""
     return bool(field.metadata == _MARK)
 
 
 def are_exact(texts: pa.Array) -> bool:
-    """Whether floats hold the whole numbers among ``texts``."""
+    """Return True if floats represent all whole numbers among ``texts``."""
     is_long = pc.match_substring_regex(texts, _LONG)
     if not pc.any(is_long).as_py():
         return True
@@ -38,7 +38,7 @@ def are_exact(texts: pa.Array) -> bool:
 
 
 def is_exact(number: int) -> bool:
-    """Whether a float holds ``number``."""
+    """Return True if a float represents ``number``."""
     try:
         return float(number) == number
     except OverflowError:
@@ -46,7 +46,7 @@ def is_exact(number: int) -> bool:
 
 
 def may_be_rounded(column: pa.ChunkedArray) -> bool:
-    """Whether a float in ``column``, or in its lists, may be a whole number that was rounded."""
+    """Return True if a float in ``column``, or in its lists, may be a rounded whole number."""
     for chunk in column.chunks:
         leaves = chunk
         while is_list(leaves.type):

@@ -1,6 +1,6 @@
-"""The text of ``--where`` as a filter of Arrow: comparisons, arithmetic and logic over columns, as Python writes them.
+"""Compile ``--where``, comparisons, arithmetic and logic over columns in Python's syntax, to a filter of Arrow.
 
-A comparison with null is null, and a row is wanted only if the filter is true for it; ``in`` is true or false, as in
+A comparison with null is null, and a row passes only if the filter is true for it; ``in`` is true or false, as in
 Python. ``/`` keeps fractions. Divisions by zero are errors, as are integers that overflow, or have more than 53 bits
 beside floats.
 """
@@ -18,11 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import acero
 
-from inferd.batch.errors import UsageError
-from inferd.batch.names import check_known
+from inferd.batch.errors import UsageError, check_known
 from inferd.plain_text import clipped, escaped
 
-#: A value of an expression while it is built.
+#: An expression of pyarrow, which has no types.
 Expression = Any
 
 _BINARY: dict[type[ast.AST], Callable[[Expression, Expression], Expression]] = {
@@ -53,15 +52,15 @@ _UNARY: dict[type[ast.AST], Callable[[Expression], Expression]] = {
     ast.UAdd: lambda value: value,
 }
 
-#: Literals that Python has no form for.
+#: Functions for literals that Python's syntax lacks.
 _MOMENTS: dict[str, Callable[[str], object]] = {"date": date.fromisoformat, "timestamp": datetime.fromisoformat}
 
-#: Texts in quotes, which may hold backquotes; else a name in backquotes, or a backquote that ends nowhere.
+#: A text in quotes, which may contain backquotes; a name in backquotes; or a backquote without a second one.
 _QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?P<name>`[^`]+`)|(?P<open>`)""")
 
 _LINE_BREAKS = re.compile(r"[\r\n\t\f\v]")
 
-#: What is written otherwise in other languages.
+#: Hints for the syntax of other languages.
 _HINTS = (
     (re.compile(r"(?<![=!<>])=(?!=)"), "write == to compare"),
     (re.compile(r"\b(AND|OR|NOT|IN|IS|NULL|LIKE|BETWEEN)\b"), "write and, or, not, in, is None in small letters"),
@@ -71,7 +70,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A filter of rows that reads ``columns``. ``steps`` are its operations with their places, inner ones first."""
+    """A filter of rows that reads ``columns``. ``steps`` has its operations by place in ``text``, inner first."""
 
     text: str
     expression: pc.Expression
@@ -79,7 +78,7 @@ class Condition:
     steps: tuple[tuple[int, pc.Expression], ...]
 
     def check(self, schema: pa.Schema) -> None:
-        """Raise `UsageError` if rows of ``schema`` cannot be filtered, with the place in the text."""
+        """Raise `UsageError`, with the place in the text, if rows of ``schema`` cannot be filtered."""
         for name in self.columns:
             check_known("--where", name, schema.names)
         empty = schema.empty_table().select(self.columns)
@@ -93,16 +92,16 @@ class Condition:
             raise _error(self.text, 0, f"expected something that is true or false, got a value of type {kind}")
 
     def matches(self, table: pa.RecordBatch) -> tuple[NDArray[np.bool_], dict[int, str]]:
-        """Return for each row whether it is wanted, and the rows where that cannot be computed, with the reason."""
+        """Return the mask of rows that pass, and the reason for each row where the filter cannot be computed."""
         return _matches(self.expression, pa.Table.from_batches([table]).select(self.columns))
 
 
 def parse(text: str) -> Condition:
-    """Return the filter that ``text`` describes. Raises `UsageError` with the place of what is not understood.
+    """Parse the filter ``text``. Raises `UsageError` with the place of the problem.
 
-    There are names of columns (in backquotes or as ``col("…")`` if they are no Python names), numbers, texts, True,
-    False, ``date("2026-01-31")`` and ``timestamp("2026-01-31T12:00:00")``; ``== != < <= > >=``, also chained; ``in`` a
-    list of literals; ``is None``; ``and or not``, or ``& | ~``; ``+ - * /``.
+    Operands are columns (by name, in backquotes, or as ``col("…")``), numbers, texts, True, False,
+    ``date("2026-01-31")`` and ``timestamp("2026-01-31T12:00:00")``. Operators are ``== != < <= > >=``, also chained,
+    ``in`` a list of literals, ``is None``, ``and or not`` or ``& | ~``, and ``+ - * /``.
     """
     plain, names = _without_backquotes(text)
     lead = len(plain) - len(plain.lstrip())
@@ -110,7 +109,7 @@ def parse(text: str) -> Condition:
         tree = ast.parse(plain[lead:].rstrip(), mode="eval")
     except SyntaxError as error:
         hint = next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(plain)), "")
-        # Python gives no place for what is missing at the end.
+        # Python gives no place for an unexpected end.
         place = lead + error.offset - 1 if error.offset else len(text)
         raise _error(text, place, f"{error.msg}{hint}") from None
     except (ValueError, RecursionError, MemoryError):
@@ -126,7 +125,7 @@ def parse(text: str) -> Condition:
 
 
 class _Builder:
-    """Makes expressions of Python's syntax tree, and collects the columns and operations in it."""
+    """Builds expressions from Python's syntax tree; collects their columns and operations."""
 
     def __init__(self, text: str, source: str, lead: int, names: dict[int, str]) -> None:
         self._text = text
@@ -137,7 +136,7 @@ class _Builder:
         self.steps: list[tuple[int, Expression]] = []
 
     def value(self, node: ast.expr) -> Expression:
-        """Return the value of any node."""
+        """Return the expression of any node."""
         match node:
             case ast.BoolOp(op=op, values=values):
                 return self._joined(node, _BINARY[type(op)], values)
@@ -162,7 +161,7 @@ class _Builder:
 
     def _column(self, name: str) -> Expression:
         self.columns[name] = None
-        # Not by its text, in which dots would lead into structs.
+        # As a tuple: dots in a text would select fields of structs.
         return pc.field((name,))
 
     def _joined(self, node: ast.expr, operator: Callable[..., Expression], values: list[ast.expr]) -> Expression:
@@ -235,7 +234,7 @@ class _Builder:
 
 def _scalar(value: object) -> Expression:
     scalar = pc.scalar(pa.scalar(value))
-    # Arrow computes with the smallest float that holds a literal, into which larger integers of a column do not fit.
+    # Arrow types a float literal as narrow as it can, and larger integers of a column would not fit that type.
     return scalar.cast(pa.float64()) if isinstance(value, float) else scalar
 
 
@@ -244,7 +243,7 @@ def _is_none(node: ast.expr) -> bool:
 
 
 def _without_backquotes(text: str) -> tuple[str, dict[int, str]]:
-    """Replace names in backquotes by Python names as long; return them by their places."""
+    """Replace names in backquotes by Python names of the same length; return the names by their places."""
     names: dict[int, str] = {}
 
     def replacement(found: re.Match[str]) -> str:
@@ -264,7 +263,7 @@ def _error(text: str, place: int, expected: str) -> UsageError:
 
 
 def _kernel_text(error: pa.ArrowException) -> str:
-    """Return what an error of Arrow says of types that do not go together."""
+    """Return the text of an error of Arrow, in short for types that an operation does not combine."""
     found = re.search(r"input types \((.*)\)", str(error))
     if found:
         return f"there is no such operation for {found[1].replace(', ', ' and ')}"
@@ -276,7 +275,7 @@ def _evaluated(expression: pc.Expression, table: pa.Table) -> pa.ChunkedArray:
         acero.Declaration("table_source", acero.TableSourceNodeOptions(table)),
         acero.Declaration("project", acero.ProjectNodeOptions([expression], ["value"])),
     ]
-    # In one thread the order is kept.
+    # One thread keeps the order of rows.
     return acero.Declaration.from_sequence(steps).to_table(use_threads=False)["value"]
 
 
@@ -287,7 +286,7 @@ def _matches(expression: pc.Expression, table: pa.Table) -> tuple[NDArray[np.boo
         rows = table.num_rows
         if rows == 1:
             return np.zeros(1, np.bool_), {0: f"--where: {clipped(escaped(str(error)))}"}
-        # Some rows divide by zero or overflow; the others are found by halves.
+        # Some rows divide by zero or overflow: halve the table until they are alone.
         half = rows // 2
         first, first_bad = _matches(expression, table.slice(0, half))
         second, second_bad = _matches(expression, table.slice(half))

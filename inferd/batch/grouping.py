@@ -1,8 +1,7 @@
-"""Which rows of a block run together. Pure: the same block always has the same batches.
+"""Group the rows of a block into batches. Pure: the same block always has the same batches.
 
-Rows whose inputs have the same shapes, and the same values of inputs that a batch has once, are a group; as those are
-what the server would stack. Groups are cut by rows and bytes. Nothing is padded, so a row's answer never depends on its
-neighbours.
+A group has rows whose inputs have equal shapes, and equal values of inputs without a batch axis, as in the server.
+Groups are cut by rows and bytes. Nothing is padded, so a row's answer never depends on its neighbours.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +50,7 @@ def _row_bytes(tensor: ColumnTensor, row: int) -> int:
 
 
 def _keys(signature: ModelSignature, tensors: Mapping[str, ColumnTensor], rows: int) -> Iterator[NDArray[np.int64]]:
-    """Yield what differs between rows that cannot run together, as one number for each row."""
+    """Yield columns of numbers, one for each row, that differ between rows that cannot run together."""
     for name, tensor in tensors.items():
         if tensor.shapes is not None:
             yield from tensor.shapes.T
@@ -65,6 +64,6 @@ def _value(tensor: ColumnTensor, row: int) -> object:
 
 
 def _numbered(values: Sequence[object]) -> NDArray[np.int64]:
-    """Return a number for each value, equal for equal ones, in the order in which they first come."""
+    """Number the values: equal values have equal numbers, in the order of their first occurrence."""
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)

@@ -1,4 +1,4 @@
-"""What makes a job the same job: its answers depend on nothing else. Pure."""
+"""The identity of a job: all that its answers depend on. Pure."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from inferd.plain_text import clipped, escaped
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What the answers of a job depend on: the same identity has the same answers.
+    """All that the answers of a job depend on: jobs with equal identities have equal answers.
 
-    All values are plain JSON. ``inputs`` are the files by address, with what differs once their content does.
+    All values are plain JSON. ``inputs`` has the size and version of each file by its address.
     """
 
     model: Mapping[str, Any]
@@ -24,18 +24,18 @@ class Identity:
 
     @property
     def digest(self) -> str:
-        """The hash of all of it."""
-        # The plan knows the files by their order.
+        """A hash of the identity."""
+        # With the order of the files, which the plan refers to by index.
         content = json.dumps([asdict(self), list(self.inputs)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def without_files(self) -> Mapping[str, Any]:
-        """Everything but the files, which have other names and times in a copy."""
+        """The identity without the files, whose names and times differ in a copy."""
         return {"model": self.model, "options": self.options, "versions": self.versions}
 
     def differences(self, before: Mapping[str, Any]) -> list[str]:
-        """Return what has changed since the identity in a manifest, in words."""
+        """Describe the differences to ``before``, the identity in a manifest."""
         own = json.loads(json.dumps(asdict(self)))
         found: list[str] = []
         for kind in own:

@@ -1,4 +1,4 @@
-"""A job, from its options to its summary."""
+"""Run a job, from its options to its summary."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,32 +8,30 @@ from threading import Event
 
 import pyarrow as pa
 
-from inferd.batch.begun_parts import MEASURING
+from inferd.batch.begun_parts import MEASURING, may_measure
 from inferd.batch.blocks import BatchLimits
 from inferd.batch.errors import RowError, UsageError
 from inferd.batch.manifest import Manifest, manifest_of
 from inferd.batch.metrics_file import MetricsFile
 from inferd.batch.options import JobOptions, RunOptions
 from inferd.batch.plan import Plan
-from inferd.batch.planning import Planner
+from inferd.batch.planning import Planner, RememberedSizes
 from inferd.batch.progress import Phase, Progress, ProgressSnapshot, Summary
-from inferd.batch.remembered_sizes import RememberedSizes
 from inferd.batch.running import BlockRunner
-from inferd.batch.setup import JobSetup, described_inputs, open_setup
+from inferd.batch.setup import JobSetup, describe_inputs, open_setup
 from inferd.batch.share import Share
-from inferd.batch.suspects import may_measure
 from inferd.batch.writing import suffix_of
 from inferd.config import Settings
 from inferd.endpoint import Endpoint
 from inferd.periodic_thread import PeriodicThread
 
-#: How often a job reports where it is, and replaces its metrics file.
+#: Seconds between two reports of the progress, and between two writes of the metrics file.
 _REPORT_S, _METRICS_S = 1.0, 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """What a job would do: what fills each input, and ``table`` and ``errors`` of its first rows."""
+    """What ``--dry-run`` shows: the source of each input, and the answers (``table``) and errors of the first rows."""
 
     files: int
     inputs: Mapping[str, str]
@@ -43,10 +41,10 @@ class Preview:
 
 
 class Job:
-    """One process of a job. ``endpoint`` is the server to run on; None for this process, with ``settings``.
+    """One process of a job. ``endpoint`` is the server to run on; None runs in this process, with ``settings``.
 
-    Threads: the caller's, for `run` or `preview`, once. ``on_progress`` is called by a thread of its own about once a
-    second, and last by the caller's.
+    Threads: one, which calls `run` or `preview` once. ``on_progress`` is called about once a second by a thread of the
+    job, and a last time by the caller's.
     """
 
     def __init__(
@@ -71,19 +69,19 @@ class Job:
             block = self._planner(setup).preview(rows)
             limits = BatchLimits(min(rows, setup.runner.max_rows), setup.runner.max_bytes)
             runner = BlockRunner(setup.runner, setup.binding, limits, setup.sources.names)
-            [answers] = runner.finished(iter([block]))
+            [answers] = runner.run(iter([block]))
             return Preview(
                 files=len(setup.sources.files),
-                inputs=described_inputs(setup),
+                inputs=describe_inputs(setup),
                 output_schema=setup.binding.output_schema,
                 table=answers.table,
                 errors=answers.errors,
             )
 
     def run(self, stop: Event) -> Summary:
-        """Run all rows of this process' share that have not been run yet.
+        """Run the parts of this process' share that are not done. After ``stop`` is set, begin no further part.
 
-        After ``stop`` no part is begun. Raises `UsageError` and `BatchError`; run again, the job continues.
+        Raises `UsageError` and `BatchError`; the same job run again continues.
         """
         if self._run_options.overwrite and self._run_options.indexes > 1:
             raise UsageError(
@@ -123,7 +121,7 @@ class Job:
 
     @contextmanager
     def _reported(self) -> Iterator[Callable[[Phase], None]]:
-        """Context in which it is seen where the job is. Returns what begins a phase."""
+        """Context that reports the progress in threads. Yields the function that begins a phase."""
 
         def report() -> None:
             self._on_progress(self._progress.snapshot())
@@ -132,7 +130,7 @@ class Job:
         path = self._run_options.metrics_file
         metrics = None if path is None else MetricsFile(path, self._run_options.index, self._progress.snapshot)
         if metrics is not None:
-            # What is in its way is an error now, and later only a warning.
+            # A file that cannot be written is an error before the job, and only a warning while it runs.
             metrics.write()
             reports.append(PeriodicThread("inferd-batch-metrics", period_s=_METRICS_S, action=metrics.refresh))
 

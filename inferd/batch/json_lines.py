@@ -1,4 +1,4 @@
-"""Rows as lines of JSON, by the column: Python sees no element."""
+"""Format rows as lines of JSON, a column at a time, without Python objects for elements."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from inferd.batch.column_types import is_list, is_text
 from inferd.batch.layouts import plain
 
-#: The most that is turned into text at a time; texts of numbers are some times as long as they.
+#: The most bytes that are formatted at a time; texts of numbers are a few times as long.
 _STEP_BYTES = 16 << 20
 
 _CONTROLS = {chr(code): json.dumps(chr(code))[1:-1] for code in range(32)}
 
-#: How JSON has what it has no numbers for.
+#: Texts for floats that JSON has no numbers for.
 _NO_NUMBERS: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "NaN": pc.is_nan,
     "Infinity": lambda array: pc.equal(array, np.inf),
@@ -26,8 +26,8 @@ _NO_NUMBERS: Mapping[str, Callable[[pa.Array], pa.Array]] = {
 def lines_of(table: pa.RecordBatch) -> Iterator[memoryview]:
     """Yield the rows of ``table`` as lines.
 
-    Numbers have the shortest digits that tell them apart; NaN and the infinities are the texts that `inferd infer
-    --json` has for them. Raises an error of pyarrow for columns that have no such form.
+    Numbers have the fewest digits that identify them; NaN and the infinities are texts, as in `inferd infer --json`.
+    Raises an error of pyarrow for columns of types without a form in JSON.
     """
     steps = -(-table.nbytes // _STEP_BYTES)
     rows = max(1, -(-table.num_rows // max(1, steps)))
@@ -76,7 +76,7 @@ def _floats(array: pa.Array) -> pa.Array:
     texts = array.cast(pa.string())
     whole = pc.and_(pc.is_finite(array), pc.equal(array, pc.trunc(array)))
     if pc.any(whole).as_py():
-        # They are told from integers.
+        # So that a reader sees floats, not integers.
         is_plain = pc.and_(whole, pc.invert(pc.match_substring(texts, "e")))
         texts = pc.if_else(is_plain, pc.binary_join_element_wise(texts, ".0", ""), texts)
     if not pc.all(pc.is_finite(array)).as_py():
@@ -109,7 +109,7 @@ def _where_valid(array: pa.Array, texts: pa.Array) -> pa.Array:
 
 
 def _text(texts: pa.Array) -> memoryview:
-    """Return all ``texts`` one after the other."""
+    """Return the concatenated ``texts``."""
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, np.int32)
     return memoryview(data or b"")[ends[texts.offset] : ends[texts.offset + len(texts)]]

@@ -1,4 +1,4 @@
-"""Columns in any of Arrow's layouts as lists and plain elements: what is the same value in another layout."""
+"""Convert columns in any of Arrow's layouts to lists and plain elements of the same values."""
 
 from collections.abc import Sequence
 from math import prod
@@ -11,7 +11,7 @@ from inferd.batch.column_types import is_list, tensor_shape
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """Return ``column`` without dictionaries, run lengths, views and extension types, at its outermost level."""
+    """Return ``column`` without dictionaries, run-length encoding, views and extension types at its outermost level."""
     while True:
         kind = column.type
         shape = tensor_shape(kind)
@@ -34,23 +34,23 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def nested(values: pa.Array, sizes: Sequence[int]) -> pa.Array:
-    """Return ``values`` as lists of fixed ``sizes`` in each other, the first of which is the outermost."""
+    """Return ``values`` as nested lists of fixed ``sizes``, the outermost first."""
     for size in reversed(sizes):
         values = pa.FixedSizeListArray.from_arrays(values, size)
     return values
 
 
 def without_runs(column: pa.RunEndEncodedArray) -> pa.Array:
-    """Return each element by itself; pyarrow decodes some types only."""
+    """Return the run-length encoded column decoded; pyarrow itself decodes some types only."""
     rows = np.arange(column.offset, column.offset + len(column))
     runs = np.searchsorted(column.run_ends.to_numpy(zero_copy_only=False), rows, side="right")
     return column.values.take(pa.array(runs))
 
 
 def without_list_views(column: pa.Array) -> pa.Array:
-    """Return ``column`` with lists in place of views of lists, at all levels.
+    """Return ``column`` with lists in place of list views, at all levels.
 
-    It is what pyarrow's own casts should do; those of version 26 lose elements.
+    The casts of pyarrow 26, which should do this, lose elements.
     """
     if not _has_list_views(column.type):
         return column
@@ -66,7 +66,7 @@ def _has_list_views(kind: pa.DataType) -> bool:
 
 
 def _lists(column: pa.Array) -> pa.LargeListArray:
-    """Return lists of any kind as large ones, without elements that are in none of them."""
+    """Return lists of any kind as large lists, without elements that belong to no list."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = pa.array(np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))))
     return pa.LargeListArray.from_arrays(
@@ -75,10 +75,10 @@ def _lists(column: pa.Array) -> pa.LargeListArray:
 
 
 def _tensors(column: pa.ExtensionArray, shape: tuple[int, ...]) -> pa.FixedSizeListArray:
-    """Return the flat lists of a tensor column as lists in each other, with its dimensions in their logical order."""
+    """Return the flat lists of a tensor column as nested lists, with the dimensions in logical order."""
     size = prod(shape)
     storage = column.storage.cast(pa.list_(column.type.storage_type.value_type, size))
-    # With those of null rows, which `flatten` leaves out.
+    # With the elements of null rows, which `flatten` drops.
     values = storage.values.slice(storage.offset * size, len(storage) * size)
     order = getattr(column.type, "permutation", None) or range(len(shape))
     if list(order) != sorted(order):

@@ -1,4 +1,4 @@
-"""Goes down the lists of a column to their elements, and finds the rows whose lists are no tensors."""
+"""Flatten the nested lists of a column, and find the rows whose lists are not tensors."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,10 +13,10 @@ from inferd.runtime.signature import format_shape
 
 
 class Lists:
-    """The rows of ``column`` as far as `descend` went: ``leaves``, of which row ``i`` has those from ``starts[i]``.
+    """The rows of ``column``, flattened one level by each `descend`.
 
-    ``dims`` has for each level the size of each row, those of bad rows unspecified. ``bad`` has for each bad row what
-    came, as of the first problem found.
+    Row ``i`` has ``leaves[starts[i]:starts[i + 1]]``. ``dims`` has for each level the size in each row, unspecified
+    for bad rows. ``bad`` has the actual value of each bad row, by its first problem.
     """
 
     def __init__(self, column: pa.Array) -> None:
@@ -31,7 +31,7 @@ class Lists:
         return np.diff(self.starts)
 
     def descend(self, expected: int | str | None) -> None:
-        """Replace lists by their elements; ``expected`` is the size of those that no list of the row has."""
+        """Replace lists by their elements. ``expected`` is the size in rows without lists here."""
         self.blame_nulls()
         lengths = _lengths(self.leaves)
         sizes = self.sizes
@@ -47,13 +47,13 @@ class Lists:
         self.leaves = plain(self.leaves.flatten())
 
     def blame_nulls(self) -> None:
-        """Note the rows with a null at this level."""
+        """Mark the rows with a null at this level as bad."""
         if self.leaves.null_count:
             got = "null among its values" if self.dims else "null"
             self.blame(pc.is_null(self.leaves).to_numpy(zero_copy_only=False), lambda _: got)
 
     def blame(self, leaves: NDArray[np.bool_], got: Callable[[int], str]) -> None:
-        """Note the rows of the marked ``leaves``; ``got`` says what came, from the index of the first of each row."""
+        """Mark the rows of the masked ``leaves`` as bad; ``got`` describes the first leaf of each row by its index."""
         at = np.flatnonzero(leaves)
         rows, first = np.unique(np.searchsorted(self.starts, at, side="right") - 1, return_index=True)
         for row, index in zip(rows.tolist(), at[first].tolist(), strict=True):
@@ -61,7 +61,7 @@ class Lists:
                 self.bad[row] = got(index)
 
     def blame_sizes(self, shape: Sequence[int | str | None]) -> None:
-        """Note the rows whose sizes are not those of ``shape``."""
+        """Mark the rows whose sizes differ from ``shape`` as bad."""
         for size, dims in zip(shape, self.dims, strict=True):
             if isinstance(size, int):
                 for row in np.flatnonzero(dims != size).tolist():
@@ -77,9 +77,9 @@ class Lists:
 
 
 def uniform(column: pa.Array, levels: int) -> tuple[pa.Array, list[int]] | None:
-    """Return the elements of ``column`` below so many ``levels`` of lists, and their sizes, without a look at each row.
+    """Return the elements of ``column`` below ``levels`` of lists, and the sizes of the lists; fast, without rows.
 
-    None if there are nulls among the lists, or lists of different sizes.
+    None if lists are null or differ in size.
     """
     leaves, sizes = plain(column), []
     for _ in range(levels):

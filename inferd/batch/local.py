@@ -1,4 +1,4 @@
-"""Runs batches in this process, on the same session that a server would open, verified and warmed up as there."""
+"""Run batches in this process, on a session that is opened, verified and warmed up as by the server."""
 
 import threading
 import time
@@ -31,30 +31,30 @@ from inferd.runtime.verdict_cache import cache_key
 from inferd.runtime.warmup import largest_batch, warm_up
 from inferd.runtime.warmup_samples import run_samples
 
-#: The built-in model's name, if there is no such path.
+#: The name of the built-in model, if no path has it.
 _DEMO = "digits"
 
 #: The most rows of all batches that run at a time, unless batching.max_batch_size is set.
 _OFFLINE_ROWS = 2048
 
-#: Settings that say how requests are served, not what is answered.
+#: Settings without effect on answers.
 _NOT_OF_ANSWERS: Mapping[str, bool | set[str]] = {
     **dict.fromkeys(("queue", "generation", "routing", "versions", "on_demand", "pinned", "warmup"), True),
     "runtime": {"verdict_cache", "shrink_after_s", "warmup"},
 }
 
-#: How often runs are looked at that take too long.
+#: Seconds between two checks for runs above runtime.max_run_ms.
 _TIMEOUT_PERIOD_S = 1.0
 
-#: Batches that are ready when a run ends, while the answers of those before are taken.
+#: Batches that wait for a place, so that a run follows at once while earlier answers are processed.
 _READY = 2
 
-#: The inputs of all runs at a time have no more bytes than the first, but those of one at least the second.
+#: The most bytes of inputs of all concurrent runs together; each may have at least the second number.
 _MOST_BYTES, _LEAST_BYTES = 64 * 2**20, 4 * 2**20
 
 
 class LocalRunner:
-    """Runs a model in threads of its own. One thread submits; futures may be waited for in any."""
+    """Runs a model in threads of its own. Threads: one for `submit`; any may wait for futures."""
 
     def __init__(
         self, session: OnnxSession, *, max_rows: int, max_run_s: float, places: int, identity: Mapping[str, Any]
@@ -65,13 +65,13 @@ class LocalRunner:
         self._identity = identity
         self._threads = BoundedThreads(places, "inferd-batch-run", ready=_READY)
         self._lock = threading.Lock()
-        #: When the runs in progress began.
+        #: The start time of each run in progress.
         self._running: dict[RunStop, float] = {}
         self._timeouts = PeriodicThread("inferd-batch-timeout", period_s=_TIMEOUT_PERIOD_S, action=self.stop_long_runs)
         self._busy_s = 0.0
 
     def start(self) -> None:
-        """Begin to look for runs that take too long."""
+        """Start to check for runs that take too long."""
         self._timeouts.start()
 
     @property
@@ -81,7 +81,7 @@ class LocalRunner:
 
     @property
     def max_rows(self) -> int:
-        """The most rows that run together by the settings; 1 if the model may not batch."""
+        """The most rows of a batch by the settings; 1 if the model cannot be batched."""
         return self._max_rows
 
     @property
@@ -101,20 +101,20 @@ class LocalRunner:
 
     @property
     def places(self) -> int:
-        """Runs at a time."""
+        """The most concurrent runs."""
         return self._threads.places
 
     @property
     def busy_s(self) -> float:
-        """The time that runs have taken, of all places together."""
+        """The seconds that runs took, summed over all places."""
         return self._busy_s
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
-        """Begin a run; waits while as many as fit are ready."""
+        """Start a run; block while enough runs are queued."""
         return self._threads.submit(self._run, inputs, outputs)
 
     def close(self) -> None:
-        """End what runs, and free the model."""
+        """Stop all runs, and free the model."""
         with self._lock:
             for stop in self._running:
                 stop.stop()
@@ -123,7 +123,7 @@ class LocalRunner:
         self._session.close()
 
     def stop_long_runs(self, now: float | None = None) -> None:
-        """Stop the runs that take longer than the settings allow."""
+        """Stop the runs that take longer than runtime.max_run_ms. ``now`` is in monotonic seconds."""
         before = (time.monotonic() if now is None else now) - self._max_run_s
         with self._lock:
             for stop, started_at in self._running.items():
@@ -132,7 +132,7 @@ class LocalRunner:
 
     def _run(self, inputs: Tensors, outputs: Sequence[str]) -> Mapping[str, Array]:
         try:
-            # The dimensions that inputs share, and texts that are none.
+            # Checks what single columns cannot: dimensions that inputs share.
             self.signature.check(inputs)
         except InvalidInputError as error:
             raise RowsFailedError(INVALID_INPUT, str(error)) from None
@@ -158,9 +158,9 @@ class LocalRunner:
 
 
 def open_local(model: str, settings: Settings, *, in_flight: int | None = None) -> LocalRunner:
-    """Load the model at ``model``, or the built-in one, as a server with ``settings`` would.
+    """Load the model at the path or address ``model``, or the built-in one, as a server with ``settings`` would.
 
-    Raises `UsageError` if there is no model, and `BatchError` if it cannot be served.
+    Raises `UsageError` if there is no such model, and `BatchError` if it cannot be loaded.
     """
     source = _source(model, settings)
     try:
@@ -181,7 +181,7 @@ def open_local(model: str, settings: Settings, *, in_flight: int | None = None) 
         session,
         max_rows=_largest(own.batching, session),
         max_run_s=own.runtime.max_run_ms / 1000,
-        # As many as have cores of their own: more would slow each other down.
+        # More runs than cores would slow each other down.
         places=in_flight or session.parallel_runs,
         identity=identity,
     )
@@ -190,10 +190,10 @@ def open_local(model: str, settings: Settings, *, in_flight: int | None = None) 
 
 
 def _with_threads(settings: ModelSettings, in_flight: int | None) -> ModelSettings:
-    """Return the settings for throughput: unless they say otherwise, each run has one thread, or a share of the cores.
+    """Return the settings for throughput: unless intra_op_threads is set, each run has one thread, or a share of cores.
 
-    Threads of one run wait for the slowest of them, which reading and writing hold up: with one run for each core, a
-    job of `mid` on 2 cores has 1.2 times the rows per second.
+    The threads of one run wait for the slowest, which reading and writing delay: with one run for each core, a job of
+    `mid` on 2 cores has 1.2 times the rows per second.
     """
     if settings.runtime.intra_op_threads:
         return settings
@@ -202,7 +202,7 @@ def _with_threads(settings: ModelSettings, in_flight: int | None) -> ModelSettin
 
 
 def _source(model: str, settings: Settings) -> ModelSource:
-    """Return the model at a path or an address, in its highest version. Raises `UsageError`."""
+    """Return the highest version of the model at a path or an address. Raises `UsageError`."""
     try:
         return highest_version(model, _sources(model, settings))
     except RepositoryError as error:
@@ -223,13 +223,13 @@ def _sources(model: str, settings: Settings) -> list[ModelSource]:
 
 
 def _largest(batching: BatchingSettings, session: OnnxSession) -> int:
-    """Return the most rows that may run together: the settings', or more than a server's default, as nobody waits."""
+    """Return the most rows of a batch: as set, or else more than the server's default, as latency does not matter."""
     largest = largest_batch(batching, batchable=session.signature.batchable)
-    # There was no memory for more when it was warmed up.
+    # Warm-up found no memory for larger batches.
     if session.most_rows is not None:
         return min(largest, session.most_rows)
     default: int = BatchingSettings.model_fields["max_batch_size"].default
-    # A block of some thousand rows has batches for all runs at a time.
+    # A block of some thousand rows so has batches for all places.
     return max(default, _OFFLINE_ROWS // session.parallel_runs) if largest == default else largest
 
 

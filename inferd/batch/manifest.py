@@ -1,9 +1,9 @@
-"""What a job is, its plan, and which parts are done, as files of its output.
+"""The identity and plan of a job, and the notes of its parts, as files in its output.
 
-The plan is written once, by the first process; all others have to want the same job. A part is done when its note
-is there: its error rows are written before it, and its answers before that, so that a note is never without them. What
-was written without a note is written again. The job is complete when its summary is there, which is written after all
-else; only then are notes deleted. What is replaced is deleted the other way round: the plan last.
+The plan is written once, by the first process; the others must have the same identity. Of a part, the answers are
+written first, then its error rows, then its note: a part is done once its note exists, and a part without a note is
+written again. The job is complete once its summary exists, which is written last; then the notes are deleted. To
+replace a job, its files are deleted in the opposite order, the plan last.
 
     OUTPUT/                          a folder of parts        OUTPUT.parquet              one file
         part-00000.parquet                                    OUTPUT.parquet.inferd/
@@ -11,10 +11,10 @@ else; only then are notes deleted. What is replaced is deleted the other way rou
             manifest.json            the identity and plan        manifest.json ... as beside
             parts/00000.json         the note of a part
             errors/00000.jsonl       its error rows
-            summary.json             in the end, in place of the notes
-            errors.jsonl             all error rows, unless they are wanted elsewhere
-            begun-0.json             of a process that runs: the parts that it is at
-            lock-0-of-1              of a process that runs
+            summary.json             at the end, in place of the notes
+            errors.jsonl             all error rows, unless --errors names a file
+            begun-0.json             the parts that a process runs
+            lock-0-of-1              while a process runs
 """
 
 import json
@@ -31,24 +31,23 @@ from inferd.batch.begun_parts import BegunParts, begun_files
 from inferd.batch.errors import InUseError, RowError, UsageError
 from inferd.batch.identity import Identity
 from inferd.batch.output_folder import OutputFolder, output_folder
-from inferd.batch.plan import Plan
-from inferd.batch.plan_document import PlanDocumentError, parsed, written
+from inferd.batch.plan import Plan, PlanDocumentError, decode_document, encode_document
 from inferd.batch.storage import shown
 from inferd.plain_text import escaped
 
 _MANIFEST, _SUMMARY, _ERRORS = "manifest.json", "summary.json", "errors.jsonl"
-#: Differences between two jobs that are named.
+#: The most differences between two jobs that an error names.
 _SHOWN = 5
 _PART = re.compile(r"part-\d{5,}\.\w+")
 _LOCK = re.compile(r"lock-\d+-of-(\d+)")
 
-#: Writes the files of all parts, which it opens, to one.
+#: Writes the contents of all parts, which are given as functions that open them, to one file.
 Join = Callable[[Iterable[Callable[[], BinaryIO]], BinaryIO], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartNote:
-    """What is noted of a part that is done: its answers, error rows, bytes, and how many batches had so many rows."""
+    """The note of a part that is done: rows with an answer, error rows, bytes, and the number of batches by rows."""
 
     part: int
     rows: int
@@ -59,21 +58,21 @@ class PartNote:
 
 @dataclass(frozen=True, slots=True)
 class _Summary:
-    """What is kept of a complete job: the notes by part, and the bytes of the one file that parts became; else 0."""
+    """The summary of a complete job: the notes by part, and the bytes of the joined file, 0 without one."""
 
     notes: dict[int, PartNote]
     joined_bytes: int
 
 
 class AnotherJobError(UsageError):
-    """The output has the plan of another job. The text says what differs."""
+    """The output belongs to another job. The text has the differences."""
 
 
 class Manifest:
-    """The files of one job in ``folder``: parts with ``suffix`` in ``parts_in``, everything else in ``work``.
+    """The files of one job in ``folder``: parts with ``suffix`` in ``parts_in``, all others in ``work``.
 
-    Both are folders below ``folder``, or empty for itself. ``joined`` is the file that the parts become; empty if they
-    are the output. One thread.
+    Both are folders below ``folder``, or empty for ``folder`` itself. ``joined`` is the file into which the parts are
+    joined; empty if the parts are the output. Threads: one.
     """
 
     def __init__(self, folder: OutputFolder, *, work: str, parts_in: str, suffix: str, joined: str = "") -> None:
@@ -88,7 +87,7 @@ class Manifest:
     def lock(self, index: int = 0, indexes: int = 1) -> Iterator[None]:
         """Context in which this process alone is ``index`` of ``indexes``.
 
-        Raises `InUseError` if another one is, or is one of another number of processes, whose parts are others.
+        Raises `InUseError` if another process has the index, or runs with another number of indexes.
         """
         self._own_lock = f"{self._work}lock-{index}-of-{indexes}"
         with self._folder.lock(self._own_lock):
@@ -101,12 +100,12 @@ class Manifest:
             yield
 
     def find(self, identity: Identity) -> Plan | None:
-        """Return the plan of this job if there is one. Raises `AnotherJobError` if another job's is there."""
+        """Return the plan of this job; None without a plan. Raises `AnotherJobError` for the plan of another job."""
         content = self._folder.read(f"{self._work}{_MANIFEST}")
         if content is None:
             return None
         try:
-            document = parsed(content)
+            document = decode_document(content)
         except PlanDocumentError as error:
             raise UsageError(f"{self._where(_MANIFEST)}: {error}; --overwrite starts over") from error
         if document.digest == identity.digest:
@@ -116,7 +115,7 @@ class Manifest:
     def find_or_create(self, identity: Identity, make_plan: Callable[[], Plan]) -> Plan:
         """Return the plan of this job, made by ``make_plan`` unless there is one. Raises `BatchError`.
 
-        It replaces the plan of another job that ended, such as by an error in the command, before a part was done.
+        The plan of another job is replaced if none of its parts is done.
         """
         try:
             plan = self.find(identity)
@@ -128,20 +127,21 @@ class Manifest:
         if plan is None:
             self._require_new()
             plan = make_plan()
-            if not self._folder.create_new(f"{self._work}{_MANIFEST}", written(identity, plan)):
-                # Another process of the same job was faster.
+            if not self._folder.create_new(f"{self._work}{_MANIFEST}", encode_document(identity, plan)):
+                # Another process of the same job has written its plan first.
                 return self.find_or_create(identity, make_plan)
         return plan
 
     def forget(self) -> None:
-        """Delete everything of the job that was here.
+        """Delete all files of the job.
 
-        Deletes nothing and raises `InUseError` if other processes work at it, `UsageError` if there are other files.
+        Raises `InUseError` if other processes run the job, and `UsageError` if there are other files, before anything
+        is deleted.
         """
         self._require_no_other_files()
         if self._folder.held([name for name in self._locks() if name != self._own_lock]):
             raise InUseError(f"{self._output} is in use by another run of inferd batch")
-        # Whenever it is killed, there is no note without its answers, and no plan that is not of what is left.
+        # In this order a kill leaves no note without its answers, and no answers without their plan.
         self._folder.delete([f"{self._work}{_SUMMARY}", *self._notes(), *begun_files(self._folder, self._work)])
         answers = [*self._parts(), *([self._joined] if self._joined else [])]
         self._folder.delete([*answers, *self._error_files(), f"{self._work}{_ERRORS}"])
@@ -150,16 +150,16 @@ class Manifest:
     def done(self) -> dict[int, PartNote]:
         """Return the notes of the parts that are done, by part.
 
-        Not of those whose answers or error rows are lost: these parts are run again.
+        Parts whose answers or error rows are missing or cut are left out, and so run again.
         """
         notes = []
-        # Another process may just have completed the job, and deleted some.
+        # Another process may just have completed the job, and deleted some notes.
         for content in self._folder.read_all(self._notes()):
-            # A part whose note is damaged is run again.
+            # A part whose note is damaged runs again.
             with suppress(TypeError, ValueError):
                 notes.append(PartNote(**json.loads(content)))
         sizes, error_files = self._part_sizes(), set(self._error_files())
-        # In this order: all of them are deleted once the summary is there.
+        # The summary is read last: once it exists, the other files are deleted.
         summary = self._summary()
         if summary is not None:
             return summary.notes
@@ -172,7 +172,7 @@ class Manifest:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all parts are done, and what has to follow too. Raises `UsageError` if answers were changed since."""
+        """True once the summary is written. Raises `UsageError` if the answers have other sizes than it says."""
         summary = self._summary()
         if summary is None:
             return False
@@ -191,7 +191,7 @@ class Manifest:
         return True
 
     def part(self, part: int) -> AbstractContextManager[BinaryIO]:
-        """Context with the file of a part, which is there when it ends."""
+        """Context with the file of a part, which exists once the context has ended."""
         return self._folder.create(self.part_name(part))
 
     def part_name(self, part: int) -> str:
@@ -199,7 +199,7 @@ class Manifest:
         return f"{self._parts_in}part-{part:05d}{self._suffix}"
 
     def note(self, note: PartNote, errors: Iterable[RowError]) -> None:
-        """Write the error rows of a part whose file is there, and then that it is done."""
+        """Write the error rows of a part whose answers are written, and then its note."""
         lines = [orjson.dumps(asdict(error)) for error in errors]
         if lines:
             with self._folder.create(self._errors_name(note.part)) as file:
@@ -210,10 +210,10 @@ class Manifest:
     def finish(
         self, notes: Mapping[int, PartNote], totals: Mapping[str, Any], join: Join, errors_to: str | None = None
     ) -> None:
-        """Write what follows all parts, of which these are the notes; the summary, with ``totals``, last.
+        """Complete the job: join the parts of ``notes``, write error rows, then the summary with ``totals``.
 
-        Error rows are written to the file ``errors_to``, or beside the manifest; there is none if there are no rows.
-        Raises `InUseError` if another process does all this.
+        Error rows are written to the file ``errors_to``, or beside the manifest; without error rows there is no file.
+        Raises `InUseError` if another process is completing the job.
         """
         with self._folder.lock(f"{self._work}lock-finish"):
             if not self.is_complete:
@@ -229,22 +229,22 @@ class Manifest:
             self._tidy(notes)
 
     def begun(self, index: int) -> BegunParts:
-        """Return what process ``index`` notes of the parts that it is at."""
+        """Return the note of the parts that process ``index`` runs."""
         return BegunParts(self._folder, self._work, index)
 
     def errors_address(self, errors_to: str | None) -> str:
-        """Return where `finish` writes error rows."""
+        """Return the address of the error rows that `finish` writes, for messages."""
         return shown(errors_to) if errors_to else self._where(_ERRORS)
 
     def clean(self, parts: Iterable[int]) -> None:
-        """Delete the temporaries that killed processes have left of ``parts``."""
+        """Delete the temporaries of ``parts`` that killed processes left."""
         numbers = {f"{part:05d}" for part in parts}
         self._folder.clean(self._parts_in.rstrip("/"), {f"part-{number}" for number in numbers})
         for folder in ("parts", "errors"):
             self._folder.clean(f"{self._work}{folder}", numbers)
 
     def _tidy(self, parts: Iterable[int]) -> None:
-        """Delete what a complete job does not need."""
+        """Delete the files that a complete job does not need."""
         self.clean(parts)
         answers = self._parts() if self._joined else []
         begun = begun_files(self._folder, self._work)
@@ -256,7 +256,7 @@ class Manifest:
     def _write_errors(self, notes: Iterable[PartNote], errors_to: str | None) -> None:
         parent, name = _split(errors_to) if errors_to else ("", f"{self._work}{_ERRORS}")
         folder = output_folder(parent) if errors_to else self._folder
-        # A file of a part may be left of an earlier try, which had errors.
+        # Read by note: a file may be left of an earlier try of a part that has no errors now.
         names = [self._errors_name(note.part) for note in notes if note.errors]
         if not names:
             folder.delete([name])
@@ -268,7 +268,7 @@ class Manifest:
                         file.write(piece)
 
     def _require_new(self) -> None:
-        """Raise `UsageError` if there are files that are not of a job."""
+        """Raise `UsageError` if the output exists, but no plan."""
         where = self._output
         if self._joined and self._folder.size(self._joined) is not None:
             raise UsageError(f"{where} is there, and not of this job; --overwrite replaces it")
@@ -287,7 +287,7 @@ class Manifest:
             )
 
     def _has_answers(self) -> bool:
-        """Whether a part is done, or there is what comes after all parts."""
+        """Return True if a part is done, or the job is being completed."""
         has_joined = bool(self._joined) and self._folder.size(self._joined) is not None
         return bool(self._notes()) or self._summary() is not None or has_joined
 
@@ -336,7 +336,7 @@ class Manifest:
 
 
 def manifest_of(output: str, suffix: str, *, is_file: bool) -> Manifest:
-    """Return the manifest of the job that writes to ``output``, one file or a folder of parts with ``suffix``."""
+    """Return the manifest of a job that writes to ``output``: one file, or a folder of parts with ``suffix``."""
     if not is_file:
         return Manifest(output_folder(output.rstrip("/") or "/"), work="_inferd", parts_in="", suffix=suffix)
     parent, name = _split(output)
@@ -345,6 +345,6 @@ def manifest_of(output: str, suffix: str, *, is_file: bool) -> Manifest:
 
 
 def _split(address: str) -> tuple[str, str]:
-    """Return the folder of a file, and its name there."""
+    """Return the folder and the name of a file."""
     parent, separator, name = address.rpartition("/")
     return parent or (separator or "."), name

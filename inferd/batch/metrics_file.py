@@ -1,4 +1,4 @@
-"""Where a job is, as a file for the textfile collector of Prometheus' node exporter."""
+"""Write the progress of a job to a file, for the textfile collector of Prometheus' node exporter."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -13,19 +13,19 @@ from inferd.batch.progress import ProgressSnapshot
 _log = logging.getLogger(__name__)
 
 _GAUGES: tuple[tuple[str, str, Callable[[ProgressSnapshot], float | None]], ...] = (
-    ("rows_done", "Rows of the sources that are done with, of this process' share.", lambda seen: seen.rows),
-    ("rows_planned", "Rows of the sources, of this process' share.", lambda seen: seen.total_rows),
+    ("rows_done", "Rows of the inputs that are processed, of this process' share.", lambda seen: seen.rows),
+    ("rows_planned", "Rows of the inputs, of this process' share.", lambda seen: seen.total_rows),
     ("error_rows", "Rows without an answer.", lambda seen: seen.errors),
-    ("parts_done", "Parts that are in the output.", lambda seen: seen.parts),
+    ("parts_done", "Parts that are written.", lambda seen: seen.parts),
     ("parts_planned", "Parts of this process' share.", lambda seen: seen.total_parts),
     ("rows_per_second", "Rows per second in the last half minute.", lambda seen: seen.rows_per_s),
-    ("elapsed_seconds", "Time since the process began with the job.", lambda seen: seen.elapsed_s),
-    ("left_seconds", "Time that the rest will take.", lambda seen: seen.left_s),
+    ("elapsed_seconds", "Time since the process began the job.", lambda seen: seen.elapsed_s),
+    ("left_seconds", "Estimated time until the share is done.", lambda seen: seen.left_s),
 )
 
 
 class MetricsFile(Collector):
-    """The metrics of one process of a job, in the file ``path``. One thread at a time."""
+    """The metrics of one process of a job, in the file ``path``. Threads: one at a time."""
 
     def __init__(self, path: str, index: int, snapshot: Callable[[], ProgressSnapshot]) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class MetricsFile(Collector):
             raise BatchError(f"--metrics-file {self._path}: {error.strerror or error}") from error
 
     def refresh(self) -> None:
-        """Replace the file; what is in its way is a warning, as it is no reason to end a job or to hide another one."""
+        """Replace the file; log an error as a warning, as it must neither end the job nor hide another error."""
         try:
             self.write()
         except BatchError as error:
@@ -57,6 +57,8 @@ class MetricsFile(Collector):
                 family = GaugeMetricFamily(f"inferd_batch_{name}", text, labels=["index"])
                 family.add_metric([self._index], value)
                 yield family
-        phase = GaugeMetricFamily("inferd_batch_phase", "What the process is at: 1.", labels=["index", "phase"])
+        phase = GaugeMetricFamily(
+            "inferd_batch_phase", "1 for the current phase of the process.", labels=["index", "phase"]
+        )
         phase.add_metric([self._index, seen.phase], 1)
         yield phase

@@ -1,24 +1,24 @@
-"""The options of a job. Those that its answers depend on are part of its identity."""
+"""The options of a job, which are part of its identity, and those of a run, which change no answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: Formats of inputs, and those of them that outputs have too.
+#: The formats of inputs, and of outputs.
 InputFormat = Literal["parquet", "arrow", "csv", "jsonl", "npy", "npz", "images", "tar"]
 OutputFormat = Literal["parquet", "arrow", "csv", "jsonl", "npy", "npz"]
 
-#: What to do about rows without an answer: go on, stop at the first, or stop when there are more than so many.
+#: The reaction to rows without an answer: continue, stop at the first, or stop if there are more than this number.
 OnError = Literal["skip", "stop"] | int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizeOptions:
-    """How the texts of ``column`` become tokens.
+    """The options of --tokenize, which makes tokens of the texts of ``column``; None for the only column of texts.
 
-    ``column`` None is the only column of texts. ``max_length`` in tokens, special ones included; longer texts are cut,
-    or are errors with ``truncate`` False. ``pad_to`` a multiple of this, 1 for no padding. ``fields``: the input of the
-    model for each of ``ids``, ``attention_mask`` and ``type_ids``; empty for those with the usual names.
+    ``max_length`` is in tokens, special ones included; longer texts are cut, or are errors if not ``truncate``. Rows
+    are padded to a multiple of ``pad_to`` tokens; 1 pads none. ``fields`` has the input of the model for each of
+    ``ids``, ``attention_mask`` and ``type_ids``; those left out are found by their usual names.
     """
 
     file: str
@@ -31,10 +31,10 @@ class TokenizeOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageOptions:
-    """How the encoded pictures of ``column`` become the tensors of ``input``; None for the only one there is.
+    """The options of --image, which makes tensors for ``input`` of the pictures of ``column``; None for the only one.
 
-    ``size`` is height and width. ``crop`` "center" scales the shorter side and cuts, "none" scales both. Values are
-    ``(value * scale - mean) / std`` per channel of ``color``.
+    ``size`` is height and width in pixels; None for the model's. ``crop`` "center" scales the shorter side and cuts,
+    "none" scales both sides. Values are ``(value * scale - mean) / std`` per channel of ``color``.
     """
 
     column: str | None = None
@@ -50,16 +50,16 @@ class ImageOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions:
-    """What a job is asked to do.
+    """The options that determine the answers of a job.
 
-    ``version`` is that of a model on a server; empty for the highest. ``inputs`` are paths, addresses and globs;
-    ``output`` is a file, by its suffix, or a folder. ``mapping`` has the column of each input that has another
-    name, and ``outputs`` the column of each wanted output; empty for all, under their names. ``join`` are the input
-    columns to keep: None for none, empty for all. ``row_ids`` adds the columns ``source`` and ``row``. ``columns``
-    are the input columns to look at; empty for all. ``types`` are the types of columns of CSV and JSONL files, by
-    name, as pyarrow's aliases. ``delimiter`` is between the fields of CSV; None for a comma, in .tsv files a tab.
-    ``sample`` is a share from 0 to 1, drawn by ``seed``. ``batch_rows`` and ``batch_bytes`` are chosen unless given,
-    and ``look_ahead`` and ``part_rows``, in rows, too.
+    ``version`` is the version of a model on a server; empty for the highest. ``inputs`` are paths, addresses and globs;
+    ``output`` is a file, by its suffix, or a folder. ``mapping`` has the column of each input that has another name,
+    and ``outputs`` the column of each wanted output; empty for all, under their names. ``join`` has the input columns
+    to copy to the output: None for none, empty for all. ``row_ids`` adds the columns ``source`` and ``row``.
+    ``columns`` are the only input columns to use; empty for all. ``types`` has types of columns of CSV and JSON lines,
+    as pyarrow's aliases. ``delimiter`` separates the fields of CSV; None for a comma, in .tsv files a tab. ``sample``
+    is a share from 0 to 1, drawn by ``seed``. ``batch_rows``, ``batch_bytes``, ``look_ahead`` and ``part_rows`` (both
+    in rows) are measured or chosen if None.
     """
 
     model: str
@@ -89,11 +89,11 @@ class JobOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """How a job is run, which its answers do not depend on.
+    """The options of a run, without effect on answers.
 
-    ``index`` of ``indexes`` processes that share the parts. ``workers`` prepare texts and pictures; ``in_flight`` are
-    the batches that run or are on their way at a time; None is chosen. ``errors`` is the file for error rows; None puts
-    it beside the manifest.
+    This process has ``index`` among ``indexes`` that share the parts. ``workers`` processes prepare texts and pictures;
+    ``in_flight`` batches run, or are at the server, at the same time; None chooses both. ``errors`` is the file for
+    error rows; None puts it beside the manifest.
     """
 
     errors: str | None = None

@@ -1,7 +1,7 @@
-"""The folder that a job writes to: each file in it is there as a whole and for good, or not at all.
+"""The folder that a job writes to. Each file in it exists completely and durably, or not at all.
 
-A file is written under a temporary name, brought to the disk, and renamed; then its folder is brought to the disk, so
-that the name outlives a crash of the machine too. A temporary has the same name each time: a new one replaces it.
+A file is written under a temporary name, synced, and renamed; then its folder is synced, so that the name survives a
+crash of the machine. The temporary name of a file is always the same, so a new temporary replaces an old one.
 """
 
 import errno
@@ -15,27 +15,26 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from inferd.batch.errors import BatchError, InUseError
-from inferd.batch.output_file import output_file
 from inferd.batch.remote_folder import RemoteFolder
-from inferd.batch.storage import is_remote, shown
+from inferd.batch.storage import is_remote, output_file, shown
 
 _TEMPORARY = ".tmp"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-#: What file systems say that bring folders to the disk by themselves.
+#: Errors of file systems on which folders cannot be synced, and need not be.
 _NO_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES}
 
 
 class OutputFolder(Protocol):
-    """Files by name, with slashes. All methods raise `BatchError`. Any thread, but one writes a name."""
+    """Files by name, with slashes. All methods raise `BatchError`. Threads: any; each name is written by one."""
 
     address: str
 
     def create(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Context with a file that is at ``name``, in place of another, when it ends without an error."""
+        """Context with a file that replaces ``name`` when the context ends without an error."""
         ...
 
     def create_new(self, name: str, content: bytes) -> bool:
-        """Write ``content`` to ``name`` unless there is another file; return whether ``content`` is there."""
+        """Write ``content`` to ``name`` unless it exists; return True if ``name`` has ``content``."""
         ...
 
     def open(self, name: str) -> BinaryIO:
@@ -47,7 +46,7 @@ class OutputFolder(Protocol):
         ...
 
     def read_all(self, names: Iterable[str]) -> list[bytes]:
-        """Return the contents of those of the files ``names`` that are there."""
+        """Return the contents of those files among ``names`` that exist."""
         ...
 
     def size(self, name: str) -> int | None:
@@ -55,25 +54,25 @@ class OutputFolder(Protocol):
         ...
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Return the names and bytes of the files in ``folder``, without those below it and without temporaries."""
+        """Return the names and bytes of the files in ``folder``, without its subfolders and temporaries."""
         ...
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete the files ``names`` where they are there, for good."""
+        """Delete the files among ``names`` that exist, durably."""
         ...
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Context in which this process alone has the lock ``name``. Raises `InUseError` if another one has it."""
+        """Context in which this process alone holds the lock ``name``. Raises `InUseError` if another holds it."""
         ...
 
     def held(self, names: Iterable[str]) -> list[str]:
-        """Return those of the locks ``names`` that a process has. Locks that killed processes had are deleted."""
+        """Return the locks among ``names`` that a process holds; delete those of killed processes."""
         ...
 
     def clean(self, folder: str, stems: Container[str] | None = None) -> None:
-        """Delete temporaries of files in ``folder`` with these names up to the first dot.
+        """Delete the temporaries in ``folder`` of names with these ``stems`` (up to the first dot).
 
-        None is all of them, and then the folder too if it is empty: nobody else may write there.
+        None deletes all of them, and the folder if it is empty then; no other process may write there.
         """
         ...
 
@@ -84,18 +83,18 @@ def output_folder(address: str) -> OutputFolder:
 
 
 class LocalFolder:
-    """A folder of this machine."""
+    """A folder on this machine."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._root = Path(address)
         self._made: set[Path] = set()
-        #: The locks that this process has, with their descriptors.
+        #: The locks that this process holds, with their file descriptors.
         self._locks: dict[Path, int] = {}
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Context with a file that is at ``name``, in place of another, when it ends without an error."""
+        """Context with a file that replaces ``name`` when the context ends without an error."""
         path = self._root / name
         temporary = path.with_name(f"{path.name}{_TEMPORARY}")
         with self._errors(name):
@@ -110,7 +109,7 @@ class LocalFolder:
                 temporary.replace(path)
                 _sync(path.parent)
         except BaseException:
-            # The error that led here counts, not that it still cannot be written.
+            # The error that led here is raised, not one of closing the file.
             with suppress(OSError):
                 file.close()
             with suppress(OSError):
@@ -118,9 +117,9 @@ class LocalFolder:
             raise
 
     def create_new(self, name: str, content: bytes) -> bool:
-        """Write ``content`` to ``name`` unless there is another file; return whether ``content`` is there."""
+        """Write ``content`` to ``name`` unless it exists; return True if ``name`` has ``content``."""
         path = self._root / name
-        # Several processes may try at a time.
+        # Several processes may try at the same time.
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
         with self._errors(name):
             self._make(path.parent)
@@ -151,7 +150,7 @@ class LocalFolder:
                 return None
 
     def read_all(self, names: Iterable[str]) -> list[bytes]:
-        """Return the contents of those of the files ``names`` that are there."""
+        """Return the contents of those files among ``names`` that exist."""
         return [content for name in names if (content := self.read(name)) is not None]
 
     def size(self, name: str) -> int | None:
@@ -163,7 +162,7 @@ class LocalFolder:
                 return None
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Return the names and bytes of the files in ``folder``, without those below it and without temporaries."""
+        """Return the names and bytes of the files in ``folder``, without its subfolders and temporaries."""
         prefix = f"{folder}/" if folder else ""
         with self._errors(folder):
             try:
@@ -174,7 +173,7 @@ class LocalFolder:
             return {f"{prefix}{path.name}": path.stat().st_size for path in files}
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete the files ``names`` where they are there, for good."""
+        """Delete the files among ``names`` that exist, durably."""
         folders = set()
         for name in names:
             path = self._root / name
@@ -187,7 +186,7 @@ class LocalFolder:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Context in which this process alone has the lock ``name``. Raises `InUseError` if another one has it."""
+        """Context in which this process alone holds the lock ``name``. Raises `InUseError` if another holds it."""
         path = self._root / name
         with self._errors(name):
             descriptor = _locked(path)
@@ -198,18 +197,18 @@ class LocalFolder:
             yield
         finally:
             del self._locks[path]
-            # While it is held, so that nobody locks a file that is no longer there.
+            # Deleted while it is held, so that no process locks a deleted file.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             os.close(descriptor)
-            # Nothing was written: leave nothing.
+            # If nothing was written, no empty folder is left.
             if path.parent != self._root:
                 with suppress(OSError):
                     path.parent.rmdir()
                     self._made.discard(path.parent)
 
     def held(self, names: Iterable[str]) -> list[str]:
-        """Return those of the locks ``names`` that a process has. Locks that killed processes had are deleted."""
+        """Return the locks among ``names`` that a process holds; delete those of killed processes."""
         found = []
         for name in names:
             try:
@@ -220,9 +219,9 @@ class LocalFolder:
         return found
 
     def clean(self, folder: str, stems: Container[str] | None = None) -> None:
-        """Delete temporaries of files in ``folder`` with these names up to the first dot.
+        """Delete the temporaries in ``folder`` of names with these ``stems`` (up to the first dot).
 
-        None is all of them, and then the folder too if it is empty: nobody else may write there.
+        None deletes all of them, and the folder if it is empty then; no other process may write there.
         """
         root = self._root / folder
         with self._errors(folder):
@@ -236,13 +235,13 @@ class LocalFolder:
                 self._made.discard(root)
 
     def _require_locks(self) -> None:
-        """Raise `InUseError` if a lock was deleted, as with the whole folder: another run may write there now."""
+        """Raise `InUseError` if a lock file was deleted, as with the folder: another run may write there now."""
         for path, descriptor in self._locks.items():
             if not _is_at(descriptor, path):
                 raise InUseError(f"{shown(self.address)} was deleted while inferd batch wrote to it; run it again")
 
     def _make(self, folder: Path) -> None:
-        """Make ``folder`` and those above it, for good. A process that was killed may not have come to the latter."""
+        """Make ``folder`` and its parents, durably, also where a killed process made a folder without syncing it."""
         if folder in self._made:
             return
         chain = (folder, *folder.parents)
@@ -265,10 +264,10 @@ class LocalFolder:
 
 
 def _locked(path: Path) -> int | None:
-    """Return a descriptor that holds the lock on ``path``; None if another one does."""
+    """Return a file descriptor that holds the lock on ``path``; None if another process holds it."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Who had it before may delete it, and its folder, at any moment.
+        # The process that held it before may delete it and its folder at any moment.
         with suppress(FileNotFoundError):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -285,7 +284,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the file that ``descriptor`` has open is the one at ``path``."""
+    """Return True if ``descriptor`` has the file at ``path`` open."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -293,14 +292,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _close(file: BinaryIO) -> None:
-    """Bring the content of ``file`` to the disk, and close it."""
+    """Sync ``file`` to the disk, and close it."""
     file.flush()
     os.fsync(file.fileno())
     file.close()
 
 
 def _sync(folder: Path) -> None:
-    """Bring the names in ``folder`` to the disk."""
+    """Sync the names in ``folder`` to the disk."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Outputs of batches as columns, in the order of their rows."""
+"""Convert the outputs of batches to columns, in the order of the rows."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -17,7 +17,7 @@ from inferd.runtime.signature import Array, ModelSignature, TensorSpec, format_s
 
 
 class OutputRows:
-    """The outputs of one block of ``rows`` rows. Not thread-safe."""
+    """The outputs of the batches of a block of ``rows`` rows. Not thread-safe."""
 
     def __init__(self, binding: Binding, signature: ModelSignature, rows: int) -> None:
         self._binding = binding
@@ -27,7 +27,7 @@ class OutputRows:
         self._arrays: dict[str, list[Array]] = {name: [] for name in binding.outputs}
 
     def put(self, selection: Selection, outputs: Mapping[str, Array]) -> None:
-        """Add what a batch of the rows ``selection`` gave, which must not change any more.
+        """Add the outputs of a batch of the rows ``selection``; the arrays must not change later.
 
         Raises `RowsFailedError`, and adds nothing, if the outputs are not as the model declares them.
         """
@@ -38,10 +38,10 @@ class OutputRows:
         self._given.append(rows)
 
     def finish(self, joined: pa.RecordBatch, origin: Origin, sources: Sequence[str]) -> pa.RecordBatch:
-        """Return the rows that have outputs, in order, with the ``joined`` columns and, if wanted, their ids."""
+        """Return the rows with outputs, in order, with the ``joined`` columns and, with ``row_ids``, their origin."""
         given = np.concatenate(self._given) if self._given else np.empty(0, np.int64)
         is_in_order = bool((given[:-1] < given[1:]).all())
-        # None: as they came.
+        # None keeps the order.
         order = None if is_in_order else np.argsort(given)
         rows = given if order is None else given[order]
         schema = self._binding.output_schema
@@ -65,7 +65,7 @@ def _row_values(spec: TensorSpec, array: Array, rows: int) -> Array:
         array = from_batch_axis(spec, array)
         is_right = len(array) == rows
     elif is_right:
-        # All rows of a batch share it.
+        # An output without a batch axis is repeated for each row.
         array = np.broadcast_to(array, (rows, *array.shape))
     shape = row_shape(spec)
     if is_right and all(
@@ -79,7 +79,7 @@ def _row_values(spec: TensorSpec, array: Array, rows: int) -> Array:
 
 
 def _column(arrays: Sequence[Array], kind: pa.DataType, order: NDArray[np.int64] | None) -> pa.Array:
-    """Return the rows of ``arrays``, taken in ``order``, as a column of lists of type ``kind``."""
+    """Return the rows of ``arrays`` in ``order`` as a column of type ``kind``."""
     if not arrays:
         return pa.array([], kind)
     if len({array.shape[1:] for array in arrays}) == 1:
@@ -108,7 +108,7 @@ def _lists(rows: Array, kind: pa.DataType) -> pa.Array:
 def _fixed_lists(values: pa.Array, size: int, count: int) -> pa.FixedSizeListArray:
     if size:
         return pa.FixedSizeListArray.from_arrays(values, size)
-    # How many empty lists there are does not follow from their elements.
+    # The number of empty lists cannot be derived from their elements.
     return pa.array([[]] * count, pa.list_(values.type, 0))
 
 

@@ -1,4 +1,4 @@
-"""Writes the answers of each part to its file, and notes what is done."""
+"""Write the answers of each part to its file, and note that the part is done."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,18 @@ from inferd.batch.manifest import Manifest, PartNote
 from inferd.batch.options import OnError
 from inferd.batch.ports import OpenWriter
 from inferd.batch.progress import Progress
-from inferd.batch.writing import ended
+from inferd.batch.writing import closing
 
 
 class ErrorLimit:
-    """The error rows that a job may have, ``before`` of them found by earlier runs. One thread."""
+    """Enforces --on-error. ``before`` is the number of error rows of earlier runs. Threads: one."""
 
     def __init__(self, on_error: OnError, before: int) -> None:
         self._on_error = on_error
         self._found = before
 
     def add(self, errors: Sequence[RowError]) -> None:
-        """Count ``errors``. Raises `BatchError` if there are too many."""
+        """Count ``errors``. Raises `BatchError` if there are more than allowed."""
         self._found += len(errors)
         if self._on_error == "skip":
             return
@@ -41,7 +41,7 @@ def _described(error: RowError) -> str:
 
 
 class PartFiles:
-    """Writes parts of ``schema`` by ``open_writer``; ``sources`` are the names of the files, in order. One thread."""
+    """Writes parts of ``schema`` by ``open_writer``. ``sources`` are the names of the files, in order. Threads: one."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class PartFiles:
         self._limit = limit
         self._progress = progress
 
-    def written(self, blocks: Iterator[FinishedBlock], stop: Event) -> Iterator[int]:
-        """Write all parts that ``blocks`` are of, and yield each when it is done.
+    def write_parts(self, blocks: Iterator[FinishedBlock], stop: Event) -> Iterator[int]:
+        """Write the parts of ``blocks``, and yield the number of each part when it is done.
 
-        After ``stop`` none is begun; the one in hand is finished.
+        After ``stop`` is set, the part in hand is finished, and no other is begun.
         """
         while not stop.is_set():
             first = next(blocks, None)
@@ -75,7 +75,7 @@ class PartFiles:
     def _write_part(self, first: FinishedBlock, others: Iterator[FinishedBlock]) -> None:
         rows, batches, errors = 0, Counter[str](), list[RowError]()
         with self._manifest.part(first.part) as file:
-            with ended(self._open_writer(file, self._schema)) as writer:
+            with closing(self._open_writer(file, self._schema)) as writer:
                 for block in _until_last(first, others):
                     self._limit.add(block.errors)
                     if block.table.num_rows:
@@ -91,7 +91,7 @@ class PartFiles:
 
 
 def _until_last(first: FinishedBlock, others: Iterator[FinishedBlock]) -> Iterator[FinishedBlock]:
-    """Yield the blocks of one part."""
+    """Yield the blocks of the part of ``first``."""
     for block in chain([first], others):
         if block.part != first.part:
             break

@@ -1,7 +1,7 @@
-"""Stages side by side: each in a thread of its own, a few items ahead of the one after it.
+"""Run the stages of a job concurrently, each in a thread of its own, a few items ahead of the next stage.
 
-A stage is an iterator over what the one before it yields. The last one is read by the caller, who so has an error of
-any stage in its turn: what came before it has arrived. When the caller leaves, for any reason, all threads end.
+A stage is an iterator over the items of the stage before it. The caller iterates over the last one, which raises an
+error of any stage after all items before the error. When the caller leaves the context, all threads end.
 """
 
 import threading
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 
 class _ClosedError(Exception):
-    """Ends a stage that waits for items of one that has been closed."""
+    """Raised in a stage that reads from a closed stage."""
 
 
 class Pipeline:
-    """Context in which stages run; when it ends, they have ended.
+    """Context in which stages run; their threads have ended when it ends.
 
-    Threads: the caller's only. ``ahead`` are the items that each stage may have ready.
+    Threads: one. ``ahead`` is the number of items that each stage may have ready.
     """
 
     def __init__(self, *, ahead: int = 1) -> None:
@@ -34,14 +34,14 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all stages, and wait for what they are at."""
+        """End all stages, and wait for their threads."""
         for stage in self._stages:
             stage.close()
         for stage in self._stages:
             stage.join()
 
     def stage(self, name: str, items: Iterator[T]) -> Iterator[T]:
-        """Begin to iterate over ``items`` in a thread, and return them; a generator is closed in that thread."""
+        """Start a thread that iterates over ``items``; return an iterator over them. A generator is closed."""
         stage = _Stage(name, items, self._ahead)
         self._stages.append(stage)  # type: ignore[arg-type]  # it is only closed from here
         stage.start()
@@ -51,8 +51,8 @@ class Pipeline:
 class _Stage(Generic[T]):
     """Items of an iterator that runs in a thread of its own.
 
-    Threads: ``_run`` its own; ``__next__`` one; the others any. Invariant: never more than ``ahead`` items, and nothing
-    is handed out once it is closed.
+    Threads: ``_run`` its own; ``__next__`` one; the others any. Invariants: at most ``ahead`` items are ready; a closed
+    stage yields none.
     """
 
     def __init__(self, name: str, items: Iterator[T], ahead: int) -> None:
@@ -71,7 +71,7 @@ class _Stage(Generic[T]):
         self._thread.start()
 
     def close(self) -> None:
-        """Hand out no more, and take no more."""
+        """Yield no more items, and read no more."""
         with self._changed:
             self._is_closed = True
             self._ready.clear()
@@ -86,7 +86,7 @@ class _Stage(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        """Return the next item, or raise the error that came in its place."""
+        """Return the next item. Raises the error of the iterator after its last item."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._has_ended or self._is_closed)
             if self._is_closed:
@@ -103,7 +103,7 @@ class _Stage(Generic[T]):
             self._take()
         except _ClosedError:
             pass
-        # The one who reads the items has it.
+        # Raised by the reader of the items.
         except BaseException as error:  # noqa: BLE001
             self._error = error
         with self._changed:
@@ -112,7 +112,7 @@ class _Stage(Generic[T]):
 
     def _take(self) -> None:
         try:
-            # Not a loop over them: its variable would hold one more item.
+            # A `for` loop would keep one more item alive in its variable.
             while self._put(next(self._items)):
                 pass
         except StopIteration:
@@ -123,7 +123,7 @@ class _Stage(Generic[T]):
                 close()
 
     def _put(self, item: T) -> bool:
-        """Add ``item`` once there is a place; return whether more is wanted."""
+        """Wait for a place and add ``item``; return False if the stage is closed."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._ready) < self._ahead or self._is_closed)
             if not self._is_closed:

@@ -1,8 +1,9 @@
-"""Makes the plan of a job: counts its rows, looks at some of them, and fixes the sizes of parts, blocks and batches."""
+"""Make the plan of a job: count its rows, run some of them, and fix the sizes of parts, blocks and batches."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -11,29 +12,42 @@ from inferd.batch.blocks import BatchLimits, PreparedBlock
 from inferd.batch.options import JobOptions
 from inferd.batch.plan import Part, Plan, Range, cut, until
 from inferd.batch.ports import ModelRunner
-from inferd.batch.preparing import BlockPreparation
+from inferd.batch.preparation.blocks import BlockPreparation
 from inferd.batch.progress import Phase
 from inferd.batch.reading import Sources, counts
-from inferd.batch.remembered_sizes import RememberedSizes, Sizes
 from inferd.batch.running import BlockRunner
 from inferd.batch.selection import first_unwanted
 from inferd.batch.sizing import choose_limits
+from inferd.runtime.resources import usable_cores
+from inferd.runtime.verdict_cache import CacheFolder, cache_key
 
-#: A part is what is run again after a failure: it has no more rows, bytes of inputs, of outputs, or time than these.
+#: Increase when sizes are chosen in another way.
+_SIZES_VERSION = 2
+#: The limits of a part, which runs again as a whole after a failure.
 _PART_ROWS, _PART_INPUT_BYTES, _PART_OUTPUT_BYTES, _PART_S = 100_000, 256 << 20, 64 << 20, 60.0
-#: A block is what is in memory at a time, of which each stage has one or two.
+#: The limits of a block; each stage has one or two in memory.
 _BLOCK_ROWS, _BLOCK_BYTES, _BLOCK_S = 8192, 32 << 20, 10.0
-#: Rows that are all alike need no others to run with: the model has work sooner, and less is left to write at the end.
+#: The limit if all rows have one shape: any rows form a batch then, and with smaller blocks the first batch starts
+#: sooner and the last write is shorter.
 _ALIKE_BYTES = 8 << 20
-#: Rows that are looked at: first these, then as many as the largest batch takes, up to that number and that time.
+#: Rows that are measured: first a few, then those of the largest batch, up to this number and time.
 _FEW_ROWS, _SAMPLE_ROWS, _SAMPLE_S = 16, 1024, 2.0
-#: Rows of the sources among which one must be wanted; else nothing is measured.
+#: Nothing is measured if a filter drops all of the first rows, this many.
 _SEARCHED_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """The limits of batches, and the rows of blocks and of parts."""
+
+    limits: BatchLimits
+    block_rows: int
+    part_rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class RowCosts:
-    """What one row takes: bytes of its inputs, as read or as the model takes them, and of its outputs; and time."""
+    """The costs of one row: bytes of its inputs, as read or as tensors, whichever is more; of its outputs; and time."""
 
     input_bytes: float
     output_bytes: float
@@ -42,15 +56,50 @@ class RowCosts:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Rows of the job. ``row_bytes`` has each as it is read or as the model takes it, whatever is more."""
+    """The first rows of the job. ``row_bytes`` is a row's size as read or as tensors, whichever is more."""
 
     block: PreparedBlock
     row_bytes: float
 
 
+class RememberedSizes:
+    """Measured sizes in the cache at ``folder``, by job; without a folder nothing is kept.
+
+    The same job elsewhere so has the same parts and batches, and with the batches the same last bits of answers. The
+    key is made of ``facts``, which have neither names nor times of files: a copy of the same rows is the same job.
+    """
+
+    def __init__(self, folder: Path | None, facts: Mapping[str, object]) -> None:
+        self._entries = CacheFolder(None if folder is None else folder / "batch")
+        self._facts = facts
+
+    def key(self, rows: Sequence[int | None], bounds: Sequence[int]) -> str:
+        """Return the key of a job by the ``rows`` of each file and the ``bounds`` of its model's batches."""
+        facts = {"sizes": _SIZES_VERSION, "rows": rows, "bounds": bounds, "cores": usable_cores(), **self._facts}
+        return cache_key((), facts)
+
+    def load(self, key: str) -> Sizes | None:
+        """Return the sizes under ``key``; None if there are none."""
+        content = self._entries.load(key)
+        if not isinstance(content, dict):
+            return None
+        try:
+            rows, nbytes, block_rows, part_rows = map(int, content["sizes"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        if min(rows, nbytes, block_rows, part_rows) < 1:
+            return None
+        return Sizes(BatchLimits(rows, nbytes), block_rows, part_rows)
+
+    def store(self, key: str, sizes: Sizes) -> None:
+        """Keep ``sizes`` under ``key``."""
+        limits = sizes.limits
+        self._entries.store(key, {"sizes": [limits.rows, limits.nbytes, sizes.block_rows, sizes.part_rows]})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Makes the plan of a job that has none yet."""
+    """Makes the plan of a job. ``enter`` begins a phase of the progress."""
 
     options: JobOptions
     sources: Sources
@@ -61,7 +110,7 @@ class Planner:
     remembered: RememberedSizes
 
     def plan(self, *, may_measure: bool = True) -> Plan:
-        """Return the plan. Reads all that counting takes; runs rows of the job if it ``may_measure``."""
+        """Return the plan. Counts all rows; runs the first ones to measure them if it ``may_measure``."""
         self.enter("counting")
         spans = self._wanted(self.sources.spans())
         key = self.remembered.key(counts(spans), [self.runner.max_rows, self.runner.max_bytes])
@@ -83,7 +132,7 @@ class Planner:
         return Sizes(limits, block_rows, self.options.part_rows or part_rows_of(block_rows, costs))
 
     def preview(self, rows: int) -> PreparedBlock:
-        """Return the first wanted rows, with the errors of those that are not valid."""
+        """Return a block of the first ``rows`` rows that pass the filter, with the errors of invalid ones."""
         return next(self._samples(cut(self._wanted(self.sources.spans()), _PART_ROWS), rows)).block
 
     def _wanted(self, spans: list[Sequence[int] | None]) -> list[Sequence[int] | None]:
@@ -116,7 +165,7 @@ class Planner:
         return self._first(parts, max(_FEW_ROWS, min(most, _SAMPLE_ROWS, int(fitting))))
 
     def _first(self, parts: Sequence[Part], rows: int) -> _Sample | None:
-        """Return about the first ``rows`` rows that the model can take; None if there are none nearby."""
+        """Return about the first ``rows`` valid rows; None if there are none among `_SEARCHED_ROWS`."""
         searched = 0
         for sample in self._samples(parts, rows):
             if len(sample.block.origin.rows):
@@ -128,14 +177,14 @@ class Planner:
 
     def _samples(self, parts: Sequence[Part], rows: int) -> Iterator[_Sample]:
         for block in self.sources.blocks(parts, self.binding.read_schema, rows):
-            prepared = self.preparation.prepared_here(block)
+            prepared = self.preparation.prepare_block(block)
             as_taken = prepared.joined.nbytes + sum(tensor.nbytes for tensor in prepared.tensors.values())
             as_read = block.table.nbytes / max(block.table.num_rows, 1)
             yield _Sample(prepared, max(as_taken / max(len(prepared.origin.rows), 1), as_read, 1.0))
 
     def _costs(self, sample: _Sample, limits: BatchLimits) -> RowCosts:
         began = time.perf_counter()
-        blocks = BlockRunner(self.runner, self.binding, limits, self.sources.names).finished(iter([sample.block]))
+        blocks = BlockRunner(self.runner, self.binding, limits, self.sources.names).run(iter([sample.block]))
         answers = [block.table for block in blocks]
         rows = len(sample.block.origin.rows)
         return RowCosts(
@@ -148,7 +197,7 @@ class Planner:
 def block_rows_of(
     limits: BatchLimits, costs: RowCosts | None, look_ahead: int | None, *, are_alike: bool = False
 ) -> int:
-    """Return the rows of a block: whole batches, or as given. ``are_alike``: all rows have the same shapes."""
+    """Return the rows of a block: ``look_ahead`` or whole batches. ``are_alike``: all rows have one shape."""
     if look_ahead is not None:
         return look_ahead
     most = float(_BLOCK_ROWS)
@@ -160,7 +209,7 @@ def block_rows_of(
 
 
 def part_rows_of(block_rows: int, costs: RowCosts | None) -> int:
-    """Return the rows of a part: whole blocks, if a block is not more than a part may be."""
+    """Return the rows of a part: whole blocks, at least one."""
     most = float(_PART_ROWS)
     if costs is not None:
         by_bytes = min(_PART_INPUT_BYTES / costs.input_bytes, _PART_OUTPUT_BYTES / max(costs.output_bytes, 1))
@@ -169,5 +218,5 @@ def part_rows_of(block_rows: int, costs: RowCosts | None) -> int:
 
 
 def _rounded(rows: float) -> float:
-    """Return the next smaller power of two: what depends on time is then mostly the same each time."""
+    """Round down to a power of two, so that limits that depend on time are mostly equal from run to run."""
     return 2.0 ** int(max(rows, 1)).bit_length() / 2

@@ -1,4 +1,4 @@
-"""What has several implementations: readers, preparations, runners of models, and writers."""
+"""Protocols with several implementations: readers, preparations, runners of models, and writers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,8 +15,8 @@ from inferd.runtime.signature import Array, ModelSignature, Tensors
 class SourceFile:
     """One file, or one folder of pictures, to read.
 
-    ``version`` differs once the content does. ``partition`` are the columns that its path gives (``year=2026/``); None
-    is null.
+    ``version`` changes with the content. ``partition`` has the columns in its path, such as ``year=2026/``; None is
+    null.
     """
 
     address: str
@@ -29,40 +29,40 @@ class SourceFile:
 class Reader(Protocol):
     """Reads the files of one format. Any thread; one file is read by one thread.
 
-    All raise `inferd.batch.errors.BatchError` for storage that cannot be reached, and `UnreadableFileError` for a file
-    that is no valid one.
+    All methods raise `inferd.batch.errors.BatchError` if storage cannot be read, and `UnreadableFileError` for a file
+    that is damaged or in another format.
     """
 
     def schema(self, file: SourceFile) -> pa.Schema:
-        """Return the columns of ``file``; those of text formats from its first rows."""
+        """Return the columns of ``file``; text formats infer the types from the first rows."""
         ...
 
     def spans(self, file: SourceFile) -> Sequence[int]:
-        """Return the number of rows of each span of ``file`` that can be read without those before it."""
+        """Return the rows of each span of ``file``; a span can be read without the spans before it."""
         ...
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the rows from ``start`` to before ``stop``, about ``rows`` at a time, with the columns of ``schema``.
+        """Yield the rows ``start`` to ``stop`` - 1 with the columns of ``schema``, about ``rows`` in each chunk.
 
-        A row whose values are not of their type in ``schema`` is an error in its chunk, as are rows that are damaged.
+        Damaged rows, and rows with a value of another type than in ``schema``, are errors of their chunk.
         """
         ...
 
 
-#: What a preparation gives for all rows of a column: the tensors of its inputs, and the rows that it cannot prepare.
+#: The tensors by input for all rows of a column, and the rows that cannot be prepared.
 Prepared = tuple[dict[str, ColumnTensor], BadRows]
 
 
 class Preparation(Protocol):
-    """Makes tensors of one column in a worker process. Can be pickled."""
+    """Makes tensors of one column. Picklable, as it runs in worker processes."""
 
     column: str
-    #: The inputs of the model that it fills.
+    #: The inputs of the model that it makes tensors for.
     inputs: tuple[str, ...]
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What the tensors depend on beside the options: contents of files, versions of libraries."""
+        """What the tensors depend on besides the options: contents of files, versions of libraries."""
         ...
 
     def __call__(self, column: pa.Array) -> Prepared:
@@ -80,48 +80,48 @@ class BatchRunner(Protocol):
 
     @property
     def places(self) -> int:
-        """The batches that run at a time, at the most."""
+        """The most batches that run at the same time."""
         ...
 
     @property
     def busy_s(self) -> float:
-        """The time that runs have taken, of all places together."""
+        """The seconds that runs took, summed over all places."""
         ...
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
-        """Begin a run and return its outputs to come; waits while as many as fit are in flight.
+        """Start a run and return a future of its outputs by name; block while all places are taken.
 
-        The result raises `inferd.batch.errors.RowsFailedError` if the rows are to blame, and `BatchError` if nothing
-        runs any more.
+        The future raises `inferd.batch.errors.RowsFailedError` if the rows may be the cause, and `BatchError` if no
+        further run can succeed.
         """
         ...
 
     def close(self) -> None:
-        """End what runs, and free the model."""
+        """Stop all runs, and free the model."""
         ...
 
 
 class ModelRunner(BatchRunner, Protocol):
-    """A `BatchRunner` that also says what a plan is made of."""
+    """A `BatchRunner` with the limits, costs and identity that a plan needs."""
 
     @property
     def max_rows(self) -> int:
-        """The most rows that may run together; 1 if rows may not share a run."""
+        """The most rows of a batch; 1 if the model cannot be batched."""
         ...
 
     @property
     def max_bytes(self) -> int:
-        """The most bytes of inputs that should run together."""
+        """The most bytes of inputs that a batch should have."""
         ...
 
     @property
     def run_costs(self) -> Mapping[int, float]:
-        """The seconds that runs take, by their rows; empty if that has to be measured."""
+        """The seconds of a run by its rows; empty if they must be measured."""
         ...
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What the answers depend on, of the model, as JSON."""
+        """What the answers depend on of the model, as JSON."""
         ...
 
 
@@ -133,12 +133,12 @@ class TableWriter(Protocol):
         ...
 
     def close(self) -> None:
-        """Write what stands at the end."""
+        """Write the end of the format."""
         ...
 
 
 class OpenWriter(Protocol):
-    """Begins a file of one format."""
+    """Opens a writer of one format."""
 
     def __call__(self, file: BinaryIO, schema: pa.Schema) -> TableWriter:
         """Return a writer into ``file``."""

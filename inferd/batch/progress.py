@@ -1,4 +1,4 @@
-"""What is seen of a job: where it is while it runs, and what it has done in the end."""
+"""Count the progress of a job, and its summary."""
 
 import threading
 from collections import Counter, deque
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What a job is at, in this order; a job that has a plan neither counts nor measures.
+#: The phases of a job, in this order; a job that has a plan neither counts nor measures.
 Phase = Literal["loading", "counting", "measuring", "running", "finishing"]
 
-#: The rate is that of the last half minute, looked at twice a second.
+#: The rate is measured over the last half minute, sampled twice a second.
 _RATE_S, _SAMPLE_S = 30.0, 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgressSnapshot:
-    """Where a job is. ``rows`` are those of the sources that are done with, of ``total_rows``, as are ``parts``.
+    """The progress of this process' share of a job, including earlier runs.
 
-    They are of this process' share, and include what earlier runs did. ``rows_per_s`` is of late; ``left_s`` is None
-    while nothing can be said. ``total_rows`` is 0 before they are counted.
+    ``rows`` counts the rows of the files that are processed, answered or not. ``rows_per_s`` is the recent rate, and
+    ``left_s`` the remaining time by it; None without a rate. ``total_rows`` is 0 until rows are counted.
     """
 
     phase: Phase
@@ -38,13 +38,13 @@ class ProgressSnapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """What a run of a job has done, and where the job is.
+    """The result of a run of a job.
 
-    ``rows`` are in the output and ``errors`` among the error rows, of all parts that are done; ``resumed_rows`` and
-    ``resumed_errors`` of them were there before. ``batches`` are the number of batches by their rows, ``busy_share`` is
-    the share of ``run_s`` in which the model ran, both of this run. ``has_finished`` is False for a run that was
-    stopped before its share was done; ``is_complete`` is True once all of the job is done, and ``errors_file`` has the
-    error rows then, if there are any.
+    ``rows`` have an answer and ``errors`` none, in all parts of this process that are done; ``resumed_rows`` and
+    ``resumed_errors`` are those of earlier runs among them. Of this run, ``batches`` is the number of batches by their
+    rows, and ``busy_share`` the share of ``run_s`` in which the model ran. ``has_finished`` is False if the run was
+    stopped before its share was done. ``is_complete`` is True once the whole job is done; ``errors_file`` has its error
+    rows then, if there are any.
     """
 
     rows: int
@@ -63,13 +63,13 @@ class Summary:
     errors_file: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the summary as a document for JSON."""
         batches = {str(rows): count for rows, count in sorted(self.batches.items())}
         return asdict(self) | {"batches": batches}
 
 
 class Progress:
-    """Counts what a job does. Any thread."""
+    """Counts the progress of a job. Threads: any."""
 
     def __init__(self, clock: "Callable[[], float]" = monotonic) -> None:
         self._clock = clock
@@ -91,20 +91,20 @@ class Progress:
                 self._run_began = self._clock()
 
     def resume(self, *, total_rows: int, total_parts: int, rows: int, errors: int, parts: int) -> None:
-        """Set what there is to do, and what of it was done before."""
+        """Set the totals, and the counts of earlier runs."""
         with self._lock:
             self._totals = (total_rows, total_parts)
             self._done = Counter(rows=rows, errors=errors, parts=parts)
             self._samples.append((self._clock(), rows))
 
     def add_block(self, *, rows: int, errors: int, batches: list[int]) -> None:
-        """Count a block: the ``rows`` of the sources that it stands for, and the batches that ran."""
+        """Count a block: the ``rows`` of the files that it covers, and the rows of each batch that ran."""
         with self._lock:
             self._done.update(rows=rows, errors=errors)
             self._batches.update(batches)
 
     def add_part(self) -> None:
-        """Count a part that is in the output."""
+        """Count a part that is written."""
         with self._lock:
             self._done["parts"] += 1
 
@@ -116,16 +116,16 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        """The seconds since this was made."""
+        """The seconds since the job began."""
         return self._clock() - self._began
 
     @property
     def run_s(self) -> float:
-        """The seconds since rows run; 0 before that."""
+        """The seconds since the phase "running" began; 0 before."""
         return 0.0 if self._run_began is None else self._clock() - self._run_began
 
     def snapshot(self) -> ProgressSnapshot:
-        """Return where the job is."""
+        """Return the progress now."""
         with self._lock:
             rate = self._rate()
             rows = self._done["rows"]
@@ -143,7 +143,7 @@ class Progress:
             )
 
     def _rate(self) -> float:
-        """Return the rows per second since the oldest sample that is new enough."""
+        """Return the rows per second since the oldest sample of the last half minute."""
         if not self._samples:
             return 0.0
         now, rows = self._clock(), self._done["rows"]

@@ -1,7 +1,7 @@
 """The model, the mapping and the error rows of ``inferd batch``, for Ray Data.
 
-``Predictor`` is a class for ``map_batches``: Ray makes one of it in each actor, with a session of its own, and calls it
-with tables. Ray itself is not imported, so that programs that only name the class need not have it.
+``Predictor`` is a class for ``map_batches``: Ray creates one in each actor, with a session of its own, and calls it
+with tables. Ray itself is not imported, so programs that only name the class need not have it.
 
     answers = ray.data.read_parquet("s3://bucket/rows/").map_batches(
         Predictor, fn_constructor_kwargs={"model": "/models/resnet", "join": ["id"]}, batch_format="pyarrow",
@@ -28,29 +28,29 @@ from inferd.batch.layouts import nested
 from inferd.batch.local import open_local
 from inferd.batch.options import JobOptions
 from inferd.batch.preparation.arguments import image_options, tokenize_options
+from inferd.batch.preparation.blocks import BlockPreparation
 from inferd.batch.preparation.choice import preparation_for
-from inferd.batch.preparing import BlockPreparation
 from inferd.batch.running import BlockRunner
 from inferd.batch.sizing import choose_limits
 from inferd.config import load_settings
 
-#: The column of errors, and its type.
+#: The name and type of the column of errors.
 ERROR = "error"
 ERROR_TYPE = pa.struct([("code", pa.string()), ("message", pa.string())])
 
-#: Names of Ray's own types of columns whose rows are tensors of one shape.
+#: The names of Ray's own Arrow types for tensors of one shape.
 _RAY_TENSORS = ("ray.data.arrow_tensor", "ray.data.arrow_tensor_v2")
 
-#: What stands for the files that errors name elsewhere: a table does not know them.
+#: In place of the names of files in errors: a table has none.
 _SOURCES = ("",)
 
-#: Rows of the first table that sizes of batches are tried with.
+#: The rows of the first table with which the size of batches is measured.
 _SAMPLE_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """How the columns of ``schema`` meet the model."""
+    """The binding of tables of ``schema`` to the model."""
 
     schema: pa.Schema
     binding: Binding
@@ -58,7 +58,7 @@ class _Bound:
 
 
 class Predictor:
-    """Runs a model on tables; the arguments are those of ``inferd batch``. One thread.
+    """Runs a model on tables; the arguments are those of ``inferd batch``. Threads: one.
 
     ``model`` is a path on the machine of the actor. ``mapping`` has the column of each input with another name,
     ``outputs`` the column of each wanted output; ``join`` are the columns to keep, None for none and empty for all.
@@ -95,7 +95,7 @@ class Predictor:
             batch_rows=batch_rows,
             batch_bytes=batch_bytes,
         )
-        # Ray has no other call to begin with. It ends the process of an actor, and so the session.
+        # Opened here, as Ray has no start method; the session ends with the process of the actor.
         self._runner = open_local(
             model, load_settings(config_file=None, flags={**_settings_of_actor(), **(settings or {})})
         )
@@ -115,9 +115,9 @@ class Predictor:
         bound = self._bound_to(rows.schema)
         if self._limits is None and len(rows):
             self._limits = self._chosen_limits(bound, rows.slice(0, _SAMPLE_ROWS))
-        block = bound.preparation.prepared_here(_block(rows))
+        block = bound.preparation.prepare_block(_block(rows))
         runner = BlockRunner(self._runner, bound.binding, self._limits or BatchLimits(1, 1), _SOURCES)
-        [finished] = runner.finished(iter([block]))
+        [finished] = runner.run(iter([block]))
         return _with_errors(rows, finished, bound.binding)
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Predictor:
         return self._bound
 
     def _chosen_limits(self, bound: _Bound, rows: pa.RecordBatch) -> BatchLimits:
-        sample = bound.preparation.prepared_here(_block(rows)).tensors
+        sample = bound.preparation.prepare_block(_block(rows)).tensors
         return choose_limits(self._runner, sample, tuple(bound.binding.outputs), self._options)
 
 
@@ -150,20 +150,20 @@ def failed(table: pa.Table) -> pa.Table:
 
 
 def _settings_of_actor() -> dict[str, object]:
-    """Return the settings for what Ray has given this process; empty if it is no actor."""
-    # In an actor Ray is there already.
+    """Return the settings for the CPUs and GPUs that Ray assigned to this actor; empty outside of actors."""
+    # In an actor Ray is imported already.
     ray = sys.modules.get("ray")
     context = ray.get_runtime_context() if ray is not None and ray.is_initialized() else None
     if context is None or context.get_actor_id() is None:
         return {}
     given = context.get_assigned_resources()
-    # A GPU that is given must be used, and one that is not is another actor's.
+    # An assigned GPU must be used; any other belongs to another actor.
     providers = ["cuda"] if given.get("GPU") else ["cpu"]
     return {"runtime.providers": providers, "runtime.intra_op_threads": max(1, int(given.get("CPU", 1)))}
 
 
 def _plain(table: pa.Table) -> pa.RecordBatch:
-    """Return ``table`` in one piece, with Ray's tensors as lists."""
+    """Return ``table`` as one record batch, with Ray's tensors as lists."""
     table = table.combine_chunks()
     columns = [_lists(column.combine_chunks()) for column in table.columns]
     return pa.RecordBatch.from_arrays(columns, names=table.column_names)
@@ -188,11 +188,11 @@ def _block(rows: pa.RecordBatch) -> Block:
 
 
 def _with_errors(rows: pa.RecordBatch, finished: FinishedBlock, binding: Binding) -> pa.Table:
-    """Return the answers with nulls for the rows that have none, and the errors."""
+    """Return the answers, with nulls for rows without one, and the column of errors."""
     errors: dict[int, RowError] = {error.row: error for error in finished.errors if error.row is not None}
     is_failed = np.zeros(len(rows), np.bool_)
     is_failed[list(errors)] = True
-    # Of each row, where its answer is.
+    # The index of each row's answer.
     answers = finished.table.take(pa.array(np.cumsum(~is_failed) - 1, mask=is_failed))
     table: dict[str, Any] = {
         name: rows.column(name) if name in binding.joined else answers.column(name)

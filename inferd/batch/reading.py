@@ -1,4 +1,4 @@
-"""The rows of a part, in blocks, out of the files that have them."""
+"""Read the rows of parts from their files, in blocks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +16,16 @@ from inferd.batch.selection import RowFilter, blocks
 from inferd.batch.sources.columns import empty, lost_rows
 from inferd.batch.storage import shown
 
-#: Rows that a reader is asked for at a time, at the most.
+#: The most rows of a chunk.
 _CHUNK_ROWS = 8192
 
-#: Files that are counted at a time: in remote storage it is mostly waiting.
+#: Files that are counted concurrently: in remote storage counting is mostly waiting.
 _COUNTED_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The files of a job, all of one format. ``row_filter`` are the rows of them that are wanted."""
+    """The files of a job, all of one format, and the filter of their rows."""
 
     files: Sequence[SourceFile]
     reader: Reader
@@ -37,7 +37,7 @@ class Sources:
         return [shown(file.address) for file in self.files]
 
     def spans(self) -> list[Sequence[int] | None]:
-        """Return the rows of each span of each file; None for a file that is damaged. Reads as much as it takes."""
+        """Return the rows of each span of each file; None for a damaged file. May read whole files."""
         with ThreadPoolExecutor(_COUNTED_AT_A_TIME, thread_name_prefix="inferd-batch-count") as threads:
             return list(threads.map(self._spans, self.files))
 
@@ -48,13 +48,13 @@ class Sources:
             return None
 
     def chunks(self, part: Part, schema: pa.Schema, rows: int) -> Iterator[tuple[int, Chunk]]:
-        """Yield all rows of ``part``, with the index of their file. Rows that cannot be read are errors."""
+        """Yield the index of the file and a chunk of its rows, for all rows of ``part``. Unreadable rows are errors."""
         for each in part.ranges:
             for chunk in self.range(each, schema, rows):
                 yield each.file, chunk
 
     def blocks(self, parts: Iterable[Part], schema: pa.Schema, block_rows: int) -> Iterator[Block]:
-        """Yield the wanted rows of ``parts``, in blocks that no part shares."""
+        """Yield the filtered rows of ``parts`` in blocks, each of one part."""
         for part in parts:
             yield from blocks(
                 self.chunks(part, schema, min(block_rows, _CHUNK_ROWS)),
@@ -66,15 +66,15 @@ class Sources:
             )
 
     def range(self, rows: Range, schema: pa.Schema, chunk_rows: int) -> Iterator[Chunk]:
-        """Yield the rows of one file; what its reader cannot give is an error for each row that is known to be there.
+        """Yield the rows of one file; rows that the reader cannot read are errors, one for each.
 
-        Raises `BatchError` for a file that has become shorter.
+        Raises `BatchError` if the file has become shorter since the plan was made.
         """
         file, name = self.files[rows.file], self.names[rows.file]
         at = rows.start
         try:
             if rows.start == rows.stop:
-                # It could not be read when the plan was made: this says why.
+                # Its rows could not be counted for the plan: this raises the reason.
                 self.reader.spans(file)
             else:
                 for chunk in self.reader.read(file, schema, rows.start, rows.stop, chunk_rows):
@@ -91,7 +91,7 @@ class Sources:
 
 
 def _end(chunk: Chunk, at: int) -> int:
-    """Return the row after the last one of ``chunk``."""
+    """Return the number of the row after ``chunk``."""
     last = [at - 1, *(error.row for error in chunk.errors if error.row is not None)]
     if len(chunk.rows):
         last.append(int(chunk.rows[-1]))
@@ -99,5 +99,5 @@ def _end(chunk: Chunk, at: int) -> int:
 
 
 def counts(spans: Iterable[Sequence[int] | None]) -> list[int | None]:
-    """Return the number of rows of each file; None if it is not known."""
+    """Return the number of rows of each file; None for a damaged file."""
     return [None if each is None else sum(each) for each in spans]

@@ -1,4 +1,4 @@
-"""Runs the batches of blocks, keeps the order of blocks, and finds the rows that fail."""
+"""Run the batches of blocks, in the order of the blocks, and find the rows that fail."""
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ from inferd.batch.ports import BatchRunner
 from inferd.batch.tensors import to_batch_axis
 from inferd.runtime.signature import Array
 
-#: Blocks that are not put together yet: at least the first number, and up to the second if they have few batches.
+#: Blocks in progress: at least the first number, and up to the second while they have few batches.
 _BLOCKS_AHEAD, _MOST_BLOCKS = 2, 4
-#: Batches for each place of the runner that are submitted when a block is waited for.
+#: Batches for each place of the runner that are submitted before the first block is waited for.
 _BATCHES_AHEAD = 2
-#: Failures of a batch and its pieces up to which these are halved. One failing row of a thousand has eleven. Where all
-#: rows fail, halving would take two runs for each.
+#: Failures of a batch and its pieces up to which pieces are halved; then each row runs by itself. One failing row of a
+#: thousand takes eleven failures. If all rows fail, halving would take two runs for each row.
 _MOST_HALVED = 16
 
 _Answer = Future[Mapping[str, Array]]
@@ -28,7 +28,7 @@ _Answer = Future[Mapping[str, Array]]
 
 @dataclass(slots=True)
 class _Begun:
-    """A block whose batches run: those ``pending`` in their order, and what the others gave."""
+    """A block whose batches run: those ``pending`` in their order, and the answers of the others."""
 
     block: PreparedBlock
     answers: OutputRows
@@ -47,10 +47,10 @@ class BlockRunner:
         self._sources = sources
         self._outputs = tuple(binding.outputs)
 
-    def finished(self, blocks: Iterator[PreparedBlock]) -> Iterator[FinishedBlock]:
-        """Yield ``blocks`` with their answers, in order. Raises `BatchError` if nothing runs any more.
+    def run(self, blocks: Iterator[PreparedBlock]) -> Iterator[FinishedBlock]:
+        """Yield ``blocks`` with their answers, in order. Raises `BatchError` if no further run can succeed.
 
-        The next block is begun before the one before it is put together, so the runner is never without work.
+        The next block is submitted before the answers of a block are waited for, so that the runner is never idle.
         """
         begun: deque[_Begun] = deque()
         for block in blocks:
@@ -66,7 +66,7 @@ class BlockRunner:
             yield self._finish(begun.popleft())
 
     def _has_ahead(self, begun: Collection[_Begun]) -> bool:
-        """Return whether enough is begun for the runner to have work while the first block is waited for."""
+        """Return True if the runner has enough work to wait for the first block."""
         batches_ahead = sum(len(each.pending) for each in islice(begun, 1, None))
         is_full = batches_ahead >= _BATCHES_AHEAD * self._runner.places or len(begun) >= _MOST_BLOCKS
         return len(begun) >= _BLOCKS_AHEAD and is_full
@@ -84,7 +84,7 @@ class BlockRunner:
         return self._runner.submit(inputs, self._outputs)
 
     def _take_answers(self, begun: _Begun, *, wait: bool) -> None:
-        """Take what batches gave, in their order; all of them if it may ``wait``."""
+        """Take the answers that are there, in the order of the batches; with ``wait`` all of them."""
         while begun.pending and (wait or begun.pending[0][1].done()):
             selection, answer = begun.pending.popleft()
             self._take_answer(begun, selection, answer)
@@ -102,7 +102,7 @@ class BlockRunner:
         )
 
     def _take_answer(self, begun: _Begun, selection: Selection, answer: _Answer) -> None:
-        """Take what a batch gave. If it failed, its halves run, and theirs; after some failures each row by itself."""
+        """Take the answer of a batch. After a failure run its halves, and theirs; in the end each row by itself."""
         waiting = deque([(selection, answer)])
         failures = 0
         while waiting:
@@ -115,7 +115,7 @@ class BlockRunner:
                     begun.errors.append(self._row_error(begun.block, selection, error))
                     continue
                 pieces = 2 if failures <= _MOST_HALVED else size(selection)
-                # All are on their way before the first is waited for.
+                # All are submitted before the first is waited for.
                 waiting.extend((piece, self._submit(begun.block, piece)) for piece in _cut(selection, pieces))
 
     def _row_error(self, block: PreparedBlock, selection: Selection, error: RowsFailedError) -> RowError:
@@ -125,7 +125,7 @@ class BlockRunner:
 
 
 def _cut(selection: Selection, pieces: int) -> list[Selection]:
-    """Return ``selection`` in equal ``pieces``."""
+    """Cut ``selection`` into equal ``pieces``."""
     ends = [size(selection) * piece // pieces for piece in range(pieces + 1)]
     if isinstance(selection, slice):
         return [slice(selection.start + start, selection.start + end) for start, end in pairwise(ends)]

@@ -1,6 +1,6 @@
-"""Which rows are wanted, and blocks of them: ``--where``, ``--sample`` and ``--limit``.
+"""Filter rows by ``--where``, ``--sample`` and ``--limit``, and form blocks of them.
 
-Which rows are in which block depends on the part and the options only, never on how the reader cuts its chunks.
+The rows of a block depend on the part and the options only, never on the sizes of a reader's chunks.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,33 +14,33 @@ from inferd.batch.blocks import Block, Chunk, Origin
 from inferd.batch.errors import INVALID_INPUT, RowError
 from inferd.batch.expressions import Condition
 
-#: Row numbers that are drawn from at a time.
+#: Row numbers that are sampled at a time.
 _DRAWN_ROWS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowFilter:
-    """The rows that a job wants: a ``sample`` of them, a share from 0 to 1, of which those that meet ``condition``."""
+    """A filter of rows: a random ``sample``, a share from 0 to 1, and of it the rows that meet ``condition``."""
 
     condition: Condition | None = None
     sample: float | None = None
     seed: int = 0
 
     def drawn(self, file: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which of the ``rows`` of a file are in the sample: always the same, whatever else is read."""
+        """Return the mask of the ``rows`` of a file in the sample. It depends on the seed and the numbers only."""
         if self.sample is None:
             return np.ones(len(rows), np.bool_)
         with np.errstate(over="ignore"):
             stream = _mixed(_mixed(np.array([self.seed], np.int64).view(np.uint64)) + np.uint64(file))
             hashes = _mixed(stream + rows.astype(np.uint64))
-        # The 53 bits that a float holds: the share is met exactly at 0 and 1.
+        # 53 bits, as a float holds: shares of 0 and 1 are exact.
         drawn: NDArray[np.bool_] = (hashes >> np.uint64(11)) * 2.0**-53 < self.sample
         return drawn
 
     def apply(self, file: int, source: str, chunk: Chunk) -> tuple[NDArray[np.bool_], list[RowError]]:
-        """Return which rows of ``chunk`` are wanted, and the errors of those that are wanted or may be.
+        """Return the mask of the rows of ``chunk`` that pass, and the errors of rows that pass or may pass.
 
-        Whether a row that cannot be read would meet the condition is not known: it is an error.
+        Unreadable rows of the sample are errors, as the condition cannot be computed for them.
         """
         wanted = self.drawn(file, chunk.rows)
         errors = self._drawn_errors(file, chunk.errors)
@@ -57,7 +57,7 @@ class RowFilter:
     def _drawn_errors(self, file: int, errors: list[RowError]) -> list[RowError]:
         if self.sample is None or not errors:
             return errors
-        # Those of a whole file are in any sample.
+        # The error of a whole file is in every sample.
         rows = np.array([error.row or 0 for error in errors], np.int64)
         drawn = self.drawn(file, rows)
         return [error for error, is_drawn in zip(errors, drawn, strict=True) if is_drawn or error.row is None]
@@ -72,16 +72,16 @@ def blocks(
     block_rows: int,
     sources: Sequence[str],
 ) -> Iterator[Block]:
-    """Yield the wanted rows of one part in blocks of exactly ``block_rows``, and one last block with the rest.
+    """Yield the rows of one part that pass, in blocks of exactly ``block_rows``, and a last block with the rest.
 
-    ``chunks`` come with the index of their file in ``sources``, which are the names in errors. The last block has no
-    rows only if the part has none that are wanted.
+    ``chunks`` come with the index of their file in ``sources``, the names for errors. The last block is empty only if
+    no row of the part passes.
     """
     waiting = _Waiting(part, schema)
     for file, chunk in chunks:
         wanted, errors = row_filter.apply(file, sources[file], chunk)
         waiting.add(file, chunk, wanted, errors)
-        # A full block waits for what comes after it, as it may be the last.
+        # A full block is held until more rows follow, as it may be the last.
         while waiting.rows > block_rows:
             yield waiting.block(block_rows, is_last=False)
     yield waiting.block(block_rows, is_last=True)
@@ -94,10 +94,10 @@ def first_unwanted(
     sources: Sequence[str],
     read: Callable[[int], Iterable[Chunk]],
 ) -> tuple[int, int] | None:
-    """Return the file and the row right after the first ``limit`` wanted rows; None if there are not more.
+    """Return the file and the row after the first ``limit`` rows that pass; None if there are fewer.
 
-    ``counts`` are the rows of each file, None for one that cannot be counted, which is left out. Rows that cannot be
-    read count, as they are wanted too. Only a condition has rows read, by ``read`` of a file.
+    ``counts`` has the rows of each file; a file with None is skipped. Unreadable rows count as passing. Rows are read,
+    by ``read`` of a file, only for a condition.
     """
     left = limit
     for file, count in enumerate(counts):
@@ -111,7 +111,7 @@ def first_unwanted(
 def _wanted_rows(
     file: int, count: int, row_filter: RowFilter, source: str, read: Callable[[int], Iterable[Chunk]]
 ) -> Iterator[tuple[Sequence[int] | NDArray[np.int64], int]]:
-    """Yield the numbers of wanted rows of a file, with how many they are."""
+    """Yield the numbers of the rows of a file that pass, and how many they are."""
     if row_filter.condition is not None:
         for chunk in read(file) if count else ():
             wanted, errors = row_filter.apply(file, source, chunk)
@@ -129,7 +129,7 @@ def _wanted_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Wanted rows of one chunk. ``ends``: for each, the rows of the part that have been read up to it."""
+    """Rows of one chunk that passed. ``ends`` has for each the number of rows of the part read up to it."""
 
     table: pa.RecordBatch
     origin: Origin
@@ -139,7 +139,7 @@ class _Piece:
         return len(self.ends)
 
     def slice(self, start: int, stop: int | None = None) -> "_Piece":
-        """Return the rows from ``start`` to before ``stop``, without a copy."""
+        """Return the rows ``start`` to ``stop`` - 1, without a copy."""
         cut = slice(start, stop)
         origin = Origin(self.origin.files[cut], self.origin.rows[cut])
         ends = self.ends[cut]
@@ -147,7 +147,7 @@ class _Piece:
 
 
 class _Waiting:
-    """Wanted rows of a part that are in no block yet."""
+    """Rows of a part that passed and are in no block yet."""
 
     def __init__(self, part: int, schema: pa.Schema) -> None:
         self.rows = 0
@@ -159,7 +159,7 @@ class _Waiting:
         self._reported = 0
 
     def add(self, file: int, chunk: Chunk, wanted: NDArray[np.bool_], errors: list[RowError]) -> None:
-        """Append the ``wanted`` rows of ``chunk``."""
+        """Append the rows of ``chunk`` in the mask ``wanted``."""
         rows = chunk.rows[wanted]
         origin = Origin(np.full(len(rows), file, np.int64), rows)
         self._pieces.append(_Piece(_kept(chunk.table, wanted), origin, self._read + np.flatnonzero(wanted) + 1))
@@ -168,7 +168,7 @@ class _Waiting:
         self._read += len(chunk.rows) + sum(error.row is not None for error in chunk.errors)
 
     def block(self, most_rows: int, *, is_last: bool) -> Block:
-        """Return the first rows as a block, with all errors up to now."""
+        """Return the first ``most_rows`` rows as a block, with all errors so far."""
         taken = self._taken(most_rows)
         read = self._read if is_last or not taken else int(taken[-1].ends[-1])
         errors, self._errors = self._errors, []
@@ -215,7 +215,7 @@ def _joined(tables: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return ``values`` mixed so that each bit depends on all: the finalizer of SplitMix64."""
+    """Hash ``values``, each bit by all bits: the finalizer of SplitMix64."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

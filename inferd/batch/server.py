@@ -1,4 +1,4 @@
-"""Runs batches on a server, beside its other requests: after them, and fewer at a time when it says so."""
+"""Run batches on a live server, after its other requests; refusals reduce the requests in flight."""
 
 import threading
 import time
@@ -27,26 +27,26 @@ from inferd.endpoint import Endpoint
 from inferd.plain_text import listed
 from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec
 
-#: Requests at a time, at the most, unless given.
+#: The most requests in flight, unless --in-flight is given.
 _IN_FLIGHT = 16
-#: The time of one request, with its wait behind all others. What takes longer is sent again.
+#: The deadline of a request, which waits behind all others. After it the request is sent again.
 _CALL_S = 120.0
-#: A job ends if no request was answered for this long.
+#: A job fails if no request was answered for this long.
 _PATIENCE_S = 600.0
-#: The most bytes of inputs in one request: larger ones cost no less by the byte, and all of them are held here.
+#: The most bytes of inputs in one request: larger ones are no cheaper per byte, and all in flight are in memory.
 _MOST_BYTES = 4 * 2**20
 
-#: Errors after which the same request may be answered, and their reasons after which it is not: its rows are to blame.
+#: Errors after which a request is sent again, and the reasons that except it: its rows are the cause.
 _PASSING = (Overloaded, Unavailable, DeadlineExceeded, Cancelled)
 _OF_ROWS = {"MESSAGE_TOO_LARGE", "OUT_OF_MEMORY", "RUN_TOO_LONG", "INFERENCE_FAILED"}
-#: What gRPC itself says of requests or answers above a limit, without a reason.
+#: A part of gRPC's message about requests and answers above its limits, which have no reason.
 _TOO_LARGE = "essage larger than max"
 
 
 class ServerRunner:
-    """Runs the model ``info`` through ``client``. One thread submits; futures may be waited for in any.
+    """Runs the model ``info`` through ``client``. Threads: one for `submit`; any may wait for futures.
 
-    Each call has a thread from `submit` until it has an answer, and a place in the window while it is on its way.
+    Each call has a thread until it is answered, and a place in the window while it is in flight.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ServerRunner:
         self._client = client
         self._info = info
         self._signature = _signature(info)
-        # The class that runs when nothing else waits.
+        # The lowest class, which runs when nothing else waits.
         self._priority = info.batching.priority_levels + 1 if info.batching.priority_levels else 0
         self._clock = clock
         self._threads = BoundedThreads(in_flight or _IN_FLIGHT, "inferd-batch-call")
@@ -77,7 +77,7 @@ class ServerRunner:
 
     @property
     def max_rows(self) -> int:
-        """The most rows of a batch of the server; 1 if the model may not batch."""
+        """The most rows of a batch of the server; 1 if the model cannot be batched."""
         return max(1, self._info.batching.max_batch_size) if self._signature.batchable else 1
 
     @property
@@ -87,31 +87,31 @@ class ServerRunner:
 
     @property
     def run_costs(self) -> Mapping[int, float]:
-        """What the server has learned; empty if it does not say."""
+        """The seconds of a run by its rows that the server learned; empty if it does not report them."""
         cost = self._info.run_cost
         return {} if cost is None else {run.rows: run.seconds for run in cost.sizes}
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What the answers depend on, as far as a server says it."""
+        """What the answers depend on, as far as a server reports it."""
         return {"name": self._info.name, "version": self._info.version, "providers": list(self._info.providers)}
 
     @property
     def places(self) -> int:
-        """Requests at a time, at the most."""
+        """The most requests in flight."""
         return self._threads.places
 
     @property
     def busy_s(self) -> float:
-        """The time that calls have taken, of all places together."""
+        """The seconds that calls took, summed over all places."""
         return self._busy_s
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
-        """Begin a call; waits while there are as many as may be, sent or not."""
+        """Start a call; block while all places are taken."""
         return self._threads.submit(self._call, inputs, outputs)
 
     def close(self) -> None:
-        """Cancel what is on its way."""
+        """Cancel all calls, and close the connection."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -119,7 +119,7 @@ class ServerRunner:
         self._threads.close()
 
     def _call(self, inputs: Tensors, outputs: Sequence[str]) -> Mapping[str, Array]:
-        """Ask until there is an answer."""
+        """Send the request until it is answered; return the outputs. Raises `RowsFailedError` or `BatchError`."""
         began_at = self._clock()
         while True:
             sent_at = self._enter()
@@ -141,7 +141,7 @@ class ServerRunner:
                 return answer.outputs
 
     def _enter(self) -> float:
-        """Wait for a place in the window, take it, and return when."""
+        """Wait for a place in the window, and take it; return the time."""
         with self._changed:
             while (wait_s := self._window.wait_s(self._clock())) != 0.0 and not self._is_closed:
                 self._changed.wait(wait_s)
@@ -151,7 +151,7 @@ class ServerRunner:
             return self._clock()
 
     def _failure(self, error: InferdError, sent_at: float, began_at: float) -> Exception | None:
-        """Return what a call that failed comes to; None if it is to be made again."""
+        """Return the error of a failed call; None if it is to be sent again."""
         if _is_passing(error) and not self._is_closed:
             now = self._clock()
             with self._changed:
@@ -215,7 +215,7 @@ def open_server(endpoint: Endpoint, model: str, version: str = "", *, in_flight:
 
 
 def _known_models(client: Client) -> str:
-    """Return what to add to an error: the models of the server, if it says them."""
+    """Return the server's models as an addition to an error; empty if it does not list them."""
     with suppress(InferdError):
         names = dict.fromkeys(each.name for each in client.models(timeout_s=_CALL_S))
         return f"; its models are {listed(names) or 'none'}"

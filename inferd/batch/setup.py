@@ -1,4 +1,4 @@
-"""What a job has before its first row: its files, the model, and how their columns meet."""
+"""Open the files and the model of a job, and bind columns to inputs."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,32 +15,32 @@ from inferd.batch.identity import Identity
 from inferd.batch.inputs import Inputs, open_inputs
 from inferd.batch.options import JobOptions, OutputFormat, RunOptions
 from inferd.batch.ports import BatchRunner, ModelRunner
+from inferd.batch.preparation.blocks import BlockPreparation
 from inferd.batch.preparation.choice import preparation_for
 from inferd.batch.preparation.pool import PreparationPool
-from inferd.batch.preparing import BlockPreparation
 from inferd.batch.reading import Sources
 from inferd.batch.storage import shown
-from inferd.batch.writing import checked_schema
+from inferd.batch.writing import check_schema
 from inferd.config import Settings
 from inferd.endpoint import Endpoint
 
-#: Suffixes of files of data that are not written. A directory may have a dot in its name.
+#: Suffixes of data files in formats that are not written. Other names with a dot are directories.
 _OTHER_SUFFIXES = ("feather", "gz", "ipc", "json", "ndjson", "orc", "pq", "tar", "tsv", "txt", "xlsx", "zip", "zst")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSetup:
-    """The files of a job, the model, and how their columns meet.
+    """The open files and model of a job.
 
-    ``pool`` prepares rows, also for rows that are only looked at: some may end the process that prepares
-    them. ``output_format`` is that of parts or the one file. ``open_apart`` opens what runs batches in a process of its
-    own; None on a server.
+    ``pool`` prepares texts and pictures, also for `Planner` and previews, as a row may crash the process that prepares
+    it. ``output_format`` is the format of the parts, or of the one file if ``is_file``. ``open_isolated`` opens a
+    runner in a worker process; None on a server.
     """
 
     options: JobOptions
     inputs: Inputs
     runner: ModelRunner
-    open_apart: Callable[[], BatchRunner] | None
+    open_isolated: Callable[[], BatchRunner] | None
     binding: Binding
     pool: PreparationPool | None
     output_format: OutputFormat
@@ -48,11 +48,11 @@ class JobSetup:
 
     @property
     def sources(self) -> Sources:
-        """The files, with the rows of them that are wanted."""
+        """The files, and the filter of their rows."""
         return self.inputs.sources
 
     def block_preparation(self) -> BlockPreparation:
-        """Return what makes the tensors of blocks."""
+        """Return a new preparation of blocks."""
         return BlockPreparation(
             self.binding,
             self.runner.signature,
@@ -63,13 +63,13 @@ class JobSetup:
 
     @cached_property
     def identity(self) -> Identity:
-        """What the answers depend on."""
+        """All that the answers depend on."""
         options = asdict(self.options)
-        # The model is known by its files, and where the answers are changes nothing.
+        # The model is identified by its files, and the place of the output changes no answer.
         for name in ("model", "inputs", "output"):
             del options[name]
         if self.options.tokenize is not None:
-            # Its content counts.
+            # The tokenizer is identified by its content.
             del options["tokenize"]["file"]
         prepared = {} if self.binding.preparation is None else self.binding.preparation.identity
         return Identity(
@@ -83,24 +83,24 @@ class JobSetup:
 def open_setup(
     options: JobOptions, run_options: RunOptions, settings: Settings, endpoint: Endpoint | None, stack: ExitStack
 ) -> JobSetup:
-    """Look at the files, and open the model, which ``stack`` closes. Raises `UsageError` and `BatchError`.
+    """Open the files and the model, which ``stack`` closes. Raises `UsageError` and `BatchError`.
 
-    What is cheap to find wrong is found first.
+    Cheap checks come first, loading the model last.
     """
     output_format, is_file = output_format_of(options)
     _check_errors_file(run_options.errors)
     inputs = open_inputs(options)
-    runner, open_apart = _open_runner(options, run_options, settings, endpoint)
+    runner, open_isolated = _open_runner(options, run_options, settings, endpoint)
     stack.callback(runner.close)
     preparation = preparation_for(options, runner.signature, inputs.columns.schema)
     binding = bind(runner.signature, inputs.columns, options, preparation)
-    checked_schema(output_format, binding.output_schema)
+    check_schema(output_format, binding.output_schema)
     pool = None if preparation is None else stack.enter_context(PreparationPool(preparation, run_options.workers))
     return JobSetup(
         options=options,
         inputs=inputs,
         runner=runner,
-        open_apart=open_apart,
+        open_isolated=open_isolated,
         binding=binding,
         pool=pool,
         output_format=output_format,
@@ -109,7 +109,7 @@ def open_setup(
 
 
 def output_format_of(options: JobOptions) -> tuple[OutputFormat, bool]:
-    """Return the format of the output, and whether it is one file. Raises `UsageError`."""
+    """Return the format of the output, and True if it is one file. Raises `UsageError`."""
     suffix = options.output.rsplit("/", 1)[-1].rpartition(".")[2]
     of_file: OutputFormat | None = next((each for each in get_args(OutputFormat) if each == suffix), None)
     if of_file is None:
@@ -132,22 +132,22 @@ def _check_errors_file(errors: str | None) -> None:
 def _open_runner(
     options: JobOptions, run_options: RunOptions, settings: Settings, endpoint: Endpoint | None
 ) -> tuple[ModelRunner, Callable[[], BatchRunner] | None]:
-    """Return what runs the model, and what opens it in a process of its own, unless it is on a server."""
+    """Return a runner of the model, and a function that opens one in a worker process; None on a server."""
     # ruff: noqa: PLC0415  (a job on a server needs no ONNX Runtime)
     if endpoint is not None:
         from inferd.batch.server import open_server
 
         return open_server(endpoint, options.model, options.version, in_flight=run_options.in_flight), None
-    from inferd.batch.apart import ApartRunner
+    from inferd.batch.isolated import IsolatedRunner
     from inferd.batch.local import open_local
 
     open_runner = partial(open_local, options.model, settings, in_flight=run_options.in_flight)
     runner = open_runner()
-    return runner, partial(ApartRunner, runner.signature, open_runner)
+    return runner, partial(IsolatedRunner, runner.signature, open_runner)
 
 
-def described_inputs(setup: JobSetup) -> dict[str, Any]:
-    """Return for each input of the model what fills it, as text."""
+def describe_inputs(setup: JobSetup) -> dict[str, Any]:
+    """Return the columns, or the preparation, of each input of the model, as text."""
     found = {name: ", ".join(columns) for name, columns in setup.binding.inputs.items()}
     preparation = setup.binding.preparation
     if preparation is not None:

@@ -1,4 +1,4 @@
-"""One process' share of a job: its parts that are not done, and the end of the job once all parts are."""
+"""Run one process' share of the parts of a job, and complete the job once all parts are done."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -6,10 +6,9 @@ from functools import partial
 from threading import Event
 from typing import BinaryIO
 
-from inferd.batch.begun_parts import BegunParts
+from inferd.batch.begun_parts import BegunParts, find_suspects
 from inferd.batch.blocks import PreparedBlock
 from inferd.batch.errors import BatchError, InUseError
-from inferd.batch.joining import join
 from inferd.batch.manifest import Manifest, PartNote
 from inferd.batch.options import RunOptions
 from inferd.batch.part_files import ErrorLimit, PartFiles
@@ -21,8 +20,7 @@ from inferd.batch.running import BlockRunner
 from inferd.batch.setup import JobSetup
 from inferd.batch.sources.finding import find_sources
 from inferd.batch.storage import shown
-from inferd.batch.suspects import find_suspects
-from inferd.batch.writing import open_writer
+from inferd.batch.writing import join, open_writer
 
 
 class Share:
@@ -46,7 +44,7 @@ class Share:
         self._enter = enter
 
     def run(self, stop: Event) -> Summary:
-        """Return what was done."""
+        """Run the parts that are not done; return the summary. After ``stop`` is set, begin no further part."""
         notes = self._manifest.done()
         before = self._own(notes)
         self._resume(before)
@@ -92,27 +90,27 @@ class Share:
         )
 
     def _run_left(self, left: Sequence[Part], errors_before: int, stop: Event) -> float:
-        """Run the parts that are ``left``; return the time that the model ran, for each of its places.
+        """Run the parts that are ``left``; return the seconds that the model ran, for each of its places.
 
-        Parts in which processes have ended come last, and in a process of their own: the others are done then, and the
-        model is in memory once.
+        Parts in which processes ended run last, in a worker process: the others are done by then, and the model is in
+        memory once.
         """
         setup = self._setup
         limit = ErrorLimit(self._run_options.on_error, errors_before)
         begun = self._manifest.begun(self._run_options.index)
-        suspects = find_suspects(begun, left, setup.sources.names, can_run_apart=setup.open_apart is not None)
+        suspects = find_suspects(begun, left, setup.sources.names, can_isolate=setup.open_isolated is not None)
         ordinary = [part for part in left if part.index not in suspects]
-        apart = [part for part in left if part.index in suspects]
+        isolated = [part for part in left if part.index in suspects]
         with begun.running():
             busy_s = self._run_parts(ordinary, setup.runner, begun, limit, stop)
-            if apart and setup.open_apart is not None and not stop.is_set():
-                busy_s += self._run_parts(apart, setup.open_apart(), begun, limit, stop)
+            if isolated and setup.open_isolated is not None and not stop.is_set():
+                busy_s += self._run_parts(isolated, setup.open_isolated(), begun, limit, stop)
         return busy_s
 
     def _run_parts(
         self, parts: Sequence[Part], runner: BatchRunner, begun: BegunParts, limit: ErrorLimit, stop: Event
     ) -> float:
-        """Run ``parts`` on ``runner``, and close it; return the time that it ran, for each of its places."""
+        """Run ``parts`` on ``runner``, and close it; return the seconds that it ran, for each of its places."""
         setup, busy_s = self._setup, runner.busy_s
         files = PartFiles(
             self._manifest,
@@ -125,17 +123,17 @@ class Share:
         batches = BlockRunner(runner, setup.binding, self._plan.limits, setup.sources.names)
         with ExitStack() as stack:
             pipeline = stack.enter_context(Pipeline())
-            # Before the threads are waited for: nothing else ends a run that takes long.
+            # Closed before the threads are joined: only that ends a long run.
             stack.callback(runner.close)
             blocks = setup.sources.blocks(parts, setup.binding.read_schema, self._plan.block_rows)
-            prepared = setup.block_preparation().prepared(pipeline.stage("read", blocks))
-            finished = batches.finished(_noted(begun, pipeline.stage("prepare", prepared)))
-            for part in files.written(pipeline.stage("run", finished), stop):
+            prepared = setup.block_preparation().prepare(pipeline.stage("read", blocks))
+            finished = batches.run(_noted(begun, pipeline.stage("prepare", prepared)))
+            for part in files.write_parts(pipeline.stage("run", finished), stop):
                 begun.finish(part)
         return (runner.busy_s - busy_s) / runner.places
 
     def _finish(self, notes: Mapping[int, PartNote]) -> bool:
-        """Complete the job if all parts of all processes are done; return whether it is."""
+        """Complete the job if all parts of all processes are done; return True if it is complete."""
         if len(notes) < len(self._plan.parts):
             return False
         self._enter("finishing")
@@ -143,13 +141,13 @@ class Share:
             self._require_unchanged()
         rows, errors = _totals(notes)
         joined = partial(_joined, self._setup)
-        # Another process may be at it, since its last part was done at the same time.
+        # Another process may be completing it, whose last part ended at the same time.
         with suppress(InUseError):
             self._manifest.finish(notes, {"rows": rows, "errors": errors}, joined, self._run_options.errors)
         return self._manifest.is_complete
 
     def _require_unchanged(self) -> None:
-        """Raise `BatchError` if a file has changed: some answers may be of either content."""
+        """Raise `BatchError` if a file has changed: answers may be of the old or the new content."""
         options = self._setup.options
         now = {file.address: file.version for file in find_sources(options.inputs, options.input_format)}
         for file in self._setup.sources.files:
@@ -158,7 +156,7 @@ class Share:
 
 
 def _noted(begun: BegunParts, blocks: Iterator[PreparedBlock]) -> Iterator[PreparedBlock]:
-    """Yield ``blocks``, each after its part has been noted as begun."""
+    """Yield ``blocks``; before the first block of each part, note that the part is begun."""
     at = -1
     for block in blocks:
         if block.part != at:

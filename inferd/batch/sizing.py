@@ -1,7 +1,7 @@
-"""How many rows run together: the smallest batch at nearly the best rate, by the cost model of the server.
+"""Choose the size of batches: the smallest with nearly the best rate, by the cost model of `inferd.batching`.
 
-Measured once, on rows of the job, when its plan is made; a job that goes on uses the plan's. A server says what its
-runs take.
+Sizes are measured once, on rows of the job, when the plan is made; a continued job uses the plan. A server reports
+the costs of its runs, so nothing is measured there.
 """
 
 import time
@@ -19,17 +19,17 @@ from inferd.batching.cost_model import CostModel
 from inferd.runtime.resources import MemoryGrowth
 from inferd.runtime.signature import Array, Tensors
 
-#: Rates this near to the best are as good; smaller batches take less memory, and less is run again after a failure.
+#: A rate within this share of the best is good enough: smaller batches take less memory and fail for fewer rows.
 _AS_GOOD = 0.98
-#: Each size is run for so long, and at least so many times.
+#: Each size is run for this long, and at least this often.
 _SECONDS, _RUNS = 0.15, 4
-#: Sizes are tried up to this many times the best one so far.
+#: Sizes are tried up to this multiple of the best one so far.
 _GROWTH = 4
-#: A size whose run takes longer than this is large enough.
+#: No larger size is tried than one whose run takes this long.
 _LONG_RUN_S = 1.0
-#: Rows that are tried until one runs.
+#: The most rows that are tried to find one that runs.
 _TRIED_ROWS = 16
-#: The rows of a batch if none of them does, or there are none.
+#: The rows of a batch if none of them runs, or there are none.
 _UNKNOWN_ROWS = 64
 
 
@@ -42,7 +42,7 @@ def choose_limits(
 ) -> BatchLimits:
     """Return the limits of batches for rows like those of ``sample``, which may be empty.
 
-    Rows and bytes that the options give are taken as they are. Raises `BatchError` if nothing runs.
+    --batch-rows and --batch-bytes are used unchanged. Raises `BatchError` if no further run can succeed.
     """
     rows = len(next(iter(sample.values()), ()))
     most = runner.max_rows if options.batch_rows is None else options.batch_rows
@@ -59,14 +59,14 @@ def choose_limits(
     if options.batch_bytes:
         return BatchLimits(chosen, options.batch_bytes)
     if all(tensor.shapes is None for tensor in sample.values()):
-        # Texts may be longer elsewhere.
+        # Later texts of BYTES may be longer.
         return BatchLimits(chosen, max(runner.max_bytes, row_bytes))
-    # Rows of other lengths run in batches of as many bytes: shorter ones more at a time, longer ones fewer.
+    # Rows of other lengths run in batches of the same bytes: more short rows, fewer long ones.
     return BatchLimits(most, max(1, min(runner.max_bytes, chosen * group_bytes)))
 
 
 def _fastest(runner: ModelRunner, group: Tensors, outputs: Sequence[str], most: int, clock: Callable[[], float]) -> int:
-    """Return the smallest number of rows of ``group`` that runs nearly as fast, by row, as any up to ``most``."""
+    """Return the smallest batch, up to ``most`` rows like those of ``group``, with nearly the best rate in rows/s."""
     costs = {rows: cost_s for rows, cost_s in runner.run_costs.items() if rows <= most}
     costs = costs or dict(_measured(runner, group, outputs, most, clock))
     rates = {rows: rows / max(cost_s, 1e-9) for rows, cost_s in costs.items()}
@@ -79,7 +79,7 @@ def _fastest(runner: ModelRunner, group: Tensors, outputs: Sequence[str], most: 
 def _measured(
     runner: ModelRunner, group: Tensors, outputs: Sequence[str], most: int, clock: Callable[[], float]
 ) -> Iterator[tuple[int, float]]:
-    """Yield what runs of growing sizes take, as long as that brings something and there is memory for it."""
+    """Yield growing numbers of rows and the seconds of their runs, while rates improve and memory suffices."""
     good = _good_row(runner, group, outputs)
     if good is None:
         return
@@ -105,7 +105,7 @@ def _measured(
 
 
 def _good_row(runner: ModelRunner, group: Tensors, outputs: Sequence[str]) -> dict[str, Array] | None:
-    """Return the first row of ``group`` that runs, as a group of its own; None if the first ones all fail."""
+    """Return the inputs of the first row of ``group`` that runs; None if the first `_TRIED_ROWS` fail."""
     for row in range(min(_TRIED_ROWS, len(next(iter(group.values()))))):
         only = {name: array[row : row + 1] for name, array in group.items()}
         if _runs(runner, _repeated(runner, only, 1), outputs):
@@ -122,7 +122,7 @@ def _runs(runner: ModelRunner, inputs: Tensors, outputs: Sequence[str]) -> bool:
 
 
 def _repeated(runner: ModelRunner, row: Tensors, rows: int) -> Tensors:
-    """Return the inputs of ``rows`` rows that are all the same."""
+    """Return the inputs of a batch that has ``row`` ``rows`` times."""
     return {
         name: to_batch_axis(runner.signature.input(name), np.repeat(array, rows, axis=0)) for name, array in row.items()
     }

@@ -1,7 +1,7 @@
-"""Columns of Arrow as tensors: the values of one input for all rows of a block.
+"""Convert columns of Arrow to tensors: the values of one input for all rows of a block.
 
-Fixed-size lists and plain numbers become views where their type is the model's. What a row has wrong costs that row
-only: it is among the bad rows, with what was expected and what came, and its values are zeros.
+Fixed-size lists and plain numbers of the model's type become views. An invalid value makes its row a bad row, with the
+expected and the actual value; other rows are not affected. The values of bad rows are zeros.
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ class Dense:
 
     @property
     def nbytes(self) -> int:
-        """The memory of all rows; texts with their contents."""
+        """The bytes of all rows, with the contents of texts."""
         return _nbytes(self.array)
 
     def rows(self, selection: Selection) -> Array:
-        """Return these rows, a view if they are consecutive."""
+        """Return the rows as ``[n, *shape]``; a view for a range of rows."""
         return self.array[selection]
 
     def select(self, kept: NDArray[np.bool_]) -> "Dense":
@@ -63,11 +63,11 @@ class Ragged:
 
     @property
     def nbytes(self) -> int:
-        """The memory of all rows; texts with their contents."""
+        """The bytes of all rows, with the contents of texts."""
         return _nbytes(self.values)
 
     def rows(self, selection: Selection) -> Array:
-        """Return these rows, which must be of one shape, a view if they are consecutive."""
+        """Return the rows, which must have one shape, as ``[n, *shape]``; a view for a range of rows."""
         starts = self.offsets[:-1][selection]
         if not len(starts):
             return np.empty((0, *self.shapes.shape[1:]), self.values.dtype)
@@ -78,7 +78,7 @@ class Ragged:
         if isinstance(selection, slice) and selection.step in {None, 1}:
             found = self.values[starts[0] : starts[0] + len(starts) * size]
         else:
-            # Copies rows; an index of each element would be larger than the elements.
+            # Copies whole rows: an index for each element would take more memory than the elements.
             found = sliding_window_view(self.values, size)[starts]
         return found.reshape(len(starts), *shape)
 
@@ -98,9 +98,9 @@ def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def to_batch_axis(spec: TensorSpec, array: Array) -> Array:
-    """Return rows ``[n, *shape]`` as the model takes them, with the rows along its batch axis."""
+    """Return rows ``[n, *shape]`` as an input of the model, with the rows along its batch axis."""
     if spec.batch_axis is None:
-        # An array also where it has one element only.
+        # The ellipsis returns an array also for a single element.
         return array[0, ...]
     return array if spec.batch_axis == 0 else np.moveaxis(array, 0, spec.batch_axis)
 
@@ -111,7 +111,7 @@ def from_batch_axis(spec: TensorSpec, array: Array) -> Array:
 
 
 def column_tensor(spec: TensorSpec, column: pa.Array) -> tuple[ColumnTensor, BadRows]:
-    """Return the values of ``column`` as those of the input ``spec``, a row of it for each row of the model.
+    """Convert ``column``, one row for each of its rows, to the input ``spec``; return the tensor and the bad rows.
 
     ``column`` has a type that `inferd.batch.column_types.mismatch` accepts.
     """
@@ -141,7 +141,7 @@ def column_tensor(spec: TensorSpec, column: pa.Array) -> tuple[ColumnTensor, Bad
 
 
 def _in_place(rank: int, axes: Sequence[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return whole shapes ``[rows, rank]`` from the ``sizes`` that lists have; dimensions that they leave out are 1."""
+    """Return shapes ``[rows, rank]`` with the ``sizes`` of lists at ``axes``, and 1 for other dimensions."""
     shapes = np.ones((len(sizes), rank), np.int64)
     shapes[:, axes] = sizes
     return shapes
@@ -157,19 +157,19 @@ def _tensor(values: Array, sizes: NDArray[np.int64], shapes: NDArray[np.int64], 
     dims = tuple(alike[0].tolist()) if len(alike) else (0,) * shapes.shape[1]
     if not bad:
         return Dense(values.reshape(rows, *dims))
-    # An empty text is no number.
+    # The filler is an empty text for BYTES, else 0.
     array = np.full((rows, *dims), b"" if values.dtype.hasobject else 0, values.dtype)
     array[good] = values[np.repeat(good, sizes)].reshape(len(alike), *dims)
     return Dense(array)
 
 
 def stacked(tensors: Sequence[ColumnTensor]) -> ColumnTensor:
-    """Return the elements of several columns, one in each row, as one dimension."""
+    """Stack columns of single elements into one dimension."""
     return Dense(np.stack([tensor.rows(slice(None)) for tensor in tensors], axis=1))
 
 
 def concatenated(tensors: Sequence[ColumnTensor], bad: BadRows) -> ColumnTensor:
-    """Return the rows of ``tensors`` one after the other. Those ``bad``, by their new index, have any values."""
+    """Concatenate the rows of ``tensors``. The values of rows ``bad``, by their new index, are unspecified."""
     if len(tensors) == 1:
         return tensors[0]
     values, sizes, shapes = zip(*map(_flat, tensors), strict=True)
@@ -177,9 +177,31 @@ def concatenated(tensors: Sequence[ColumnTensor], bad: BadRows) -> ColumnTensor:
 
 
 def _flat(tensor: ColumnTensor) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
-    """Return all values, and the size and the shape of each row."""
+    """Return all values, the size of each row, and the shape of each row."""
     if isinstance(tensor, Ragged):
         return tensor.values, np.diff(tensor.offsets), tensor.shapes
     array = tensor.rows(slice(None))
     shape = np.array(array.shape[1:], np.int64)
     return array.reshape(-1), np.full(len(array), prod(array.shape[1:])), np.tile(shape, (len(array), 1))
+
+
+def tensor_of(rows: Sequence[Array | None], like: Array) -> ColumnTensor:
+    """Return ``rows`` as one tensor; None is a bad row. ``like`` has the dtype and the rank."""
+    shapes = {row.shape for row in rows if row is not None}
+    if len(shapes) > 1:
+        return _ragged([np.zeros((0,) * like.ndim, like.dtype) if row is None else row for row in rows])
+    shape = shapes.pop() if shapes else like.shape
+    array = np.zeros((len(rows), *shape), like.dtype)
+    for index, row in enumerate(rows):
+        if row is not None:
+            array[index] = row
+    return Dense(array)
+
+
+def _ragged(rows: Sequence[Array]) -> Ragged:
+    sizes = np.array([row.size for row in rows], np.int64)
+    return Ragged(
+        values=np.concatenate([row.ravel() for row in rows]),
+        offsets=np.concatenate(([0], np.cumsum(sizes))),
+        shapes=np.array([row.shape for row in rows], np.int64),
+    )

@@ -1,15 +1,16 @@
-"""How many requests of a job may be on their way to a server. Pure; not thread-safe.
+"""The window of requests that a job may have in flight on a server. Pure; not thread-safe.
 
-As TCP does it: each answer widens it a little, a refusal halves it, and nothing more is sent until the server's hint.
+As in TCP's congestion control: each answer widens the window a little, and a refusal halves it and delays the next
+request by the server's retry hint.
 """
 
 _LEAST = 1.0
-#: Without a hint of the server: the first wait, and the longest.
+#: Delays without a hint of the server: the first, and the longest.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 3.0
 
 
 class Window:
-    """At most ``most`` requests in flight, in the beginning ``first``. ``now`` is in seconds of any clock."""
+    """At most ``most`` requests in flight, at first ``first``. ``now`` is in seconds of any monotonic clock."""
 
     def __init__(self, most: int, *, first: int = 2) -> None:
         self._most = most
@@ -25,23 +26,23 @@ class Window:
         return int(self._limit)
 
     def wait_s(self, now: float) -> float | None:
-        """Return how long to wait before the next request; None while an answer has to come first."""
+        """Return the seconds to wait before the next request; None while the window is full."""
         if self.in_flight >= self.limit:
             return None
         return max(0.0, self._not_before - now)
 
     def sent(self) -> None:
-        """A request is on its way."""
+        """Count a request that is sent."""
         self.in_flight += 1
 
     def answered(self) -> None:
-        """It was answered, with a result or with an error that is its own."""
+        """Count an answer: a result, or an error of the request itself."""
         self.in_flight -= 1
         self._limit = min(self._most, self._limit + 1 / self._limit)
         self._wait_s = _FIRST_WAIT_S
 
     def refused(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
-        """It was refused; those that were sent before the last time this was heard count once."""
+        """Count a refusal. Refusals of requests sent before the window was last halved do not halve it again."""
         self.in_flight -= 1
         if sent_at < self._narrowed_at:
             return

@@ -1,15 +1,16 @@
-"""Writers of each format of output. Equal blocks are equal bytes."""
+"""Write files of each output format, and join parts into one file. Equal rows give equal bytes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
+from shutil import copyfileobj
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from inferd.batch.array_files import NpyWriter, NpzWriter
+from inferd.batch.array_files import NpyWriter, NpzWriter, join_npy, join_npz
 from inferd.batch.column_types import is_binary
 from inferd.batch.errors import UsageError
 from inferd.batch.json_lines import lines_of
@@ -17,13 +18,19 @@ from inferd.batch.options import OutputFormat
 from inferd.batch.ports import OpenWriter, TableWriter
 from inferd.plain_text import clipped, escaped, listed
 
-#: A row group of Parquet ends at the first of these.
+#: A row group of Parquet ends when it reaches one of these.
 _GROUP_ROWS = 128 * 1024
 _GROUP_BYTES = 32 << 20
 
+#: Opens one part for reading.
+OpenPart = Callable[[], BinaryIO]
+
+_COPIED_BYTES = 1 << 20
+_READ_ROWS = 8192
+
 
 class ParquetWriter:
-    """Writes row groups of some ten thousand rows, which are kept until then."""
+    """Buffers rows, and writes them in row groups of some ten thousand."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
         self._schema = schema
@@ -50,10 +57,10 @@ class ParquetWriter:
 
 
 def _encodings(schema: pa.Schema) -> dict[str, Any]:
-    """Return how columns are written: lists of floats, which the answers mostly are, without trying to make them small.
+    """Return the encodings of columns: snappy without a dictionary for lists of floats, zstd for others.
 
-    Their values hardly repeat. A dictionary and zstd take three times the processor time, which the model needs, for
-    some percent of the bytes; snappy still finds zeros.
+    Lists of floats, as most answers are, hardly repeat values: a dictionary and zstd take three times the CPU time,
+    which the model needs, and save a few percent of the bytes; snappy still compresses zeros.
     """
     file = BytesIO()
     pq.write_table(schema.empty_table(), file)
@@ -85,7 +92,7 @@ class ArrowWriter:
 
 
 class CsvWriter:
-    """Writes a line of column names, and rows whose texts are in quotes where that matters."""
+    """Writes a line of column names, and rows with texts in quotes where needed."""
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
         self._schema = pa.schema([(field.name, _csv_type(field.type)) for field in schema])
@@ -126,17 +133,17 @@ _WRITERS: Mapping[OutputFormat, OpenWriter] = {
 
 
 def open_writer(output_format: OutputFormat) -> OpenWriter:
-    """Return what begins a file of ``output_format``."""
+    """Return the class of writers of ``output_format``."""
     return _WRITERS[output_format]
 
 
 @contextmanager
-def ended(writer: TableWriter) -> Iterator[TableWriter]:
-    """Context with ``writer``, which has written what stands at the end of its format afterwards."""
+def closing(writer: TableWriter) -> Iterator[TableWriter]:
+    """Context with ``writer`` that writes the end of the format when it ends, also after an error."""
     try:
         yield writer
     except BaseException:
-        # Or else it would end by itself, when there is no file any more.
+        # Else garbage collection would close it, after its file.
         with suppress(Exception):
             writer.close()
         raise
@@ -148,13 +155,13 @@ def suffix_of(output_format: OutputFormat) -> str:
     return f".{output_format}"
 
 
-def checked_schema(output_format: OutputFormat, schema: pa.Schema) -> pa.Schema:
-    """Return ``schema`` if files of ``output_format`` can hold it. Raises `UsageError`."""
+def check_schema(output_format: OutputFormat, schema: pa.Schema) -> pa.Schema:
+    """Return ``schema`` if files of ``output_format`` can hold it, else raise `UsageError`."""
     if output_format == "npy" and len(schema) != 1:
         raise UsageError(f"a file of .npy holds one column, got {listed(schema.names)}; give --output, or use .npz")
     for field in schema:
         try:
-            # What a writer does not take, it says of a column without rows too.
+            # Writers reject a type for a column without rows too.
             writer = open_writer(output_format)(BytesIO(), pa.schema([field]))
             writer.write(pa.RecordBatch.from_arrays([pa.array([], field.type)], names=[field.name]))
             writer.close()
@@ -169,3 +176,45 @@ def _csv_type(kind: pa.DataType) -> pa.DataType:
         msg = f"CSV has no form for {kind}"
         raise ValueError(msg)
     return pa.float32() if pa.types.is_float16(kind) else kind
+
+
+def join(output_format: OutputFormat, parts: Iterable[OpenPart], file: BinaryIO, schema: pa.Schema) -> None:
+    """Write the rows of all ``parts``, which are files of ``output_format``, to ``file``, piece by piece."""
+    match output_format:
+        case "parquet" | "arrow":
+            _join_tables(output_format, parts, file, schema)
+        case "csv" | "jsonl":
+            _join_texts(output_format, parts, file, schema)
+        case "npy":
+            join_npy(list(parts), file, schema)
+        case "npz":
+            join_npz(list(parts), file, schema)
+
+
+def _join_tables(output_format: OutputFormat, parts: Iterable[OpenPart], file: BinaryIO, schema: pa.Schema) -> None:
+    read = _parquet_batches if output_format == "parquet" else _arrow_batches
+    with closing(open_writer(output_format)(file, schema)) as writer:
+        for open_part in parts:
+            with open_part() as part:
+                for batch in read(part):
+                    writer.write(batch.cast(schema))
+
+
+def _parquet_batches(part: BinaryIO) -> Iterable[pa.RecordBatch]:
+    yield from pq.ParquetFile(part, pre_buffer=False, buffer_size=_COPIED_BYTES).iter_batches(_READ_ROWS)
+
+
+def _arrow_batches(part: BinaryIO) -> Iterable[pa.RecordBatch]:
+    opened = pa.ipc.open_file(part)
+    for index in range(opened.num_record_batches):
+        yield opened.get_batch(index)
+
+
+def _join_texts(output_format: OutputFormat, parts: Iterable[OpenPart], file: BinaryIO, schema: pa.Schema) -> None:
+    head = BytesIO()
+    open_writer(output_format)(head, schema).close()
+    file.write(head.getvalue())
+    for open_part in parts:
+        with open_part() as part:
+            part.seek(len(head.getvalue()))
+            copyfileobj(part, file, _COPIED_BYTES)

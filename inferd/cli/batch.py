@@ -1,4 +1,4 @@
-"""``inferd batch``: whole files through a model, each row once, and what became of them."""
+"""``inferd batch``: run a model on all rows of files, each row once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,14 +93,14 @@ def batch(
     ] = None,
     join: Annotated[
         list[str] | None,
-        _columns(metavar="COLUMN,...|all", help="Columns of the input that the output has too. Repeatable."),
+        _columns(metavar="COLUMN,...|all", help="Columns of the input to copy to the output. Repeatable."),
     ] = None,
     row_ids: Annotated[
         bool, _columns("--row-ids", help="Add the columns source and row: the file of a row, and its number in it.")
     ] = False,
     columns: Annotated[
         list[str] | None,
-        _columns(metavar="COLUMN,...", help="Look at these columns of the input only. Repeatable; defaults to all."),
+        _columns(metavar="COLUMN,...", help="Use these columns of the input only. Repeatable; defaults to all."),
     ] = None,
     types: Annotated[
         list[str] | None,
@@ -112,20 +112,26 @@ def batch(
     ] = None,
     delimiter: Annotated[
         str | None,
-        _columns(metavar="CHARACTER", help="Between fields of CSV; or tab. Defaults to a comma, in .tsv files a tab."),
+        _columns(
+            metavar="CHARACTER",
+            help="What separates the fields of CSV; or tab. Defaults to a comma, in .tsv files a tab.",
+        ),
     ] = None,
     where: Annotated[
         str | None,
         _rows(metavar="EXPRESSION", help="Only rows for which it is true, such as 'lang == \"en\" and stars > 3'."),
     ] = None,
-    limit: Annotated[int | None, _rows(min=0, metavar="N", help="Only the first N of them.")] = None,
+    limit: Annotated[int | None, _rows(min=0, metavar="N", help="Only the first N of the wanted rows.")] = None,
     sample: Annotated[
         float | None, _rows(min=0, max=1, metavar="SHARE", help="Only a random share, such as 0.01.")
     ] = None,
-    seed: Annotated[int, _rows(min=0, help="Of --sample.", show_default=True)] = 0,
+    seed: Annotated[int, _rows(min=0, help="Seed of --sample.", show_default=True)] = 0,
     input_format: Annotated[
         InputFormat | None,
-        _rows(metavar="FORMAT", help=f"Of the inputs, if not by their suffix: {', '.join(get_args(InputFormat))}."),
+        _rows(
+            metavar="FORMAT",
+            help=f"Format of the inputs, if suffixes do not say it: {', '.join(get_args(InputFormat))}.",
+        ),
     ] = None,
     tokenize: Annotated[
         str | None,
@@ -145,11 +151,15 @@ def batch(
     ] = None,
     workers: Annotated[
         int | None,
-        _prepared(min=0, metavar="N", help="Processes for that; 0 does it in this one. Defaults to the cores."),
+        _prepared(
+            min=0, metavar="N", help="Processes that prepare rows; 0 does it in this one. Defaults to the cores."
+        ),
     ] = None,
     output_format: Annotated[
         OutputFormat | None,
-        _answers(metavar="FORMAT", help="Of the parts in a directory: parquet (default), arrow, csv, jsonl, npy, npz."),
+        _answers(
+            metavar="FORMAT", help="Format of the parts in a directory: parquet (default), arrow, csv, jsonl, npy, npz."
+        ),
     ] = None,
     overwrite: Annotated[
         bool,
@@ -168,22 +178,22 @@ def batch(
         str,
         _answers(
             metavar="skip|stop|N",
-            help="Of rows that fail: go on, stop at the first, or when there are more than N.",
+            help="On rows that fail: continue, stop at the first, or stop when there are more than N.",
             show_default=True,
         ),
     ] = "skip",
     batch_rows: Annotated[
-        int | None, _running(min=1, metavar="N", help="Most rows of a batch. Defaults to what is fast, by trial.")
+        int | None, _running(min=1, metavar="N", help="Most rows of a batch. Measured by default.")
     ] = None,
     batch_bytes: Annotated[
         int | None, _running(min=1, metavar="BYTES", help="Most bytes of a batch's inputs, for rows of many lengths.")
     ] = None,
     look_ahead: Annotated[
         int | None,
-        _running(min=1, metavar="N", help="Rows among which those of the same length are found for a batch."),
+        _running(min=1, metavar="N", help="Rows of a block, in which rows of the same length form batches."),
     ] = None,
     part_rows: Annotated[
-        int | None, _running(min=1, metavar="N", help="Rows of a part, which is done as a whole or again.")
+        int | None, _running(min=1, metavar="N", help="Rows of a part, which is written completely or run again.")
     ] = None,
     version: Annotated[
         str,
@@ -216,8 +226,8 @@ def batch(
 ) -> None:
     """Run MODEL on all rows of the INPUT files, each once, and write the answers to OUTPUT.
 
-    Runs in this process as a server would, or with --server on one. Started again after whatever ended it, the same
-    command goes on where it was. The first SIGINT or SIGTERM finishes the part in hand, a second ends at once.
+    Runs in this process as a server would, or with --server on one. The same command run again continues where the
+    last one ended. The first SIGINT or SIGTERM finishes the part in hand, a second ends at once.
 
     Exit codes: 0 all rows have an answer, 3 some have none, 1 failed, 2 invalid arguments, 130 stopped.
     """
@@ -263,9 +273,9 @@ def batch(
         )
         endpoint = _endpoint(connection)
     server = server_settings(config, settings or ())
-    # Before the threads of the job, whose memory would stay in heaps of their own.
+    # Before threads start, which else keep memory in heaps of their own.
     share_one_heap()
-    # Beside the summary, which may go to a file.
+    # Progress goes to standard error: the summary on standard output may be redirected.
     with _job_errors(), JobView(Console(stderr=True)) as view:
         job = Job(options, run_options, server, endpoint, view.show)
         if dry_run:
@@ -308,7 +318,7 @@ def _job_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        # Names of columns are in it, which files give. Line ends are those of what points into an expression.
+        # Escaped, as names of columns come from files. Line ends are kept for the marker below an expression.
         raise CommandError(escaped(str(error), keep="\n"), ExitCode.USAGE) from None
     except BatchError as error:
         raise CommandError(escaped(str(error))) from None

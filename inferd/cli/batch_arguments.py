@@ -1,4 +1,4 @@
-"""Options of ``inferd batch`` from texts to values. All raise `ValueError`, which names the option."""
+"""Parse the options of ``inferd batch``. All functions raise `ValueError` that names the option."""
 
 import csv
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ ALL = "all"
 
 
 def pairs(option: str, texts: Sequence[str], form: str) -> dict[str, str]:
-    """Return the values of a repeatable option NAME=VALUE, by name. ``form`` is how its help writes it."""
+    """Parse a repeatable option NAME=VALUE into values by name. ``form`` is its metavar, for errors."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -21,7 +21,7 @@ def pairs(option: str, texts: Sequence[str], form: str) -> dict[str, str]:
 
 
 def outputs(texts: Sequence[str]) -> dict[str, str]:
-    """Return the column of each output of ``--output NAME[=COLUMN]``; without a column, it has the output's name."""
+    """Parse each ``--output NAME[=COLUMN]`` into columns by output; the column defaults to NAME."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, column = text.partition("=")
@@ -32,7 +32,7 @@ def outputs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def names(option: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a repeatable option with commas; a name with a comma in it stands in double quotes."""
+    """Parse a repeatable option of names with commas between; a name with a comma is in double quotes."""
     found = [name.strip() for row in csv.reader(texts) for name in row]
     if "" in found:
         raise ValueError(f'{option}: expected names with commas between them, got "{",".join(texts)}"')
@@ -40,7 +40,7 @@ def names(option: str, texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def join(texts: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the columns of ``--join``: None for none, empty for all."""
+    """Parse ``--join`` into columns: None for none, empty for all."""
     if texts is None:
         return None
     found = names("--join", texts)
@@ -48,7 +48,7 @@ def join(texts: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def on_error(text: str) -> OnError:
-    """Return what ``--on-error`` says: skip, stop or a number."""
+    """Parse ``--on-error``: skip, stop or a number of rows."""
     match text:
         case "skip" | "stop":
             return text
@@ -58,7 +58,7 @@ def on_error(text: str) -> OnError:
 
 
 def delimiter(text: str | None) -> str | None:
-    """Return the character between the fields of CSV; None for the usual one."""
+    """Parse ``--delimiter``: one character, or tab. None is the default."""
     if text in {None, "tab", r"\t"}:
         return text and "\t"
     if len(text) != 1 or not text.isascii() or text in '"\r\n':

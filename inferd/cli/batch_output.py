@@ -1,4 +1,4 @@
-"""What ``inferd batch`` shows: the job while it runs, on a terminal or as lines of JSON, and its summary."""
+"""Output of ``inferd batch``: progress on a terminal or as lines of JSON, previews, and the summary."""
 
 import json
 import sys
@@ -18,15 +18,15 @@ from inferd.cli.log_warnings import warnings_to
 from inferd.cli.output import json_number, print_json, print_table
 from inferd.plain_text import clipped, escaped
 
-#: Without a terminal, a line this often, and one for each phase.
+#: Without a terminal, the seconds between two lines of progress; each phase has a line too.
 _LINE_EVERY_S = 10.0
 
 _STOPPING = "stopping after the part in hand; once more ends at once"
 
-#: Sizes of batches that a summary names.
+#: The most sizes of batches in a summary.
 _SIZES = 3
 
-#: What a phase is called.
+#: Texts of phases.
 _PHASES = {
     "loading": "loading the model",
     "counting": "counting rows",
@@ -37,9 +37,9 @@ _PHASES = {
 
 
 class JobView:
-    """A progress bar on a terminal, and elsewhere a JSON object a line. A context manager.
+    """Shows progress and warnings: a bar on a terminal, elsewhere lines of JSON. A context manager.
 
-    Threads: `show` one; `stop` any. Warnings of the package ``inferd`` are shown meanwhile.
+    Threads: one for `show`; any for `stop` and `warn`.
     """
 
     def __init__(self, console: Console) -> None:
@@ -60,24 +60,24 @@ class JobView:
         self._shown_at_s = 0.0
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the bar, and show warnings of the package ``inferd``."""
         self._warnings.enter_context(warnings_to(self.warn))
         if self._console.is_terminal:
             self._bar.start()
-            # It would stay hidden after the end of the process by a second signal.
+            # Else it stays hidden if a second signal ends the process.
             self._console.show_cursor()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Show no more."""
+        """Remove the bar, and show no more warnings."""
         if self._console.is_terminal:
             self._bar.stop()
         self._warnings.close()
 
     def show(self, seen: ProgressSnapshot) -> None:
-        """Show where the job is."""
+        """Show the progress."""
         if self._console.is_terminal:
             total = seen.total_rows if seen.phase == "running" else None
             self._bar.update(
@@ -92,7 +92,7 @@ class JobView:
             self._line(event="progress", **_rounded(seen))
 
     def stop(self, stop: Event) -> None:
-        """Set ``stop``, and say what it does."""
+        """Set ``stop``, and show that the job is stopping."""
         stop.set()
         self._say("stopping", _STOPPING)
 
@@ -113,7 +113,7 @@ class JobView:
 
 
 def print_preview(preview: Preview, *, as_json: bool) -> None:
-    """Print what a job would read and write, and its first rows."""
+    """Print the files, inputs, output columns and first rows of a job."""
     schema = [(field.name, str(field.type)) for field in preview.output_schema]
     rows = [_plain(row) for row in preview.table.to_pylist()]
     errors = [asdict(error) for error in preview.errors]
@@ -139,7 +139,7 @@ def print_preview(preview: Preview, *, as_json: bool) -> None:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (any value of a table)
-    """Return ``value`` as JSON, in the form of `inferd infer --json`."""
+    """Return ``value`` as a value of JSON, in the form of `inferd infer --json`."""
     match value:
         case dict():
             return {str(name): _plain(each) for name, each in value.items()}
@@ -160,7 +160,7 @@ def _text(value: object) -> str:
 
 
 def print_summary(summary: Summary, output: str) -> None:
-    """Print what a run has done."""
+    """Print the summary of a run."""
     print_fact("output", output if summary.is_complete else f"{output}, not complete yet")
     print_fact("rows", _rows_text(summary))
     if summary.errors and summary.is_complete:
@@ -174,12 +174,12 @@ def print_summary(summary: Summary, output: str) -> None:
 
 
 def print_fact(name: str, text: str) -> None:
-    """Print a line of facts."""
+    """Print a name and its value on a line."""
     print(f"{name:<9} {escaped(text)}")
 
 
 def duration(seconds: float) -> str:
-    """Return ``seconds`` for people: 4.2 s, 3:07 min or 1:05 h."""
+    """Format ``seconds``: 4.2 s, 3:07 min or 1:05 h."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds) // 60
@@ -195,7 +195,7 @@ def _rows_text(summary: Summary) -> str:
 
 
 def _batches_text(summary: Summary) -> str:
-    """Return the most frequent sizes of batches."""
+    """Format the most frequent sizes of batches."""
     by_count = sorted(summary.batches.items(), key=lambda each: (-each[1], -each[0]))
     shown = [f"{count:,} of {rows:,} {'row' if rows == 1 else 'rows'}" for rows, count in by_count[:_SIZES]]
     others = sum(count for _, count in by_count[_SIZES:])

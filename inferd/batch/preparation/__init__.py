@@ -1,1 +1,1 @@
-"""Texts to tokens and pictures to tensors, in processes of their own, since models take tensors."""
+"""Prepare columns for models that take tensors: tokens of texts and tensors of pictures, in worker processes."""

@@ -1,12 +1,11 @@
-"""The texts of ``--tokenize`` and ``--image`` as options: parts ``NAME=VALUE`` with commas between them."""
+"""Parse ``--tokenize`` and ``--image``: parts ``NAME=VALUE`` with commas between them."""
 
 import re
 from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
-from inferd.batch.errors import UsageError
-from inferd.batch.names import check_known
+from inferd.batch.errors import UsageError, check_known
 from inferd.batch.options import ImageOptions, TokenizeOptions
 from inferd.plain_text import clipped, escaped
 
@@ -15,14 +14,14 @@ _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 #: The most pixels in a row or column.
 _MOST_SIZE = 16_384
 
-#: Reads a value; raises `ValueError` with what is expected.
+#: Parses a value. Raises `ValueError` with the expected form.
 _Parse = Callable[[str], Any]
 
 
 def tokenize_options(text: str) -> TokenizeOptions:
-    """Return the options in ``FILE[,max_length=N][,truncate=false][,pad_to=N][,column=NAME]…``.
+    """Parse ``FILE[,max_length=N][,truncate=false][,pad_to=N][,column=NAME]…``.
 
-    ``ids``, ``attention_mask`` and ``type_ids`` name inputs of the model. Raises `UsageError`.
+    ``ids``, ``attention_mask`` and ``type_ids`` are names of inputs. Raises `UsageError`.
     """
     file, _, rest = text.partition(",")
     if not file or "=" in file:
@@ -33,7 +32,7 @@ def tokenize_options(text: str) -> TokenizeOptions:
 
 
 def image_options(text: str) -> ImageOptions:
-    """Return the options in ``size=224|HxW,mean=a/b/c,std=a/b/c,scale=X,layout=…,crop=…,color=…,column=…,input=…``.
+    """Parse ``size=224|HxW,mean=a/b/c,std=a/b/c,scale=X,layout=…,crop=…,color=…,column=…,input=…``.
 
     All may be left out. Raises `UsageError`.
     """
@@ -108,7 +107,7 @@ def _divisors(text: str) -> tuple[float, ...]:
 
 
 def _scale(text: str) -> float:
-    """Return a number, or a fraction such as 1/255."""
+    """Parse a number, or a fraction such as 1/255."""
     above, _, below = text.partition("/")
     try:
         scale = float(above) / float(below or 1)

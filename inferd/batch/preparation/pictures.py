@@ -1,4 +1,4 @@
-"""Encoded pictures to the tensors that a model takes: what Pillow gives for each, scaled and normalized."""
+"""Make tensors of encoded pictures: decode with Pillow, scale and normalize."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,8 +17,8 @@ from inferd.batch.column_types import is_binary, row_shape
 from inferd.batch.errors import UsageError
 from inferd.batch.options import ImageOptions
 from inferd.batch.ports import Prepared
-from inferd.batch.preparation.columns import chosen_column, chosen_input
-from inferd.batch.preparation.rows import tensor_of
+from inferd.batch.preparation.choice import chosen_column, chosen_input
+from inferd.batch.tensors import tensor_of
 from inferd.dtypes import BYTES
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.signature import Array, ModelSignature, TensorSpec, format_shape
@@ -26,37 +26,37 @@ from inferd.runtime.signature import Array, ModelSignature, TensorSpec, format_s
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-#: Formats of pictures only: others run programs, such as Ghostscript, or are of no use.
+#: Formats that are decoded. Pillow's other formats run programs, such as Ghostscript, or are not for pictures.
 _FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-#: The field of a struct that has the picture.
+#: The field of a struct with the encoded picture.
 _BYTES = "bytes"
 
-#: As many as Pillow warns of: a small file can have pixels that fill all memory.
+#: Pillow's own limit for warnings: a small file can have more pixels than memory holds.
 _MOST_PIXELS = 89_478_485
 
-#: Pillow's modes with 16 bits, and with 32 bits, which it has for some files with 16.
+#: Pillow's modes of 16 bits, and of 32 bits, which it uses for some files of 16.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class Pictures:
-    """Makes tensors of the shape and type of ``spec`` of pictures, all of one size if ``options`` have one.
+    """Makes tensors for ``spec`` of pictures, all of one size if ``options`` have one.
 
-    They are turned as their EXIF orientation says. Transparency is dropped, and of 16 bits the upper 8 are used; of
-    animations the first picture.
+    Pictures are turned by their EXIF orientation. Transparency is dropped, the upper 8 of 16 bits are used, and the
+    first frame of animations.
     """
 
     def __init__(self, *, column: str, spec: TensorSpec, options: ImageOptions) -> None:
         self.column = column
         self.inputs: tuple[str, ...] = (spec.name,)
         self._options = options
-        # The dimension of a batch of a model that has no batch axis, and no channels of gray where it has none.
+        # Of the input: with a dimension for the batch if the model has no batch axis, maybe without one for channels.
         self._rank = len(row_shape(spec))
         self._table = _table(spec, options)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What the tensors depend on, beside the options."""
+        """What the tensors depend on, besides the options."""
         return {"pillow": PIL.__version__}
 
     def __call__(self, column: pa.Array) -> Prepared:
@@ -94,7 +94,7 @@ class Pictures:
 
 
 def pictures(options: ImageOptions, signature: ModelSignature, schema: pa.Schema) -> Pictures:
-    """Return what makes the tensors that ``signature`` takes of pictures in ``schema``. Raises `UsageError`."""
+    """Return the preparation of pictures in ``schema`` for the model. Raises `UsageError`."""
     spec = _input(options, signature)
     sized = _with_size(options, spec)
     column = chosen_column("--image", options.column, schema, _has_contents, "encoded pictures")
@@ -113,7 +113,7 @@ def _input(options: ImageOptions, signature: ModelSignature) -> TensorSpec:
 
 
 def _with_size(options: ImageOptions, spec: TensorSpec) -> ImageOptions:
-    """Return ``options`` with the size that ``spec`` has, if they have none. Raises `UsageError` if it is another."""
+    """Return ``options`` with the size of ``spec`` if they have none. Raises `UsageError` if shapes do not fit."""
     shape = row_shape(spec)
     got = f'"{spec.name}" takes {spec.datatype.name} {format_shape(shape)} in each row'
     if spec.datatype is BYTES or not 2 <= len(shape) <= 4:
@@ -136,7 +136,7 @@ def _with_size(options: ImageOptions, spec: TensorSpec) -> ImageOptions:
 
 
 def _table(spec: TensorSpec, options: ImageOptions) -> Array:
-    """Return the value of each of 256 levels for each channel, rounded once. Raises `UsageError`."""
+    """Return the value of each of 256 levels, ``[channels, 256]``, in the type of ``spec``. Raises `UsageError`."""
     channels = 1 if options.color == "gray" else 3
     for name, given in (("mean", options.mean), ("std", options.std)):
         if len(given) not in {1, channels}:
@@ -177,16 +177,16 @@ def _colored(image: Image.Image, color: str) -> Image.Image:
     """Return ``image`` upright, with 8 bits for each channel."""
     image = ImageOps.exif_transpose(image)
     if image.mode in _DEEP_MODES:
-        # Pillow would clip them.
+        # Pillow's own conversion would clip the values.
         image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
-        # Pillow warns of other ways.
+        # Pillow warns about direct conversions.
         image = image.convert("RGBA")
     return image.convert("L" if color == "gray" else "RGB")
 
 
 class _PictureError(Exception):
-    """A picture that is refused, with the whole text for its row."""
+    """A picture is rejected. The text is the message of its row."""
 
 
 def _text(error: Exception) -> str:
@@ -198,7 +198,7 @@ def _text(error: Exception) -> str:
 
 
 def _has_contents(kind: pa.DataType) -> bool:
-    """Whether a column has encoded pictures: bytes, or as data sets of Hugging Face have them, beside a path."""
+    """Return True for bytes, and for structs with a field of bytes, as in data sets of Hugging Face."""
     if pa.types.is_struct(kind):
         return kind.get_field_index(_BYTES) >= 0 and is_binary(kind.field(_BYTES).type)
     return is_binary(kind)

@@ -1,4 +1,4 @@
-"""Processes that prepare columns side by side. A row that they cannot survive costs that row only."""
+"""Prepare columns in worker processes. A row that crashes its process becomes an error; no other row does."""
 
 import os
 import queue
@@ -14,19 +14,21 @@ import pyarrow as pa
 from inferd.batch.blocks import BadRows
 from inferd.batch.errors import BatchError
 from inferd.batch.ports import Preparation, Prepared
-from inferd.batch.preparation.packing import begin_preparing, packed
-from inferd.batch.preparation.rows import tensor_of
-from inferd.batch.processes.process import ProcessFailedError, WorkerProcess
+from inferd.batch.tensors import tensor_of
+from inferd.batch.worker_process import ProcessFailedError, WorkerProcess
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.signature import Array
 
+#: The name of the only column of a message.
+_NAME = "column"
+
 
 class PreparationPool:
-    """Context with ``workers`` processes that run ``preparation``; without any, `submit` does it itself.
+    """Context with ``workers`` processes that run ``preparation``; with 0, `submit` runs it itself.
 
-    None is one for each processor. Processes start when there is something to prepare.
+    None is one for each core. Processes start with the first column to prepare.
 
-    Threads: the caller's only. Each process has a thread, which waits for it and starts another when it has ended.
+    Threads: one. Each process has a thread, which waits for it and starts another after it has ended.
     """
 
     def __init__(self, preparation: Preparation, workers: int | None) -> None:
@@ -42,7 +44,7 @@ class PreparationPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the processes, whatever they do; columns that are not prepared yet fail."""
+        """Kill the processes; columns that are not prepared yet fail."""
         for worker in self._workers:
             worker.stop()
         for _worker in self._workers:
@@ -51,7 +53,7 @@ class PreparationPool:
             worker.join()
 
     def submit(self, column: pa.Array) -> "Future[Prepared]":
-        """Begin to prepare all rows of ``column``. The result raises `BatchError` if no process can be started."""
+        """Start to prepare all rows of ``column``. The future raises `BatchError` if no process can be started."""
         future: Future[Prepared] = Future()
         if self._workers:
             self._tasks.put((column, future))
@@ -63,8 +65,8 @@ class PreparationPool:
 class _Worker:
     """A thread with a process.
 
-    Threads: ``_run`` its own, which alone starts and uses processes; the others the pool's. ``_lock`` is held to change
-    the process or to kill it, so that none is started after `stop`.
+    Threads: ``_run`` its own, which alone starts and uses processes; the pool's for the others. ``_lock`` is held to
+    replace or kill the process, so that none is started after `stop`.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class _Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let no process be used any more."""
+        """Kill the process, and start no other."""
         with self._lock:
             self._is_stopped = True
             if self._process is not None:
@@ -97,7 +99,7 @@ class _Worker:
             column, future = task
             try:
                 future.set_result(self._prepared(column))
-            except Exception as error:  # noqa: BLE001  (it is raised where the result is asked for)
+            except Exception as error:  # noqa: BLE001  (raised by the future)
                 future.set_exception(error)
         if self._process is not None:
             self._process.close()
@@ -106,7 +108,7 @@ class _Worker:
         try:
             return self._attempt(column)
         except ProcessFailedError:
-            return prepared_apart(self._preparation, self._attempt, column)
+            return prepare_row_by_row(self._preparation, self._attempt, column)
 
     def _attempt(self, column: pa.Array) -> Prepared:
         process = self._alive()
@@ -129,8 +131,8 @@ class _Worker:
             return self._process
 
 
-def prepared_apart(preparation: Preparation, attempt: Callable[[pa.Array], Prepared], column: pa.Array) -> Prepared:
-    """Return the tensors of ``column`` by an ``attempt`` for each row: one that fails alone is bad."""
+def prepare_row_by_row(preparation: Preparation, attempt: Callable[[pa.Array], Prepared], column: pa.Array) -> Prepared:
+    """Return the tensors of ``column`` by an ``attempt`` for each row; a row that fails is bad."""
     none, _ = preparation(column.slice(0, 0))
     rows: dict[str, list[Array | None]] = {name: [] for name in none}
     bad: BadRows = {}
@@ -147,3 +149,22 @@ def prepared_apart(preparation: Preparation, attempt: Callable[[pa.Array], Prepa
     return {
         name: tensor_of(values, np.zeros(like[name].shape[1:], like[name].dtype)) for name, values in rows.items()
     }, bad
+
+
+def packed(column: pa.Array) -> pa.Buffer:
+    """Serialize ``column``; of a slice only its own rows, unlike pickle."""
+    batch = pa.record_batch([column], [_NAME])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def begin_preparing(preparation: Preparation) -> Callable[[object], Prepared]:
+    """Return the function that answers messages, which are packed columns; called in the worker process."""
+    return partial(_prepared, preparation)
+
+
+def _prepared(preparation: Preparation, content: object) -> Prepared:
+    with pa.ipc.open_stream(content) as stream:
+        return preparation(stream.read_next_batch()[_NAME])

@@ -1,4 +1,4 @@
-"""Texts to the tokens that a model takes: what `tokenizers` gives for each text alone."""
+"""Make tokens of texts with `tokenizers`, each text by itself."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,28 +12,28 @@ from inferd.batch.column_types import is_text, row_shape
 from inferd.batch.errors import UsageError
 from inferd.batch.options import TokenizeOptions
 from inferd.batch.ports import Prepared
-from inferd.batch.preparation.columns import chosen_column, chosen_input
-from inferd.batch.preparation.rows import tensor_of
+from inferd.batch.preparation.choice import chosen_column, chosen_input
 from inferd.batch.storage import open_input, shown
+from inferd.batch.tensors import tensor_of
 from inferd.plain_text import clipped, escaped, listed
 from inferd.runtime.signature import Array, ModelSignature, TensorSpec, format_shape
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-#: The inputs that models have for what a tokenizer gives.
+#: The usual names of a model's inputs for each result of a tokenizer.
 _USUAL = {"ids": "input_ids", "attention_mask": "attention_mask", "type_ids": "token_type_ids"}
 
-#: Texts that are encoded at a time: what the library keeps of each is large.
+#: Texts that are encoded at a time: the library's objects are large.
 _ENCODED_TEXTS = 256
 
 
 class Tokens:
-    """Makes the tokens of texts.
+    """Makes tokens of texts.
 
-    ``fields`` has the input for ``ids``, and for ``attention_mask`` and ``type_ids`` if the model has them. Longer
-    texts than ``max_length`` tokens are cut as the tokenizer's file says, or are bad without ``truncate``. Each row is
-    filled up to a multiple of ``pad_to``, whatever the others are.
+    ``fields`` has the input for ``ids``, and for ``attention_mask`` and ``type_ids`` if the model has them. Texts of
+    more than ``max_length`` tokens are cut at the side in the tokenizer's file, or are bad rows without ``truncate``.
+    Each row is padded to a multiple of ``pad_to`` tokens, independent of other rows.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Tokens:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What the tokens depend on, beside the options."""
+        """What the tokens depend on, besides the options."""
         import tokenizers  # noqa: PLC0415  (only jobs with texts need it)
 
         return {"tokenizer": self._digest, "tokenizers": tokenizers.__version__}
@@ -107,12 +107,12 @@ class Tokens:
         row = np.full(padded, fill, spec.datatype.numpy)
         own = slice(padded - length, None) if self._pads_left else slice(length)
         row[own] = 1 if field == "attention_mask" else getattr(encoding, field)
-        # A model without a batch axis has a dimension for it.
+        # Without a batch axis, an input may have a first dimension of 1.
         return row.reshape(*_no_tokens(spec).shape[:-1], padded)
 
 
 def tokens(options: TokenizeOptions, signature: ModelSignature, schema: pa.Schema) -> Tokens:
-    """Return what makes the tokens that ``signature`` takes of texts in ``schema``. Raises `UsageError`."""
+    """Return the preparation of texts in ``schema`` for the model. Raises `UsageError`."""
     tokenizer = _tokenizer(options.file)
     fields = _fields(options, signature)
     max_length, pad_to = _lengths(options, fields["ids"], tokenizer)
@@ -138,7 +138,7 @@ def _tokenizer(address: str) -> "Tokenizer":
         content = file.read()
     try:
         return Tokenizer.from_buffer(content)
-    except Exception as error:  # noqa: BLE001  (the library has no classes of errors)
+    except Exception as error:  # noqa: BLE001  (the library raises plain exceptions)
         text = clipped(escaped(str(error)))
         raise UsageError(f"--tokenize {shown(address)}: expected a tokenizer.json: {text}") from None
 
@@ -168,8 +168,8 @@ def _check_field(field: str, spec: TensorSpec) -> None:
 
 
 def _lengths(options: TokenizeOptions, ids: TensorSpec, tokenizer: "Tokenizer") -> tuple[int | None, int]:
-    """Return the most tokens of a row, and what their number is a multiple of."""
-    # A model's file may say how much the model can take.
+    """Return the most tokens of a row, None for any number, and the multiple that rows are padded to."""
+    # The tokenizer's file may have the limit of the model.
     most = options.max_length or (tokenizer.truncation or {}).get("max_length")
     fixed = row_shape(ids)[-1]
     if not isinstance(fixed, int):
@@ -181,7 +181,7 @@ def _lengths(options: TokenizeOptions, ids: TensorSpec, tokenizer: "Tokenizer") 
 
 
 def _padding(tokenizer: "Tokenizer") -> tuple[int, bool]:
-    """Return the id to fill up with, and whether on the left."""
+    """Return the id of padding, and True if it goes to the left."""
     padding: dict[str, Any] = tokenizer.padding or {}
     usual = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
     pad_id = padding.get("pad_id", next((each for each in usual if each is not None), 0))
@@ -189,7 +189,7 @@ def _padding(tokenizer: "Tokenizer") -> tuple[int, bool]:
 
 
 def _set_up(tokenizer: "Tokenizer", max_length: int | None) -> "Tokenizer":
-    """Let ``tokenizer`` cut texts as its file says, but to ``max_length``, and fill up none."""
+    """Set truncation to ``max_length``, at the side in the tokenizer's file, and no padding."""
     direction = (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -199,7 +199,7 @@ def _set_up(tokenizer: "Tokenizer", max_length: int | None) -> "Tokenizer":
 
 
 def _texts(column: pa.Array) -> tuple[dict[int, str], BadRows]:
-    """Return the texts of ``column`` by row, and the rows that have none."""
+    """Return the texts of ``column`` by row, and the rows without a text."""
     texts, bad = {}, {}
     values: Sequence[str | bytes | None] = column.to_pylist()
     for index, value in enumerate(values):
@@ -220,6 +220,6 @@ def _no_tokens(spec: TensorSpec) -> Array:
 
 
 def _reraise_others(error: BaseException) -> None:
-    """Raise ``error`` again unless it is one of the library, whose panics are no `Exception`."""
+    """Raise ``error`` again unless it is of the library, whose panics do not derive from `Exception`."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error

@@ -1,1 +1,1 @@
-"""Readers, one for each format of inputs."""
+"""Readers of the file formats of inputs, and the search for files. Each reader is a `inferd.batch.ports.Reader`."""

@@ -1,4 +1,4 @@
-"""Arrays of NumPy as columns: what stands before their data, and their rows as Arrow has them. Reader of .npy files."""
+"""Read .npy files. Headers and columns of arrays are shared with `inferd.batch.sources.npz`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,22 +16,22 @@ from inferd.batch.errors import UnreadableFileError
 from inferd.batch.layouts import nested
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import file_schema, in_schema, lost_rows, stored_names
-from inferd.batch.sources.native_files import raw_file
+from inferd.batch.storage import raw_file
 from inferd.plain_text import clipped, escaped
 
 #: The column of a .npy file.
 COLUMN = "values"
 
-#: The most of a chunk.
+#: The most bytes of a chunk.
 CHUNK_BYTES = 16 << 20
 
-#: No array has more rows: its header is damaged.
+#: A header with more rows is damaged.
 _MOST_ROWS = 10**12
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayHeader:
-    """An array in a file: its first dimension counts rows. ``offset`` is where its data begins."""
+    """The header of an array, whose first dimension counts rows. The data begins at ``offset``."""
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
@@ -45,7 +45,7 @@ class ArrayHeader:
 
     @property
     def row_bytes(self) -> int:
-        """The size of a row."""
+        """The bytes of a row."""
         return self.row_elements * self.dtype.itemsize
 
     @property
@@ -54,7 +54,7 @@ class ArrayHeader:
         return nested_type(_element_type(self.dtype), self.shape[1:])
 
     def column(self, rows: NDArray[np.generic]) -> pa.Array:
-        """Return ``rows``, elements in the order of C, as a column."""
+        """Return ``rows``, in C order, as a column."""
         values = rows.reshape(-1)
         if self.dtype.kind in "US":
             column = pa.array(values.tolist(), _element_type(self.dtype))
@@ -64,7 +64,7 @@ class ArrayHeader:
 
 
 def read_header(stream: IO[bytes]) -> ArrayHeader:
-    """Return the header at the begin of ``stream``, which is then at the data. Raises `UnreadableFileError`."""
+    """Read the header at the beginning of ``stream``. Raises `UnreadableFileError`."""
     try:
         version = np.lib.format.read_magic(stream)
         reading = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -75,7 +75,7 @@ def read_header(stream: IO[bytes]) -> ArrayHeader:
 
 
 def with_rows(header: ArrayHeader) -> ArrayHeader:
-    """Return ``header`` if rows can be read of its array. Raises `UnreadableFileError`."""
+    """Return ``header`` if its array has rows that can be read, else raise `UnreadableFileError`."""
     _element_type(header.dtype)
     if not header.shape or not header.row_bytes or header.shape[0] > _MOST_ROWS:
         raise UnreadableFileError(f"expected an array of rows with elements in them, got shape {list(header.shape)}")
@@ -83,14 +83,14 @@ def with_rows(header: ArrayHeader) -> ArrayHeader:
 
 
 def chunks_of(start: int, stop: int, rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield the first row of each chunk, and the one after its last: ``rows`` of them, or fewer if they are large."""
+    """Yield the start and stop of each chunk of the rows: ``rows`` of them, or fewer if they are large."""
     size = max(1, min(rows, CHUNK_BYTES // max(1, row_bytes)))
     for first in range(start, stop, size):
         yield first, min(first + size, stop)
 
 
 def read_up_to(stream: IO[bytes], size: int) -> bytes:
-    """Return ``size`` bytes, fewer at the end of ``stream``."""
+    """Read ``size`` bytes, fewer at the end of ``stream``."""
     content = stream.read(size)
     if 0 < len(content) < size:
         parts = [content]
@@ -101,20 +101,20 @@ def read_up_to(stream: IO[bytes], size: int) -> bytes:
 
 
 class NpyReader:
-    """Reads .npy files by ranges of their rows; nothing is mapped, so that no more of a file stays in memory."""
+    """Reads .npy files by ranges of rows. Files are not mapped, as mapped pages would stay in memory."""
 
     def schema(self, file: SourceFile) -> pa.Schema:
-        """Return the only column, and those that the path gives."""
+        """Return the only column, and those of the path."""
         with raw_file(file.address) as stream:
             return file_schema(file, pa.schema([(COLUMN, with_rows(read_header(stream)).column_type)]))
 
     def spans(self, file: SourceFile) -> Sequence[int]:
-        """Return the number of rows: any can be read."""
+        """Return the number of rows; any range can be read."""
         with raw_file(file.address) as stream:
             return [with_rows(read_header(stream)).shape[0]]
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the rows from ``start`` to before ``stop``; those that a cut file lacks are errors."""
+        """Yield the rows ``start`` to ``stop`` - 1; rows missing in a truncated file are errors."""
         with raw_file(file.address) as stream:
             header = with_rows(read_header(stream))
             stored_names(file, schema, pa.schema([(COLUMN, header.column_type)]))
@@ -130,20 +130,20 @@ class NpyReader:
 
 
 def _rows(stream: IO[bytes], header: ArrayHeader, start: int, stop: int) -> NDArray[np.generic]:
-    """Return the rows that are there."""
+    """Read rows; fewer if the file is truncated."""
     if not header.is_fortran:
         stream.seek(header.offset + start * header.row_bytes)
         content = read_up_to(stream, (stop - start) * header.row_bytes)
         whole = len(content) // header.row_bytes
         return np.frombuffer(content, header.dtype, whole * header.row_elements).reshape(whole, *header.shape[1:])
-    # Each element of all rows stands together.
+    # In Fortran order, each element of all rows is contiguous.
     size = header.dtype.itemsize
     elements = []
     for index in range(header.row_elements):
         stream.seek(header.offset + (index * header.shape[0] + start) * size)
         content = read_up_to(stream, (stop - start) * size)
         elements.append(np.frombuffer(content, header.dtype, len(content) // size))
-    # The last ones are those that a cut file lacks.
+    # A truncated file lacks the last elements.
     whole = len(elements[-1])
     columns = np.stack([element[:whole] for element in elements])
     return columns.reshape(*header.shape[:0:-1], whole).transpose()
@@ -156,7 +156,7 @@ def _element_type(dtype: np.dtype[np.generic]) -> pa.DataType:
         case "S":
             return pa.binary()
         case "b" | "i" | "u" | "f" | "m" | "M":
-            # Without those that are longer or have no unit.
+            # Fails for long floats and for times without a unit.
             with suppress(pa.ArrowException):
                 return pa.from_numpy_dtype(dtype.newbyteorder("="))
     raise UnreadableFileError(f"expected an array of numbers or texts, got elements of type {dtype}")

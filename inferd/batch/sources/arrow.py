@@ -1,4 +1,4 @@
-"""Reader of Arrow IPC: files, whose spans are record batches, and streams, which are one span."""
+"""Read Arrow IPC: files, whose spans are record batches, and streams, which are one span."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -18,18 +18,17 @@ from inferd.batch.sources.columns import (
     lost_rows,
     stored_names,
 )
-from inferd.batch.sources.native_files import native_file
 from inferd.batch.sources.passes import BatchPass, KeptPass
-from inferd.batch.storage import is_remote
+from inferd.batch.storage import is_remote, native_file
 
 _MAGIC = b"ARROW1\0\0"
 
-#: Files with batches of at least this size are mapped: what is read of them takes no memory that cannot be had back.
+#: Files with batches of at least this size are mapped: the system can drop mapped pages when memory is short.
 _MAPPED_BYTES = 64 << 20
 
 
 class ArrowReader:
-    """Reads record batches one by one. A file without its end is read as the stream that it begins with."""
+    """Reads record batches one by one. A truncated file is read as a stream."""
 
     def __init__(self) -> None:
         self._kept: KeptPass[BatchPass] = KeptPass()
@@ -41,7 +40,7 @@ class ArrowReader:
     def spans(self, file: SourceFile) -> Sequence[int]:
         """Return the rows of each record batch of a file, or of the whole stream.
 
-        A place so damaged that its rows are not known counts as one.
+        A damaged batch whose rows cannot be counted counts as one row.
         """
         try:
             return _counts(file.address, file.version)
@@ -49,13 +48,13 @@ class ArrowReader:
             raise UnreadableFileError(damage_text(file, error)) from error
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the rows from ``start`` to before ``stop``."""
+        """Yield the rows ``start`` to ``stop`` - 1."""
         columns = _columns(file)
         names = stored_names(file, schema, columns)
         opened = _opened(file.address, [columns.get_field_index(name) for name in names])
         if isinstance(opened, pa.ipc.RecordBatchStreamReader):
             key = (file.address, file.version, names)
-            reading = self._kept.taken(key, start) or BatchPass(iter(opened), 0)
+            reading = self._kept.take(key, start) or BatchPass(iter(opened), 0)
             yield from _chunks(file, schema, reading, range(start, stop), rows)
             self._kept.keep(key, stop, reading)
             return
@@ -83,7 +82,7 @@ def _chunks(file: SourceFile, schema: pa.Schema, reading: BatchPass, wanted: ran
 @lru_cache(maxsize=2)
 def _counts(address: str, version: str) -> list[int]:  # noqa: ARG001  (part of the key)
     opened = _opened(address, [])
-    # One column tells, and those of numbers take the least to read.
+    # One column suffices, and columns of numbers are the cheapest to read.
     order = sorted(range(len(opened.schema)), key=lambda index: not pa.types.is_primitive(opened.schema.types[index]))
     if isinstance(opened, pa.ipc.RecordBatchStreamReader):
         return [_stream_rows(_opened(address, order[:1]))]
@@ -121,7 +120,7 @@ def _columns(file: SourceFile) -> pa.Schema:
 
 
 def _opened(address: str, fields: Sequence[int]) -> pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader:
-    """Return a reader of some ``fields``, by their indices; of all if there are none."""
+    """Open a reader of ``fields``, given by index; of all if empty."""
     options = pa.ipc.IpcReadOptions(included_fields=list(fields), use_threads=False)
     source = native_file(address)
     is_file = source.read(len(_MAGIC)) == _MAGIC
@@ -129,7 +128,7 @@ def _opened(address: str, fields: Sequence[int]) -> pa.ipc.RecordBatchFileReader
         try:
             opened = pa.ipc.open_file(source, options=options)
         except pa.ArrowInvalid:
-            # It has no end; what it has begins like a stream.
+            # A file without a footer begins like a stream.
             source.seek(len(_MAGIC))
             return pa.ipc.open_stream(source, options=options)
         if source.size() < _MAPPED_BYTES * opened.num_record_batches or is_remote(address):

@@ -1,4 +1,4 @@
-"""Columns as they were read to columns in the types of a schema; a value that is not of its type costs its row."""
+"""Convert columns that were read to the types of a schema; a value of another type is an error of its row."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from inferd.batch.ports import SourceFile
 from inferd.batch.storage import errors_of, shown
 from inferd.plain_text import clipped, escaped, listed
 
-#: Errors of pyarrow about what is in a file. An `OSError` with an ``errno`` is not: see `damage_text`.
+#: Errors of pyarrow about the content of a file. An `OSError` with an ``errno`` is one of storage: see `damage_text`.
 DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 
 _SPACES = re.compile(r"\s+")
 _LONGEST_TEXT = 200
 
-#: Returns an array in the type of a field, or raises one of `DAMAGE` if any value is not of it.
+#: Casts an array to the type of a field. Raises one of `DAMAGE` if a value does not fit.
 Cast = Callable[[pa.Array, pa.Field], pa.Array]
 
 
@@ -31,7 +31,7 @@ _LOST_ROWS = 4096
 
 
 def damage_text(file: SourceFile, error: Exception) -> str:
-    """Return what ``error`` says of a damaged file. Raises `BatchError` if it is one of storage."""
+    """Return the text of ``error`` for a damaged file. Raises `BatchError` for an error of storage."""
     if isinstance(error, OSError) and error.errno:
         with errors_of(file.address):
             raise error
@@ -39,7 +39,7 @@ def damage_text(file: SourceFile, error: Exception) -> str:
 
 
 def file_schema(file: SourceFile, columns: pa.Schema) -> pa.Schema:
-    """Return the columns of ``file`` in plain types, with those that its path gives."""
+    """Return the columns of ``file`` in plain types, with those of its path."""
     fields = [pa.field(each.name, plain_type(each.type)) for each in columns]
     names = set(columns.names)
     given = [pa.field(name, _partition_type(value)) for name, value in file.partition.items() if name not in names]
@@ -47,7 +47,7 @@ def file_schema(file: SourceFile, columns: pa.Schema) -> pa.Schema:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return ``kind`` without dictionaries, run lengths and views, of which blocks of several files cannot be made."""
+    """Return ``kind`` without dictionaries, run lengths and views, which cannot be concatenated across files."""
     kind = simple_type(kind)
     if pa.types.is_list(kind):
         return pa.list_(plain_type(kind.value_type))
@@ -59,7 +59,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def stored_names(file: SourceFile, schema: pa.Schema, columns: pa.Schema) -> list[str]:
-    """Return the columns of ``schema`` to read from ``file``, which has ``columns``. Raises `UnreadableFileError`."""
+    """Return the names in ``schema`` to read from ``file``, which has ``columns``. Raises `UnreadableFileError`."""
     wanted = [name for name in schema.names if name in columns.names or name not in file.partition]
     for name in wanted:
         count = columns.names.count(name)
@@ -85,9 +85,9 @@ def in_schema(
     bad: BadRows | None = None,
     cast: Cast | None = None,
 ) -> Chunk:
-    """Return the ``rows`` of ``file`` whose columns were ``read``, in the types of ``schema`` by ``cast``.
+    """Return the columns ``read`` from ``file`` as a chunk of ``rows`` in the types of ``schema``, by ``cast``.
 
-    ``errors`` are rows between them that could not be read; ``bad`` are those of them that have no valid values.
+    ``errors`` are unreadable rows between them; ``bad`` are rows, by index, that are known to be invalid.
     """
     bad = {} if bad is None else bad
     columns = []
@@ -111,24 +111,24 @@ def row_error(file: SourceFile, row: int, text: str, code: str = UNREADABLE) -> 
 
 
 def lost_rows(file: SourceFile, schema: pa.Schema, lost: range, text: str) -> Iterator[Chunk]:
-    """Yield the rows ``lost`` as errors."""
+    """Yield chunks with an error for each of the rows ``lost``."""
     for first in range(0, len(lost), _LOST_ROWS):
         errors = [row_error(file, row, text) for row in lost[first : first + _LOST_ROWS]]
         yield Chunk(np.empty(0, np.int64), empty(schema), errors)
 
 
 def empty(schema: pa.Schema) -> pa.RecordBatch:
-    """Return no rows of ``schema``."""
+    """Return a record batch of ``schema`` without rows."""
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
 
 
 def convert(column: pa.Array, field: pa.Field, bad: BadRows, cast: Cast | None = None) -> pa.Array:
-    """Return ``column`` as ``field``, with null for each row that is not; ``bad`` gets what came there instead."""
-    # Fields of CSV have no type of their own.
+    """Convert ``column`` to the type of ``field``; rows that do not fit become null, and are added to ``bad``."""
+    # The type of fields of CSV says nothing.
     kind = "" if column.type == field.type or cast is not None else f" ({column.type})"
 
     def converted(part: pa.Array) -> pa.Array:
-        # Bytes of texts that are none, and offsets out of bounds, are found here and not where they do harm.
+        # Finds invalid UTF-8 and offsets out of bounds before they are used.
         part.validate(full=True)
         part = without_list_views(part)
         return part if part.type == field.type else _cast(part, field, cast or _cast_plainly)
@@ -149,10 +149,10 @@ def _cast(part: pa.Array, field: pa.Field, cast: Cast) -> pa.Array:
     except DAMAGE:
         if not pa.types.is_nested(part.type):
             raise
-        # Casts of lists look at elements of rows that are not in a slice, too: a copy has none of those.
+        # Casts of lists read elements outside of the slice too; a copy has none.
         values = cast(part.take(pa.array(range(len(part)))), field)
     if pa.types.is_dictionary(part.type):
-        # The texts of a dictionary are not looked at with its indices.
+        # Validating a dictionary array does not check its texts.
         values.validate(full=True)
     return values
 
@@ -165,9 +165,9 @@ def bisected(
     bad: BadRows,
     first: int = 0,
 ) -> pa.Array:
-    """Return ``converted(values)``; where it fails, halves are tried, down to single rows, which become null.
+    """Return ``converted(values)``; halve where it fails, down to single rows, which become null.
 
-    ``bad`` gets ``text_of`` them by their index, from ``first`` on.
+    Their ``text_of`` is added to ``bad`` by index, counted from ``first``.
     """
     try:
         return converted(values)
@@ -181,7 +181,7 @@ def bisected(
 
 
 def got(value: object) -> str:
-    """Return what came, for an error row."""
+    """Return the actual value, as text for an error row."""
     return f"got {clipped(escaped(repr(value)))}"
 
 
@@ -203,5 +203,5 @@ def _partition_type(value: str | int | None) -> pa.DataType:
 
 
 def _without_columns(rows: int) -> pa.RecordBatch:
-    # Only a struct has rows without columns.
+    # Only from structs can a record batch have rows without columns.
     return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))

@@ -1,4 +1,4 @@
-"""Reader of CSV, with a line of column names."""
+"""Read CSV with a header line of column names."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -19,25 +19,25 @@ from inferd.batch.sources.csv_rows import CsvScanner
 from inferd.batch.sources.json_values import array_of, loaded
 from inferd.batch.sources.text_rows import RowTexts, TextRows
 
-#: Fields without a value, in columns that are none of texts.
+#: Fields that are null, in columns other than texts.
 _NULLS = pa.array(["", "NA", "N/A", "null", "NULL"])
 
 _TAB_SUFFIXES = (".tsv", ".tsv.gz", ".tsv.zst")
 
-#: The rows whose fields tell the types of columns.
+#: The first rows, from which types are inferred.
 _SAMPLE_ROWS = 10_000
 
-#: The zeros of codes and telephone numbers matter.
+#: Not a number: leading zeros matter in codes and telephone numbers.
 _LEADING_ZERO = r"^[+-]?0\d"
 
-#: Integers as tables with nulls have them.
+#: Integers as programs write them that have floats for columns with nulls.
 _WITH_ZEROS = r"^([+-]?\d+)\.0*$"
 
 
 class CsvReader:
     """Reads fields as bytes, and casts them by column.
 
-    Without a ``delimiter``, fields have tabs between them in files whose suffix says so, and else commas.
+    Without a ``delimiter``, it is a tab for the suffixes of .tsv, and else a comma.
     """
 
     def __init__(self, delimiter: str | None = None) -> None:
@@ -48,7 +48,7 @@ class CsvReader:
         self._headers: dict[tuple[str, str], list[str]] = {}
 
     def schema(self, file: SourceFile) -> pa.Schema:
-        """Return the columns, each of the first type that all its fields in the first rows have."""
+        """Return the columns, each with the first type that fits all its fields in the first rows."""
         header = self._header(file)
         samples = []
         for texts in self._rows(file).first(file, _SAMPLE_ROWS):
@@ -65,7 +65,7 @@ class CsvReader:
         return [self._rows(file).count(file)]
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the rows from ``start`` to before ``stop``."""
+        """Yield the rows ``start`` to ``stop`` - 1."""
         header = self._header(file)
         names = stored_names(file, schema, pa.schema([(name, pa.binary()) for name in header]))
         wanted = [header.index(name) for name in names]
@@ -142,7 +142,7 @@ def _columns(
 
 
 def _cast(fields: pa.Array, field: pa.Field) -> pa.Array:
-    """Return ``fields`` in the type of ``field``. Raises one of `DAMAGE` if any is not of it."""
+    """Return ``fields`` in the type of ``field``. Raises one of `DAMAGE` if one does not fit."""
     kind = field.type
     if is_binary(kind):
         return fields.cast(kind)

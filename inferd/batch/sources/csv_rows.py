@@ -1,11 +1,11 @@
-"""Where the rows of CSV begin and end, and which are malformed. Pure.
+"""Find the rows of CSV, and the malformed ones among them. Pure.
 
-A field that begins with a quote ends with one: within it, quotes are doubled, and line ends belong to it. A row with
-such a field that does not end, or goes on after its end, is malformed and ends with its line: it costs no row after it.
-Elsewhere a quote is a character like others.
+A quoted field begins and ends with a quote; within it, quotes are doubled, and line ends belong to it. A row with a
+quoted field that does not end, or continues after its closing quote, is malformed and ends with its line, so the next
+row is not affected. Other quotes are ordinary characters.
 
-Steps of a file are scanned as a whole: a line end is that of a row if the number of quotes before it is even, as long
-as all quotes are where they belong. From the first that is not on, some rows are scanned one by one.
+Steps of a file are scanned as a whole: while all quotes are regular, a line end with an even number of quotes before
+it ends a row. From the first irregular quote on, some rows are scanned one by one.
 """
 
 import re
@@ -45,7 +45,7 @@ class CsvScanner:
         self._open = re.compile(rb'(?:%b%b)*+"(?:[^"]++|"")*+\Z' % (one, delimiter))
 
     def scan(self, data: bytes, *, is_end: bool) -> tuple[RowTexts, int]:
-        """Return the whole rows at the beginning of ``data``, and where the rest begins."""
+        """Return the whole rows at the beginning of ``data``, and the index of the rest."""
         characters = np.frombuffer(data, np.uint8)
         found = _Found()
         at, window = 0, len(data)

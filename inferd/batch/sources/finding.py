@@ -1,13 +1,15 @@
-"""Which files a job reads, in which format, and the columns that their paths give."""
+"""Find the input files, their format and its reader, and the columns in their paths."""
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
+from typing import cast
 from urllib.parse import unquote
 
 from inferd.batch.errors import UsageError
-from inferd.batch.ports import SourceFile
+from inferd.batch.ports import Reader, SourceFile
 from inferd.batch.storage import FileInfo, list_files, shown
 
 _SUFFIXES: Mapping[str, tuple[str, ...]] = {
@@ -28,12 +30,24 @@ _HIVE_FOLDER = re.compile(r"([^=]+)=(.*)")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _INTEGER = re.compile(r"-?\d{1,9}")
 
+#: The module and the class of each reader, imported when needed.
+_READERS = {
+    "parquet": ("parquet", "ParquetReader"),
+    "arrow": ("arrow", "ArrowReader"),
+    "csv": ("csv", "CsvReader"),
+    "jsonl": ("jsonl", "JsonlReader"),
+    "npy": ("arrays", "NpyReader"),
+    "npz": ("npz", "NpzReader"),
+    "images": ("images", "ImagesReader"),
+    "tar": ("tar", "TarReader"),
+}
+
 
 def find_sources(addresses: Sequence[str], given_format: str | None) -> tuple[SourceFile, ...]:
-    """Return the files at ``addresses``, which are paths, addresses, folders and globs, each file once.
+    """Return the files at ``addresses``, which are files, folders, globs and URLs, each file once.
 
-    All are of ``given_format``, or else of the one that their suffixes tell. All pictures of one address are one
-    source. Raises `UsageError`, and `BatchError` for storage.
+    The format is ``given_format``, or that of the suffixes. All pictures of one address are one source. Raises
+    `UsageError`, and `BatchError` for storage.
     """
     files: dict[str, SourceFile] = {}
     for address in addresses:
@@ -50,12 +64,12 @@ def find_sources(addresses: Sequence[str], given_format: str | None) -> tuple[So
 
 
 def is_pattern(text: str) -> bool:
-    """Whether ``text`` may stand for several names."""
+    """Return True if ``text`` has wildcards."""
     return _WILDCARD.search(text) is not None
 
 
 def is_picture(address: str) -> bool:
-    """Whether the suffix of ``address`` is that of a picture."""
+    """Return True for the suffix of a picture."""
     return address.lower().endswith(_SUFFIXES["images"])
 
 
@@ -65,7 +79,7 @@ def _found(address: str, given_format: str | None) -> list[SourceFile]:
         raise UsageError(f"{shown(address)}: expected files, got none")
     pictures = [each for each in listing if is_picture(each.address)]
     if given_format == "images" or (given_format is None and pictures):
-        # What lies beside pictures is no matter, unless it is something to read too.
+        # Other files beside pictures are ignored, unless their format could be read.
         tables = [each for each in listing if given_format is None and _format_of(each.address) not in (None, "images")]
         return [_folder_of(address, pictures), *(_file(each, None, {}) for each in tables)]
     paths = [_path(each.address) for each in listing]
@@ -89,7 +103,7 @@ def _format_of(address: str) -> str | None:
 
 
 def _folder_of(address: str, pictures: Sequence[FileInfo]) -> SourceFile:
-    """Return ``pictures`` as one source: they are far too many to be the files of a plan."""
+    """Return ``pictures`` as one source, as there may be too many to be files of a plan."""
     if not pictures:
         raise UsageError(f"{shown(address)}: expected pictures ({' '.join(_SUFFIXES['images'])}), got none")
     size = sum(each.size for each in pictures)
@@ -97,7 +111,7 @@ def _folder_of(address: str, pictures: Sequence[FileInfo]) -> SourceFile:
 
 
 def folder_version(pictures: Sequence[FileInfo]) -> str:
-    """Return what differs once one of ``pictures`` does."""
+    """Return a hash of the addresses, sizes and versions of ``pictures``."""
     digest = hashlib.sha256()
     for each in pictures:
         digest.update(f"{each.address}\0{each.size}\0{each.version}\n".encode())
@@ -105,12 +119,12 @@ def folder_version(pictures: Sequence[FileInfo]) -> str:
 
 
 def _path(address: str) -> str:
-    """Return ``address`` as it compares with others: storage gives some back with more slashes."""
+    """Normalize ``address``: storage returns some with repeated slashes."""
     return _SLASHES.sub("/", address)
 
 
 def _base(pattern: str, paths: Sequence[str]) -> str:
-    """Return what the user says of the paths himself: what comes after it may give columns."""
+    """Return the prefix of ``paths`` that ``pattern`` names; folders after it may be columns."""
     wildcard = _WILDCARD.search(pattern)
     # A file or folder may have wildcards in its name.
     if wildcard is None or all(path.startswith(pattern) for path in paths):
@@ -127,7 +141,7 @@ def _partition(path: str, base: str) -> dict[str, str | None]:
 
 
 def _with_partition_types(files: list[SourceFile]) -> tuple[SourceFile, ...]:
-    """Return ``files`` with the same columns in all: of integers or null where all are such, else of texts or null."""
+    """Return ``files`` with the same partition columns: integers where all values are integers, else texts."""
     names = dict.fromkeys(name for file in files for name in file.partition)
     columns = {name: [file.partition.get(name) for file in files] for name in names}
     for name, values in columns.items():
@@ -137,3 +151,21 @@ def _with_partition_types(files: list[SourceFile]) -> tuple[SourceFile, ...]:
         replace(file, partition={name: values[index] for name, values in columns.items()})
         for index, file in enumerate(files)
     )
+
+
+def reader_for(file_format: str, *, delimiter: str | None = None, columns: Sequence[str] = ()) -> Reader:
+    """Return a reader of ``file_format``, one of `inferd.batch.options.InputFormat`.
+
+    ``delimiter`` separates the fields of CSV; None for the default. ``columns`` are the only columns to use; empty for
+    all.
+    """
+    module, name = _READERS[file_format]
+    make = getattr(import_module(f"inferd.batch.sources.{module}"), name)
+    match file_format:
+        case "csv":
+            reader = make(delimiter)
+        case "npz":
+            reader = make(columns)
+        case _:
+            reader = make()
+    return cast("Reader", reader)

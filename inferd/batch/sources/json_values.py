@@ -1,4 +1,4 @@
-"""Values of JSON as columns of Arrow."""
+"""Parse JSON, and convert its values to columns of Arrow."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ import pyarrow as pa
 from inferd.batch import exact_numbers
 from inferd.batch.column_types import is_binary, is_list, is_text
 
-#: How JSON has numbers that it has not, as `inferd infer --json` and protobuf write them.
+#: Texts for floats that JSON has no numbers for, as `inferd infer --json` and protobuf write them.
 _NO_NUMBERS: Mapping[object, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
 
 
 def loaded(text: bytes | str) -> Any:  # noqa: ANN401  (any value of JSON)
-    """Return the value of ``text``, which may have NaN, Infinity and large integers. Raises `ValueError`."""
+    """Parse ``text``, in which NaN, Infinity and large integers are allowed. Raises `ValueError`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -28,19 +28,19 @@ def loaded(text: bytes | str) -> Any:  # noqa: ANN401  (any value of JSON)
 
 
 def array_of(values: Sequence[object], kind: pa.DataType, *, is_exact: bool = False) -> pa.Array:
-    """Return ``values`` as ``kind``. Raises `ValueError` or an error of pyarrow if any is none.
+    """Return ``values`` as an array of ``kind``. Raises `ValueError` or an error of pyarrow if one does not fit.
 
-    ``is_exact``: whole numbers are not rounded.
+    ``is_exact``: whole numbers must not be rounded.
     """
     checked = [_checked(value, kind, is_exact=is_exact) for value in values]
     if pa.types.is_nested(kind) or _has_own_type(kind):
         return pa.array(checked, kind)
-    # Times and the like are written as texts.
+    # Times and other types without a form in JSON are texts.
     return pa.array(checked, pa.string()).cast(kind)
 
 
 def type_of(values: Sequence[object]) -> pa.DataType:
-    """Return the type that all ``values`` have; texts if there is none, null if there are no values."""
+    """Return the common type of ``values``; texts if there is none, null without values."""
     try:
         return pa.array(values).type
     except (pa.ArrowException, OverflowError):
@@ -53,7 +53,7 @@ def _has_own_type(kind: pa.DataType) -> bool:
 
 
 def _checked(value: Any, kind: pa.DataType, *, is_exact: bool) -> object:  # noqa: ANN401  (any value of JSON)
-    """Return ``value`` as what pyarrow takes for ``kind``; it would take others too, and cut them."""
+    """Return ``value`` as pyarrow expects it for ``kind``. Unchecked, pyarrow would truncate some values."""
     types = pa.types
     if value is None or types.is_boolean(kind):
         return _expected(value, bool)
@@ -65,7 +65,7 @@ def _checked(value: Any, kind: pa.DataType, *, is_exact: bool) -> object:  # noq
     if is_list(kind):
         return [_checked(element, kind.value_type, is_exact=is_exact) for element in _expected(value, list)]
     if isinstance(value, int | float) and (is_text(kind) or is_binary(kind)):
-        # As in CSV: keys are often numbers in some rows and texts in others.
+        # As in CSV: ids are often numbers in some rows and texts in others.
         return json.dumps(value)
     return _expected(value, str)
 

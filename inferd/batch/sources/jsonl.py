@@ -1,4 +1,4 @@
-"""Reader of JSON Lines: an object in each line, whose members are the columns."""
+"""Read JSON lines: an object in each line, whose members are the columns."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from inferd.batch.sources.json_values import array_of, loaded, type_of
 from inferd.batch.sources.text_rows import NO_ROWS, RowTexts, TextRows
 from inferd.plain_text import clipped, escaped
 
-#: The rows whose values tell the types of columns.
+#: The first rows, from which types are inferred.
 _SAMPLE_ROWS = 10_000
 
 _LINE_FEED, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
@@ -28,10 +28,10 @@ _SPACES = np.frombuffer(b" \t\r", np.uint8)
 
 
 class LineScanner:
-    """Finds the lines that have more than spaces; line ends within values are always escaped."""
+    """Finds lines that are not blank. Line ends in values are always escaped in JSON."""
 
     def scan(self, data: bytes, *, is_end: bool) -> tuple[RowTexts, int]:
-        """Return the whole lines at the beginning of ``data``, and where the rest begins."""
+        """Return the complete lines at the beginning of ``data``, and the index of the rest."""
         characters = np.frombuffer(data, np.uint8)
         ends = np.flatnonzero(characters == _LINE_FEED)
         if is_end and data and not data.endswith(b"\n"):
@@ -47,16 +47,16 @@ class LineScanner:
 
 
 class JsonlReader:
-    """Reads lines by pyarrow's parser; those next to one that it does not take are read one by one, to the same values.
+    """Parses lines with pyarrow; chunks with a line that it rejects are parsed line by line, to the same values.
 
-    A member that is missing is null.
+    A missing member is null.
     """
 
     def __init__(self) -> None:
         self._texts = TextRows(LineScanner(), headers=0)
 
     def schema(self, file: SourceFile) -> pa.Schema:
-        """Return the members of the first rows, each with the type that all its values have."""
+        """Return the members of the first rows, each with the common type of its values."""
         lines = chain.from_iterable(map(_lines, self._texts.first(file, _SAMPLE_ROWS)))
         values = [_object(line) for line in lines]
         objects = [value for value in values if isinstance(value, dict)]
@@ -71,7 +71,7 @@ class JsonlReader:
         return [self._texts.count(file)]
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the rows from ``start`` to before ``stop``."""
+        """Yield the rows ``start`` to ``stop`` - 1."""
         fields = pa.schema([field for field in schema if field.name not in file.partition])
         for texts in self._texts.read(file, start, stop, rows):
             table = _parsed(texts, fields)
@@ -83,13 +83,13 @@ class JsonlReader:
 
 
 def _parsed(texts: RowTexts, fields: pa.Schema) -> pa.Table | None:
-    """Return all rows by pyarrow's parser; None if any is not surely what it takes it for."""
+    """Parse all rows with pyarrow; None if it fails, or may have misread a row."""
     if texts.bad or not _are_objects(texts):
         return None
     data = texts.data[texts.starts[0] : texts.ends[-1]]
     parsed_types = pa.schema([(field.name, _parsed_type(field.type)) for field in fields])
     try:
-        # It does not look whether texts are UTF-8.
+        # pyarrow does not verify UTF-8.
         data.decode()
         table = pa_json.read_json(
             pa.BufferReader(data),
@@ -103,7 +103,7 @@ def _parsed(texts: RowTexts, fields: pa.Schema) -> pa.Table | None:
 
 
 def _are_objects(texts: RowTexts) -> bool:
-    """Whether each line begins and ends like an object, so that no object is in two lines."""
+    """Return True if each line begins and ends like an object, so that no object spans lines."""
     characters = np.frombuffer(texts.data, np.uint8)
     last = characters[texts.ends - 1]
     before = characters[texts.ends - 2]
@@ -112,9 +112,9 @@ def _are_objects(texts: RowTexts) -> bool:
 
 
 def _parsed_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type to parse ``kind`` in, which is then cast."""
+    """Return the type to parse a column in, before it is cast to ``kind``."""
     if pa.types.is_floating(kind):
-        # As numbers are that are read one by one.
+        # As in `_one_by_one`.
         return pa.float64()
     if pa.types.is_temporal(kind):
         return pa.string()
@@ -153,7 +153,7 @@ def _lines(texts: RowTexts) -> Iterator[bytes]:
 
 
 def _object(line: bytes) -> dict[str, Any] | str:
-    """Return the object in ``line``, or what is wrong."""
+    """Return the object in ``line``, or the text of an error."""
     try:
         value = loaded(line)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reader of .npz files: archives of arrays, each of them a column."""
+"""Read .npz files: archives of arrays, each of them a column."""
 
 import weakref
 import zipfile
@@ -16,24 +16,24 @@ from inferd.batch.errors import UnreadableFileError
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.arrays import ArrayHeader, chunks_of, read_header, read_up_to, with_rows
 from inferd.batch.sources.columns import damage_text, file_schema, in_schema, lost_rows, stored_names
-from inferd.batch.sources.native_files import raw_file
 from inferd.batch.sources.passes import KeptPass
+from inferd.batch.storage import raw_file
 from inferd.plain_text import escaped, listed
 
 _SUFFIX = ".npy"
 
-#: Errors of `zipfile` about what is in a file: damage, and kinds of compression and encryption that it does not know.
+#: Errors of `zipfile` about the content of a file: damage, and unsupported compression and encryption.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
-#: What is skipped at a time.
+#: The bytes that are skipped at a time.
 _SKIPPED_BYTES = 1 << 20
 
 
 class NpzReader:
-    """Reads arrays side by side, from their begin on, a little at a time.
+    """Reads arrays in step, from their beginning on, a chunk at a time.
 
-    Those of ``columns``, or all if it is empty, must have as many rows as each other. Parts that follow each other are
-    read in one pass, which is kept between them.
+    The arrays of ``columns``, or all if it is empty, must have the same number of rows. Consecutive parts are read in
+    one pass, which is kept between them.
     """
 
     def __init__(self, columns: Sequence[str] = ()) -> None:
@@ -41,18 +41,15 @@ class NpzReader:
         self._kept: KeptPass[_Pass] = KeptPass()
 
     def schema(self, file: SourceFile) -> pa.Schema:
-        """Return a column for each array of numbers or texts, and those that the path gives.
-
-        Single numbers are left out.
-        """
+        """Return a column for each array of numbers or texts, and those of the path. Scalars are left out."""
         headers = _headers(file)
         self._rows(headers)
         return file_schema(file, _columns(headers))
 
     def spans(self, file: SourceFile) -> Sequence[int]:
-        """Return the number of rows, of which later ones cannot be read without the others.
+        """Return the number of rows, as one span: arrays are read from their beginning.
 
-        Reads the whole file: its checksums stand at the end of the rows, which would be answered before.
+        Reads the whole file to verify its checksums, which would otherwise be read after the rows were answered.
         """
         rows = self._rows(_headers(file))
         try:
@@ -62,14 +59,14 @@ class NpzReader:
         return [rows]
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the rows from ``start`` to before ``stop``; those from where the file is damaged are errors."""
+        """Yield the rows ``start`` to ``stop`` - 1; rows from damage on are errors."""
         headers = _headers(file)
         names = stored_names(file, schema, _columns(headers))
         row_bytes = sum(headers[name].row_bytes for name in names)
         key = (file.address, file.version, *names)
         position = start
         try:
-            reading = self._kept.taken(key, start) or _Pass(file, {name: headers[name] for name in names})
+            reading = self._kept.take(key, start) or _Pass(file, {name: headers[name] for name in names})
             for first, last in chunks_of(start, stop, rows, row_bytes):
                 yield in_schema(file, schema, reading.read(first, last), np.arange(first, last))
                 position = last
@@ -79,7 +76,7 @@ class NpzReader:
             self._kept.keep(key, stop, reading)
 
     def _rows(self, headers: Mapping[str, ArrayHeader]) -> int:
-        """Return the rows of the arrays that are used. Raises `UnreadableFileError` if they differ."""
+        """Return the number of rows of the arrays that are used. Raises `UnreadableFileError` if they differ."""
         used = {name: header for name, header in headers.items() if name in self._used} or headers
         lengths = {header.shape[0] for header in used.values()}
         if len(lengths) != 1:
@@ -90,19 +87,19 @@ class NpzReader:
 
 
 class _Pass:
-    """One reading of arrays. Not thread-safe."""
+    """One pass over the arrays. Not thread-safe."""
 
     def __init__(self, file: SourceFile, headers: Mapping[str, ArrayHeader]) -> None:
         self._headers = headers
         stream = raw_file(file.address)
-        # Once nobody keeps this.
+        # Closes the stream with the last reference.
         weakref.finalize(self, stream.close)
         archive = zipfile.ZipFile(stream)
         self._streams = {name: _opened(archive, name) for name in headers}
         self._position = 0
 
     def read(self, start: int, stop: int) -> dict[str, pa.Array]:
-        """Return the rows from ``start`` to before ``stop``, which are not before those of the last call."""
+        """Return the rows ``start`` to ``stop`` - 1; ``start`` is at least the last ``stop``."""
         columns = {name: header.column(self._rows(name, header, start, stop)) for name, header in self._headers.items()}
         self._position = stop
         return columns
@@ -133,7 +130,7 @@ def _columns(headers: Mapping[str, ArrayHeader]) -> pa.Schema:
 
 
 def _headers(file: SourceFile) -> Mapping[str, ArrayHeader]:
-    """Return what the arrays are. Raises `UnreadableFileError`."""
+    """Return the headers of the arrays by name. Raises `UnreadableFileError`."""
     try:
         return _read_headers(file.address, file.version)
     except _DAMAGE as error:
@@ -170,7 +167,7 @@ def _read_headers(address: str, version: str) -> Mapping[str, ArrayHeader]:  # n
 
 @lru_cache(maxsize=64)
 def _verify(address: str, version: str) -> None:  # noqa: ARG001  (part of the key)
-    """Raise one of `_DAMAGE` if the archive is not as it was written."""
+    """Raise one of `_DAMAGE` if a checksum of the archive is wrong."""
     with raw_file(address) as file, zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
         if damaged is not None:

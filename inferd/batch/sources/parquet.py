@@ -1,4 +1,4 @@
-"""Reader of Parquet files. Spans are row groups."""
+"""Read Parquet files, whose spans are row groups."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ from inferd.batch.sources.columns import (
     lost_rows,
     stored_names,
 )
-from inferd.batch.sources.native_files import native_file
 from inferd.batch.sources.passes import BatchPass, KeptPass
+from inferd.batch.storage import native_file
 
-#: What is read of a column at a time. Without it, all of a row group is.
+#: The bytes of a column that are read at a time; without it, a whole row group.
 _BUFFER_BYTES = 1 << 20
 
-#: The most of a chunk, as far as the size of its row group tells.
+#: The most bytes of a chunk, estimated from its row group.
 _CHUNK_BYTES = 16 << 20
 
 
 class ParquetReader:
-    """Reads row groups by and by, each in batches that begin at multiples of their size from its first row.
+    """Reads each row group in batches that begin at multiples of their size.
 
-    So which rows are lost to damage does not depend on where a part begins. Parts that follow each other in one row
-    group are read in one pass, which is kept between them.
+    So the rows that damage affects do not depend on where a part begins. Consecutive parts of one row group are read
+    in one pass, which is kept between them.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class ParquetReader:
         return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the rows from ``start`` to before ``stop``."""
+        """Yield the rows ``start`` to ``stop`` - 1."""
         metadata = _metadata(file)
         names = tuple(stored_names(file, schema, _columns(file)))
         first = 0
@@ -68,7 +68,7 @@ class ParquetReader:
     ) -> Iterator[Chunk]:
         position = start
         try:
-            reading = self._kept.taken(group, start) or BatchPass(_batches(group), group.first)
+            reading = self._kept.take(group, start) or BatchPass(_batches(group), group.first)
             for batch in reading.read(start, stop, group.batch_rows):
                 numbers = np.arange(position, position + batch.num_rows)
                 position += batch.num_rows
@@ -112,7 +112,7 @@ def _read_metadata(address: str, version: str) -> pq.FileMetaData:  # noqa: ARG0
 
 
 def _opened(address: str) -> pq.ParquetFile:
-    # Without these, memory grows with row groups; and what checksums there are is for being looked at.
+    # Without a buffer size, memory grows with row groups.
     return pq.ParquetFile(
         native_file(address), buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
     )
@@ -126,7 +126,7 @@ def _columns(file: SourceFile) -> pa.Schema:
 
 
 def _batch_rows(metadata: pq.FileMetaData, index: int, columns: tuple[str, ...], rows: int) -> int:
-    """Return how many of a row group's rows to read at a time: ``rows``, or fewer if they are large."""
+    """Return the rows of a row group to read at a time: ``rows``, or fewer if they are large."""
     group = metadata.row_group(index)
     paths = (metadata.schema.column(number).path for number in range(group.num_columns))
     wanted = [number for number, path in enumerate(paths) if path.split(".")[0] in columns]

@@ -1,4 +1,4 @@
-"""Readings of files that go on where they stopped, for parts that follow each other."""
+"""Passes over files that are kept between consecutive parts, so that reading continues where it stopped."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ P = TypeVar("P")
 
 
 class KeptPass(Generic[P]):
-    """The latest reading that stopped before its end. Any thread: one of them takes it."""
+    """Keeps the latest unfinished pass. Threads: any; one of them takes it."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[object, int, P]] = deque(maxlen=1)
 
     def keep(self, key: object, position: int, reading: P) -> None:
-        """Keep ``reading`` of what ``key`` says, which goes on at ``position``; another one is dropped."""
+        """Keep ``reading`` of ``key``, which is at row ``position``, in place of another."""
         self._kept.append((key, position, reading))
 
-    def taken(self, key: object, position: int) -> P | None:
-        """Return what is kept of ``key`` and can come to ``position``, going forwards."""
+    def take(self, key: object, position: int) -> P | None:
+        """Take out the pass of ``key`` if it is not beyond row ``position``; else return None."""
         try:
             kept_key, kept_position, reading = self._kept.pop()
         except IndexError:
@@ -29,7 +29,7 @@ class KeptPass(Generic[P]):
 
 
 class BatchPass:
-    """One reading of ``batches``, whose first row is ``position``. Not thread-safe."""
+    """One pass over ``batches``, whose first row is ``position``. Not thread-safe."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], position: int) -> None:
         self._batches = batches
@@ -37,9 +37,9 @@ class BatchPass:
         self._rest: pa.RecordBatch | None = None
 
     def read(self, start: int, stop: int, rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows from ``start`` to before ``stop``, at most ``rows`` at a time.
+        """Yield the rows ``start`` to ``stop`` - 1, at most ``rows`` at a time.
 
-        Raises an error of pyarrow where they are damaged, or end before.
+        Raises an error of pyarrow if they are damaged, or end early.
         """
         while self._position < stop:
             batch = self._rest if self._rest is not None else self._next()

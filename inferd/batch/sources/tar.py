@@ -1,4 +1,4 @@
-"""Reader of archives of pictures, .tar and .tar.gz: rows are the members that are pictures, in their order."""
+"""Read archives of pictures, .tar and .tar.gz: rows are the members that are pictures, in order."""
 
 import gzip
 import tarfile
@@ -15,26 +15,26 @@ from inferd.batch.errors import UnreadableFileError
 from inferd.batch.ports import SourceFile
 from inferd.batch.sources.columns import damage_text, file_schema, lost_rows, stored_names
 from inferd.batch.sources.finding import is_picture
-from inferd.batch.sources.native_files import raw_file
+from inferd.batch.sources.images import COLUMNS, IMAGE, MOST_BYTES, Picture, chunks
 from inferd.batch.sources.passes import KeptPass
-from inferd.batch.sources.pictures import COLUMNS, IMAGE, MOST_BYTES, Picture, chunks
+from inferd.batch.storage import raw_file
 
 _DAMAGE = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
 
-#: After these it is not known since where the content is wrong.
+#: Errors of corrupt compressed content, of which the place is unknown.
 _CORRUPTION = (zlib.error, gzip.BadGzipFile)
 
-#: What is read at a time of what stands after the last member.
+#: The bytes that are read at a time after the last member.
 _DRAINED_BYTES = 1 << 20
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class TarReader:
-    """Reads archives from their begin on. Parts that follow each other are read in one pass, kept between them.
+    """Reads archives from their beginning. Consecutive parts are read in one pass, which is kept between them.
 
-    Of an archive that has been cut the pictures before are read, and what is lost is one more row, an error; one whose
-    compressed content is wrong is not read.
+    A truncated archive has the pictures before the cut, and one more row, an error. An archive with corrupt compressed
+    content is not read.
     """
 
     def __init__(self) -> None:
@@ -45,17 +45,17 @@ class TarReader:
         return file_schema(file, COLUMNS)
 
     def spans(self, file: SourceFile) -> Sequence[int]:
-        """Return the number of pictures, of which later ones cannot be found without the others."""
+        """Return the number of pictures, as one span: members are found one after the other."""
         try:
             return [_count(file.address, file.version)]
         except _DAMAGE as error:
             raise UnreadableFileError(f"expected an archive: {damage_text(file, error)}") from error
 
     def read(self, file: SourceFile, schema: pa.Schema, start: int, stop: int, rows: int) -> Iterator[Chunk]:
-        """Yield the pictures from ``start`` to before ``stop``. Whether they are any is seen later."""
+        """Yield the pictures ``start`` to ``stop`` - 1. They are not decoded here."""
         has_image = IMAGE in stored_names(file, schema, COLUMNS)
         key = (file.address, file.version)
-        reading = self._kept.taken(key, start) or _Pass(file.address)
+        reading = self._kept.take(key, start) or _Pass(file.address)
         yield from chunks(file, schema, start, rows, reading.pictures(start, stop, has_image=has_image))
         if reading.damage is not None:
             text = f"damaged, with what comes after it: {damage_text(file, reading.damage)}"
@@ -65,25 +65,28 @@ class TarReader:
 
 
 class _Pass:
-    """One reading of an archive. Not thread-safe. ``position`` is the next picture; ``damage`` is why it ended."""
+    """One pass over an archive. Not thread-safe.
+
+    ``position`` is the next picture; ``damage`` is the error that ended the pass.
+    """
 
     def __init__(self, address: str) -> None:
         self.position = 0
         self.damage: Exception | None = None
         stream = raw_file(address)
-        # Once nobody keeps this.
+        # Closes the stream with the last reference.
         weakref.finalize(self, stream.close)
         self._archive = _opened(stream)
 
     def pictures(self, start: int, stop: int, *, has_image: bool) -> Iterator[Picture]:
-        """Yield the pictures from ``start``, or without bytes; those before are skipped."""
+        """Yield the pictures ``start`` to ``stop`` - 1, without their bytes unless ``has_image``."""
         try:
             while self.position < stop:
                 member = _next(self._archive)
                 if member is None:
                     return
                 picture = self._picture(member, has_image=has_image) if self.position >= start else None
-                # After it has been read: it may be what is damaged.
+                # Counted after it was read, as it may be damaged.
                 self.position += 1
                 if picture is not None:
                     yield picture
@@ -102,15 +105,15 @@ class _Pass:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header is damaged or missing is an error, where `tarfile` would take it for the end."""
+    """A member whose damaged or missing header is an error, where `tarfile` would assume the end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
-        """Return the member that a header describes."""
+        """Return the member of a header."""
         try:
             return super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]  # its stub is too narrow
         except tarfile.HeaderError as error:
-            # A block of zeros is the end. A file that ends without one may have been cut between two members.
+            # A block of zeros is the end. A file without one may have been truncated between two members.
             if buf and not any(buf):
                 raise
             raise tarfile.ReadError(str(error) if buf else "the archive has no end") from None
@@ -125,7 +128,7 @@ def _opened(stream: BinaryIO) -> tarfile.TarFile:
 def _next(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
     """Return the next picture; None at the end."""
     while (member := archive.next()) is not None:
-        # All members of an archive may not fit memory.
+        # Members are not kept: they may not fit into memory.
         archive.members.clear()  # type: ignore[attr-defined]  # an attribute that its stub lacks
         if member.isfile() and is_picture(member.name) and not _is_hidden(member.name):
             return member
@@ -133,13 +136,13 @@ def _next(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether ``name`` is left out, as in folders: some programs add files of their own."""
+    """Return True for names that are left out, as in folders: some programs add hidden files."""
     return any(part.startswith((".", "_")) for part in name.split("/") if part != ".")
 
 
 @lru_cache(maxsize=64)
 def _count(address: str, version: str) -> int:  # noqa: ARG001  (part of the key)
-    """Return the number of pictures, and of one more row for all that is damaged."""
+    """Count the pictures, and one more row for all content after damage."""
     count = 0
     with raw_file(address) as stream:
         archive = _opened(stream)
@@ -150,7 +153,7 @@ def _count(address: str, version: str) -> int:  # noqa: ARG001  (part of the key
             if isinstance(error, _CORRUPTION) or isinstance(error.__context__, _CORRUPTION):
                 raise
             return count + 1
-        # The checksum stands at the end, and would be seen when the pictures have been answered.
+        # Verifies the checksum at the end, which would otherwise fail after the pictures were answered.
         while isinstance(archive.fileobj, gzip.GzipFile) and archive.fileobj.read(_DRAINED_BYTES):
             pass
     return count

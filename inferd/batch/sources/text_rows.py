@@ -1,37 +1,49 @@
-"""The rows of text files: where each begins and ends, from any row on.
+"""Split text files, also compressed ones, into rows, from any row on.
 
-A file is cut into rows by a `Scanner`, step by step, and is never in memory as a whole. What the rows say is not looked
-at here, so rows are skipped and counted fast.
+A `Scanner` finds the rows in steps, so a file is never in memory as a whole. Rows are not parsed here, so skipping
+and counting are fast.
 """
 
+import gzip
+import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from inferd.batch.blocks import BadRows
 from inferd.batch.errors import UnreadableFileError
 from inferd.batch.ports import SourceFile
+from inferd.batch.sources.columns import DAMAGE, damage_text
 from inferd.batch.sources.passes import KeptPass
-from inferd.batch.sources.text_files import is_compressed, texts_of
+from inferd.batch.storage import native_file, raw_file
 
-#: A longer row is an error: it would have to be in memory.
+#: A longer row is an error, as it must fit into memory.
 LONGEST_ROW_BYTES = 64 << 20
 
 _TOO_LONG = f"expected a row of at most {LONGEST_ROW_BYTES} bytes, with all quotes closed"
 
-#: How far the places are apart that reading can begin at.
+#: The distance in bytes of remembered places, from which reading can begin.
 _PLACE_BYTES = 8 << 20
+
+_NONE, _ZERO = np.empty(0, np.int64), np.zeros(1, np.int64)
+_STEP_BYTES = 1 << 20
+#: Small, as damage loses the rest of a step.
+_ZSTD_STEP_BYTES = 64 << 10
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
 class RowTexts:
-    """Rows next to each other: those from ``first`` on, ``data[starts[i]:ends[i]]`` each, of ``fields[i]`` fields.
+    """Consecutive rows from number ``first`` on: row ``i`` is ``data[starts[i]:ends[i]]``, with ``fields[i]`` fields.
 
-    ``bad`` are malformed.
+    ``bad`` has the malformed ones by index.
     """
 
     data: bytes
@@ -46,7 +58,7 @@ class RowTexts:
         return len(self.starts)
 
     def slice(self, start: int, stop: int) -> "RowTexts":
-        """Return the rows from index ``start`` to before ``stop``."""
+        """Return the rows with index ``start`` to ``stop`` - 1."""
         bad = {index - start: text for index, text in self.bad.items() if start <= index < stop}
         cut = slice(start, stop)
         return RowTexts(self.data, self.starts[cut], self.ends[cut], self.fields[cut], bad, self.first + start)
@@ -56,17 +68,16 @@ class RowTexts:
         return self.data[self.starts[index] : self.ends[index]]
 
 
-_NONE, _ZERO = np.empty(0, np.int64), np.zeros(1, np.int64)
 NO_ROWS = RowTexts(b"", _NONE, _NONE, _NONE)
 
 
 class Scanner(Protocol):
-    """Finds rows. Pure."""
+    """Finds the rows of a format. Pure."""
 
     def scan(self, data: bytes, *, is_end: bool) -> tuple[RowTexts, int]:
-        """Return the whole rows at the beginning of ``data``, and where the rest begins.
+        """Return the complete rows at the beginning of ``data``, and the index of the rest.
 
-        Lines without anything are no rows. With ``is_end`` there is no rest.
+        Empty lines are not rows. With ``is_end`` there is no rest.
         """
         ...
 
@@ -80,9 +91,9 @@ class Place:
 
 
 class TextRows:
-    """The rows of files of one format; remembers places in them. ``headers`` is the number of rows before the first.
+    """The rows of files of one format, with remembered places. ``headers`` is the number of header rows.
 
-    Any thread; one file is read by one thread.
+    Threads: any; each file is read by one.
     """
 
     def __init__(self, scanner: Scanner, headers: int) -> None:
@@ -92,7 +103,7 @@ class TextRows:
         self._kept: KeptPass[_Pass] = KeptPass()
 
     def first(self, file: SourceFile, rows: int) -> list[RowTexts]:
-        """Return the first ``rows`` rows of ``file`` and the headers before them, or what there is of them."""
+        """Return the headers and the first ``rows`` rows of ``file``, or fewer if it ends."""
         blocks = []
         for block in self._blocks(file, self._start):
             blocks.append(block.slice(0, rows - block.first))
@@ -101,16 +112,16 @@ class TextRows:
         return blocks
 
     def count(self, file: SourceFile) -> int:
-        """Return the number of rows. A place where ``file`` is damaged counts as one, its last."""
+        """Return the number of rows. Damage ends the rows, and counts as the last one."""
         end = 0
         for block in self._blocks(file, self._start):
             end = block.first + len(block)
         return max(0, end)
 
     def read(self, file: SourceFile, start: int, stop: int, rows: int) -> Iterator[RowTexts]:
-        """Yield the rows from ``start`` to before ``stop``, or to the end if it comes before, at most ``rows`` each."""
+        """Yield the rows ``start`` to ``stop`` - 1, or to the end of the file, at most ``rows`` at a time."""
         key = (file.address, file.version)
-        reading = self._kept.taken(key, start)
+        reading = self._kept.take(key, start)
         if reading is None:
             known = self._places.get(key, [])
             index = bisect_right(known, start, key=lambda place: place.row)
@@ -129,14 +140,14 @@ class TextRows:
 
 
 class _Pass:
-    """One reading of a file, forwards. Not thread-safe."""
+    """One forward pass over a file. Not thread-safe."""
 
     def __init__(self, blocks: Iterator[RowTexts]) -> None:
         self._blocks = blocks
         self._rest = NO_ROWS
 
     def read(self, start: int, stop: int, rows: int) -> Iterator[RowTexts]:
-        """Yield the rows from ``start`` to before ``stop``, at most ``rows`` at a time."""
+        """Yield the rows ``start`` to ``stop`` - 1, at most ``rows`` at a time."""
         while True:
             block = self._rest.slice(max(0, start - self._rest.first), len(self._rest))
             taken = block.slice(0, max(0, stop - block.first)) if len(block) else block
@@ -152,7 +163,7 @@ class _Pass:
 
 
 def _rows_from(steps: Iterator[bytes], scanner: Scanner, place: Place) -> Iterator[tuple[RowTexts, Place]]:
-    """Yield the rows of the bytes from ``place`` on, with the place after them."""
+    """Yield the rows from ``place`` on, with the place after them."""
     data, row, offset = b"", place.row, place.offset
     is_end = False
     while not is_end:
@@ -172,9 +183,9 @@ def _rows_from(steps: Iterator[bytes], scanner: Scanner, place: Place) -> Iterat
 
 
 def _longer(data: bytes, steps: Iterator[bytes]) -> tuple[bytes, bool, str]:
-    """Return at least twice as much as ``data``, whether that is the end, and what is damaged there.
+    """Extend ``data`` to twice its size; return it, True at the end of the file, and the text of damage.
 
-    Twice, so that long rows are not scanned often.
+    Doubling keeps long rows from being scanned often.
     """
     pieces, size = [data], len(data)
     wanted = max(1, 2 * size)
@@ -191,7 +202,7 @@ def _longer(data: bytes, steps: Iterator[bytes]) -> tuple[bytes, bool, str]:
 
 
 def _line_skipped(data: bytes, steps: Iterator[bytes]) -> tuple[int, bytes]:
-    """Return the length of the line that ``data`` begins with, and what comes after it."""
+    """Return the length of the line at the beginning of ``data``, and the data after it."""
     skipped = 0
     while data:
         end = data.find(b"\n") + 1
@@ -204,3 +215,46 @@ def _line_skipped(data: bytes, steps: Iterator[bytes]) -> tuple[int, bytes]:
 
 def _bad_row(row: int, text: str) -> RowTexts:
     return RowTexts(b"", _ZERO, _ZERO, _ZERO, {0: text}, row)
+
+
+def is_compressed(file: SourceFile) -> bool:
+    """Return True for compressed files, which can only be read from the beginning."""
+    return file.address.lower().endswith((".gz", ".zst"))
+
+
+def texts_of(file: SourceFile, offset: int = 0) -> Iterator[bytes]:
+    """Yield the decompressed bytes of ``file``, of uncompressed files from ``offset`` on; a BOM is blanked.
+
+    Raises `UnreadableFileError` at damage, after the bytes before it, and `BatchError` for storage.
+    """
+    steps = _steps(file, offset)
+    try:
+        if offset == 0:
+            first = next(steps, b"")
+            if first.startswith(_UTF16):
+                raise UnreadableFileError("expected text in UTF-8, got UTF-16")
+            # The same number of bytes keeps the offsets of the file.
+            yield first.replace(_BOM, b"\n\n\n", 1) if first.startswith(_BOM) else first
+        yield from steps
+    except (*DAMAGE, EOFError, zlib.error) as error:
+        raise UnreadableFileError(damage_text(file, error)) from error
+
+
+def _steps(file: SourceFile, offset: int) -> Iterator[bytes]:
+    name = file.address.lower()
+    if name.endswith(".zst"):
+        with pa.CompressedInputStream(native_file(file.address), "zstd") as stream:
+            yield from _until_empty(lambda: stream.read(_ZSTD_STEP_BYTES))
+    elif name.endswith(".gz"):
+        with raw_file(file.address) as raw, gzip.GzipFile(fileobj=raw) as unpacked:
+            # `read` would lose the bytes right before damage.
+            yield from _until_empty(lambda: unpacked.read1(_STEP_BYTES))
+    else:
+        with raw_file(file.address) as raw:
+            raw.seek(offset)
+            yield from _until_empty(lambda: raw.read(_STEP_BYTES))
+
+
+def _until_empty(read: Callable[[], bytes]) -> Iterator[bytes]:
+    while step := read():
+        yield step

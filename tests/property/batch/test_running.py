@@ -65,7 +65,7 @@ def test_rows_have_their_own_answers(runner, rows, sizes, most, nbytes):
     options = JobOptions(model="m", inputs=("in",), output="out", row_ids=True)
     binding = bind(runner.signature, Columns(schema=pa.schema(list(TYPES.items()))), options)
     finished = list(
-        BlockRunner(runner, binding, BatchLimits(most, nbytes), ("in",)).finished(blocks(runner.signature, rows, sizes))
+        BlockRunner(runner, binding, BatchLimits(most, nbytes), ("in",)).run(blocks(runner.signature, rows, sizes))
     )
     good = [row for row, (a, b) in enumerate(rows) if a == b]
     answers = [answer for block in finished for answer in block.table.to_pylist()]

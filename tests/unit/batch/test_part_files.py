@@ -60,7 +60,7 @@ def test_part_has_all_its_blocks_and_a_note(tmp_path) -> None:
     """The blocks of a part become one file, and its note counts rows, errors and batches."""
     output = _Output(tmp_path)
     blocks = [_block(3, [1, 2], is_last=False), _block(3, [3], is_last=True, errors=[_error(7)])]
-    assert list(output.files.written(iter(blocks), Event())) == [3]
+    assert list(output.files.write_parts(iter(blocks), Event())) == [3]
     assert output.values(3) == [1, 2, 3]
     note = output.manifest.done()[3]
     assert (note.rows, note.errors, note.batches) == (3, 1, {"2": 1, "1": 1})
@@ -71,7 +71,7 @@ def test_error_rows_are_in_the_order_of_the_sources(tmp_path) -> None:
     """Blocks give them in the order in which they were found; files are in the order of the plan, not of names."""
     output = _Output(tmp_path)
     errors = [_error(2, "a"), _error(5), _error(1)]
-    list(output.files.written(iter([_block(0, [], is_last=True, errors=errors)]), Event()))
+    list(output.files.write_parts(iter([_block(0, [], is_last=True, errors=errors)]), Event()))
     lines = [json.loads(line) for line in (tmp_path / "_inferd/errors/00000.jsonl").read_text().splitlines()]
     assert [(line["source"], line["row"]) for line in lines] == [("b", 1), ("b", 5), ("a", 2)]
 
@@ -86,7 +86,7 @@ def test_stop_finishes_the_part_in_hand(tmp_path) -> None:
         yield _block(0, [2], is_last=True)
         pytest.fail("a block of the next part was asked for")
 
-    list(output.files.written(blocks(), stop))
+    list(output.files.write_parts(blocks(), stop))
     assert output.values(0) == [1, 2]
     assert list(output.manifest.done()) == [0]
 
@@ -101,7 +101,7 @@ def test_error_leaves_parts_before_it_and_no_temporary(tmp_path) -> None:
         raise BatchError("the bucket is gone")
 
     with pytest.raises(BatchError, match="bucket"):
-        list(output.files.written(blocks(), Event()))
+        list(output.files.write_parts(blocks(), Event()))
     assert output.names() == ["_inferd/parts/00000.json", "part-00000.parquet"]
 
 
@@ -116,7 +116,7 @@ def test_too_many_errors_end_the_job_before_its_part_is_there(tmp_path, on_error
     """The error rows of earlier runs count too; the part in which there are too many is not written."""
     output = _Output(tmp_path, on_error, before)
     with pytest.raises(BatchError, match=text):
-        list(output.files.written(iter([_block(0, [1], is_last=True, errors=[_error(4)])]), Event()))
+        list(output.files.write_parts(iter([_block(0, [1], is_last=True, errors=[_error(4)])]), Event()))
     assert output.names() == []
 
 
@@ -124,7 +124,7 @@ def test_too_many_errors_end_the_job_before_its_part_is_there(tmp_path, on_error
 def test_errors_up_to_the_limit_are_rows(tmp_path, on_error, before) -> None:
     """As many error rows as were permitted do not end the job."""
     output = _Output(tmp_path, on_error, before)
-    list(output.files.written(iter([_block(0, [1], is_last=True, errors=[_error(4)])]), Event()))
+    list(output.files.write_parts(iter([_block(0, [1], is_last=True, errors=[_error(4)])]), Event()))
     assert output.manifest.done()[0].errors == 1
 
 
@@ -132,5 +132,5 @@ def test_part_without_its_last_block_is_not_written(tmp_path) -> None:
     """A part whose blocks end too early is a defect of this program, and is never taken for a whole one."""
     output = _Output(tmp_path)
     with pytest.raises(RuntimeError, match="last block of part 0"):
-        list(output.files.written(iter([_block(0, [1], is_last=False)]), Event()))
+        list(output.files.write_parts(iter([_block(0, [1], is_last=False)]), Event()))
     assert output.names() == []

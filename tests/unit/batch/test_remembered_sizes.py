@@ -3,7 +3,7 @@
 import pytest
 
 from inferd.batch.blocks import BatchLimits
-from inferd.batch.remembered_sizes import RememberedSizes, Sizes
+from inferd.batch.planning import RememberedSizes, Sizes
 
 SIZES = Sizes(BatchLimits(64, 1 << 20), 512, 4096)
 FACTS = {"model": {"sha": "1"}, "options": {"where": None}}

@@ -40,7 +40,7 @@ def block(*values, part=0, errors=()):
 
 
 def run(runner, *blocks, rows=4):
-    return list(BlockRunner(runner, BINDING, BatchLimits(rows, 10**6), SOURCES).finished(iter(blocks)))
+    return list(BlockRunner(runner, BINDING, BatchLimits(rows, 10**6), SOURCES).run(iter(blocks)))
 
 
 def test_answers_are_in_order():
@@ -94,7 +94,7 @@ def test_batch_axis_that_is_not_the_first():
         row_ids=False,
         preparation=None,
     )
-    [finished] = BlockRunner(runner, binding, BatchLimits(4, 10**6), SOURCES).finished(iter([wide]))
+    [finished] = BlockRunner(runner, binding, BatchLimits(4, 10**6), SOURCES).run(iter([wide]))
     assert runner.inputs[0].tolist() == [[0, 2, 4], [1, 3, 5]]
     assert finished.table.column(0).to_pylist() == [[0, 2], [4, 6], [8, 10]]
 
@@ -122,7 +122,7 @@ def test_next_block_is_begun_before_this_one_ends():
             taken.append(index)
             yield block(index)
 
-    finished = BlockRunner(runner, BINDING, BatchLimits(4, 10**6), SOURCES).finished(blocks())
+    finished = BlockRunner(runner, BINDING, BatchLimits(4, 10**6), SOURCES).run(blocks())
     assert next(finished).table.column(0).to_pylist() == [0]
     assert taken == [0, 1]
 
@@ -155,7 +155,7 @@ def test_blocks_are_begun_until_the_runner_has_work_ahead(places, size, begun):
         runner.answer()
 
     runner.on_wait = lambda: (taken.append("waits"), runner.answer())
-    next(BlockRunner(runner, BINDING, BatchLimits(4, 10**6), SOURCES).finished(blocks()))
+    next(BlockRunner(runner, BINDING, BatchLimits(4, 10**6), SOURCES).run(blocks()))
     assert taken.index("waits") == begun
 
 

@@ -14,9 +14,8 @@ import pytest
 
 from inferd.batch import writing
 from inferd.batch.errors import BatchError, UsageError
-from inferd.batch.joining import join
 from inferd.batch.json_lines import lines_of
-from inferd.batch.writing import checked_schema, open_writer, suffix_of
+from inferd.batch.writing import check_schema, join, open_writer, suffix_of
 
 SCHEMA = pa.schema([("a b", pa.float32()), ("n", pa.list_(pa.list_(pa.int16(), 3), 2)), ("f", pa.bool_())])
 FORMATS = ["parquet", "arrow", "csv", "jsonl", "npy", "npz"]
@@ -76,7 +75,7 @@ def _read(output_format, content, schema):
 @pytest.mark.parametrize("sizes", [(3, 0, 4, 1), (), (2,)])
 def test_reads_back_values_and_types(output_format, sizes):
     """Values and types, whatever the blocks are; the same rows have the same bytes."""
-    schema = checked_schema(output_format, _schema(output_format))
+    schema = check_schema(output_format, _schema(output_format))
     content = _written(output_format, schema, _blocks(schema, sizes))
     expected = pa.Table.from_batches(_blocks(schema, sizes), schema)
     if sizes or output_format != "csv":
@@ -125,13 +124,13 @@ def test_row_groups_are_neither_small_nor_large(monkeypatch):
 def test_rejects_types_without_a_form(output_format, kind):
     """Before the first row, with the column, the format and the type."""
     with pytest.raises(UsageError, match=rf'output column "x": a file of \.{output_format} cannot hold '):
-        checked_schema(output_format, pa.schema([("x", kind)]))
+        check_schema(output_format, pa.schema([("x", kind)]))
 
 
 def test_npy_has_one_column():
     """Two are refused."""
     with pytest.raises(UsageError, match=r"a file of \.npy holds one column, got x, y"):
-        checked_schema("npy", pa.schema([("x", pa.int8()), ("y", pa.int8())]))
+        check_schema("npy", pa.schema([("x", pa.int8()), ("y", pa.int8())]))
 
 
 def test_null_in_arrays():

@@ -15,7 +15,7 @@ import pytest
 from inferd.batch.blocks import BadRows, ColumnTensor
 from inferd.batch.errors import BatchError
 from inferd.batch.preparation.pool import PreparationPool
-from inferd.batch.preparation.rows import tensor_of
+from inferd.batch.tensors import tensor_of
 from tests.patience import PATIENCE_S
 
 

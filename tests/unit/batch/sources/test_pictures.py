@@ -13,7 +13,7 @@ import pytest
 
 from inferd.batch.errors import BatchError, UnreadableFileError
 from inferd.batch.ports import SourceFile
-from inferd.batch.sources import pictures
+from inferd.batch.sources import images
 from inferd.batch.sources.finding import find_sources
 from inferd.batch.sources.images import ImagesReader
 from inferd.batch.sources.tar import TarReader
@@ -70,15 +70,15 @@ def test_missing_picture_ends_job(tmp_path: Path) -> None:
 
 def test_chunks_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk ends when it has its bytes; a picture beyond all measure is an error, and is not read."""
-    monkeypatch.setattr(pictures, "_CHUNK_BYTES", 1500)
-    monkeypatch.setattr("inferd.batch.sources.images.MOST_BYTES", 1000)
+    monkeypatch.setattr(images, "_CHUNK_BYTES", 1500)
+    monkeypatch.setattr(images, "MOST_BYTES", 1000)
     file = folder(tmp_path)
     reader = ImagesReader()
     sizes = [len(chunk.rows) for chunk in reader.read(file, reader.schema(file), 0, 20, 100)]
     assert sizes == [5, 5, 4]
     values, errors = rows_of(reader, file)
     assert list(errors) == [row for row in range(20) if row % 3 == 2]
-    assert errors[2] == f"expected a picture of at most 256 MiB, got {tmp_path / 'a/02.jpg'}"
+    assert errors[2] == f"expected a picture of at most 0 MiB, got {tmp_path / 'a/02.jpg'}"
     assert len(values) == 20 - len(errors)
 
 

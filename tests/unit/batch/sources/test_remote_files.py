@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from inferd.batch.errors import BatchError
-from inferd.batch.sources.finding import find_sources
-from inferd.batch.sources.formats import reader_for
+from inferd.batch.sources.finding import find_sources, reader_for
 from tests.unit.batch.sources.files import rows_of
 
 TABLE = pa.table({"x": pa.array(range(100), pa.int64())})

@@ -7,8 +7,8 @@ import pytest
 
 from inferd.batch.blocks import Chunk
 from inferd.batch.errors import BatchError, UnreadableFileError
+from inferd.batch.inputs import schema_of
 from inferd.batch.ports import SourceFile
-from inferd.batch.sources.schemas import schema_of
 
 NULLS = pa.list_(pa.null())
 NUMBERS = pa.list_(pa.int64())

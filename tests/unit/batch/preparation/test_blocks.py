@@ -13,7 +13,7 @@ from inferd.batch.blocks import BadRows, Block, ColumnTensor, Origin
 from inferd.batch.errors import INVALID_INPUT, NOT_PREPARED, RowError
 from inferd.batch.options import JobOptions
 from inferd.batch.ports import Preparation, Prepared
-from inferd.batch.preparing import BlockPreparation
+from inferd.batch.preparation.blocks import BlockPreparation
 from inferd.batch.tensors import Dense
 from inferd.dtypes import BY_NAME
 from inferd.runtime.signature import ModelSignature, TensorSpec
@@ -80,7 +80,7 @@ def test_bad_rows_become_errors_of_their_own() -> None:
     """A row with a null in either input is one error with the column; the others keep their values and columns."""
     block = _block({"a": _pairs([[1, 2], None, [5, 6]]), "b": pa.array([1.0, None, 3.0], pa.float32())})
     binding = _binding(block.table.schema, join=("b",))
-    prepared = BlockPreparation(binding, SIGNATURE, ["file"], None).prepared_here(block)
+    prepared = BlockPreparation(binding, SIGNATURE, ["file"], None).prepare_block(block)
     assert prepared.origin.rows.tolist() == [10, 12]
     assert prepared.joined["b"].to_pylist() == [1.0, 3.0]
     np.testing.assert_array_equal(prepared.tensors["a"].rows(slice(None)), [[1, 2], [5, 6]])
@@ -96,7 +96,7 @@ def test_several_columns_become_one_dimension() -> None:
     columns = {"p0": pa.array([1.0, 2.0]), "p1": pa.array([3.0, None]), "b": pa.array([0.0, 0.0])}
     block = _block(columns)
     binding = _binding(block.table.schema, mapping={"a": "p*"})
-    prepared = BlockPreparation(binding, SIGNATURE, ["file"], None).prepared_here(block)
+    prepared = BlockPreparation(binding, SIGNATURE, ["file"], None).prepare_block(block)
     np.testing.assert_array_equal(prepared.tensors["a"].rows(slice(None)), [[1, 3]])
     assert prepared.errors[1].message == 'column "p1" for input "a": expected FP32 [], got null'
 
@@ -105,7 +105,7 @@ def test_prepared_columns_and_others_are_one_block() -> None:
     """What a preparation fills stands beside what columns have; its bad rows have a code of their own."""
     block = _block({"a": _pairs([[1, 2], [3, 4]]), "text": pa.array(["abc", ""])})
     binding = _binding(block.table.schema, _Lengths())
-    prepared = BlockPreparation(binding, SIGNATURE, ["file"], None).prepared_here(block)
+    prepared = BlockPreparation(binding, SIGNATURE, ["file"], None).prepare_block(block)
     np.testing.assert_array_equal(prepared.tensors["b"].rows(slice(None)), [3])
     assert prepared.errors[1:] == [RowError("file", 11, NOT_PREPARED, "an empty text")]
 
@@ -121,7 +121,7 @@ def test_workers_are_ahead_and_blocks_in_order(workers: int, begun: list[int]) -
     ]
     binding, fake = _binding(blocks[0].table.schema, _Lengths()), _Workers(workers)
     counts, lengths, failed = [], [], []
-    for block in BlockPreparation(binding, SIGNATURE, ["file"], fake).prepared(iter(blocks)):
+    for block in BlockPreparation(binding, SIGNATURE, ["file"], fake).prepare(iter(blocks)):
         counts.append(fake.begun)
         lengths += block.tensors["b"].rows(slice(None)).tolist()
         failed += [error.row for error in block.errors[1:]]

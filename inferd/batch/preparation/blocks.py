@@ -1,4 +1,4 @@
-"""From the columns of a block to the tensors of the model, without the rows that are no valid input."""
+"""Make the tensors of blocks from their columns; rows with invalid values become errors."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +16,15 @@ from inferd.batch.tensors import column_tensor, concatenated, stacked
 from inferd.plain_text import escaped
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
-#: Blocks that are with the workers while another one is put together. All are in memory, read and prepared, so that
-#: there are not more of them with more workers: each is cut for several.
+#: Blocks that workers prepare while an earlier one is assembled. More workers do not raise it, as all are in memory:
+#: each block is cut for several workers instead.
 _BLOCKS_AHEAD = 4
 
 
 class BlockPreparation:
-    """Makes the tensors of blocks. One thread.
+    """Makes the tensors of blocks. Threads: one.
 
-    ``sources`` are the names of the files in error rows; ``path_column`` says where rows come from that are files too.
+    ``sources`` are the names of the files for error rows. ``path_column`` has the paths of pictures, for their errors.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class BlockPreparation:
         self._workers = workers
         self._path_column = path_column
 
-    def prepared(self, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
-        """Yield the ``blocks`` in order, while some more are with the workers."""
+    def prepare(self, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+        """Yield ``blocks`` with their tensors, in order, while workers prepare some of the next."""
         waiting: deque[tuple[Block, list[Future[Prepared]]]] = deque()
         ahead = min(self._workers.size, _BLOCKS_AHEAD) if self._workers is not None else 0
         for block in blocks:
@@ -53,12 +53,12 @@ class BlockPreparation:
         while waiting:
             yield self._assembled(*waiting.popleft())
 
-    def prepared_here(self, block: Block) -> PreparedBlock:
-        """Return ``block`` when it is prepared: by the workers, or in this thread if there are none."""
+    def prepare_block(self, block: Block) -> PreparedBlock:
+        """Wait for and return ``block`` with its tensors."""
         return self._assembled(block, self._begun(block))
 
     def _begun(self, block: Block) -> "list[Future[Prepared]]":
-        """Return what comes of the column that is prepared, one piece after the other; nothing if there is none."""
+        """Start the preparation of the block; return a future for each piece of its column, none without one."""
         preparation, workers = self._binding.preparation, self._workers
         if preparation is None:
             return []
@@ -72,7 +72,7 @@ class BlockPreparation:
         return [workers.submit(column.slice(first, rows)) for first in range(0, max(1, len(column)), rows)]
 
     def _assembled(self, block: Block, prepared: "Sequence[Future[Prepared]]") -> PreparedBlock:
-        """Return ``block`` with its tensors: those that were ``prepared``, and those that columns have."""
+        """Return ``block`` with the ``prepared`` tensors and those of its columns, without the bad rows."""
         tensors, not_prepared = _in_one([each.result() for each in prepared])
         table = block.table
         problems = {row: (NOT_PREPARED, text) for row, text in not_prepared.items()}
@@ -109,7 +109,7 @@ class BlockPreparation:
 
 
 def _in_one(pieces: Sequence[Prepared]) -> Prepared:
-    """Return the rows of all ``pieces``, one after the other."""
+    """Concatenate the rows of ``pieces``."""
     bad: BadRows = {}
     rows = 0
     for tensors, own in pieces:
@@ -127,7 +127,7 @@ def _tensor(spec: TensorSpec, columns: Mapping[str, pa.Array]) -> tuple[ColumnTe
     # Each column has one element of the only dimension.
     element = TensorSpec(name=spec.name, datatype=spec.datatype, shape=(), batch_axis=None)
     parts = [(name, *column_tensor(element, column)) for name, column in columns.items()]
-    # Of several problems in a row, the first is told.
+    # A row's error is that of the first column, which is merged last.
     problems: BadRows = {}
     for name, _, bad in reversed(parts):
         problems |= _of_column(name, spec, bad)

@@ -4,10 +4,9 @@ import logging
 
 import pytest
 
-from inferd.batch.begun_parts import MEASURING, BegunParts
+from inferd.batch.begun_parts import MEASURING, BegunParts, find_suspects, may_measure
 from inferd.batch.output_folder import LocalFolder
 from inferd.batch.plan import cut
-from inferd.batch.suspects import find_suspects, may_measure
 
 _PARTS = cut([[10], [25]], 10)
 _NAMES = ["a.csv", "b.csv"]
@@ -29,10 +28,10 @@ def _killed(begun, *parts):
             process.finish(part)
 
 
-def _find(begun, caplog, *, can_run_apart=True):
+def _find(begun, caplog, *, can_isolate=True):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        found = find_suspects(begun(), _PARTS, _NAMES, can_run_apart=can_run_apart)
+        found = find_suspects(begun(), _PARTS, _NAMES, can_isolate=can_isolate)
     return found, caplog.messages
 
 
@@ -58,7 +57,7 @@ def test_server_runs_nothing_apart(begun, caplog):
     """What can be done there is said instead."""
     _killed(begun, 0)
     _killed(begun, 0)
-    found, [text] = _find(begun, caplog, can_run_apart=False)
+    found, [text] = _find(begun, caplog, can_isolate=False)
     assert not found
     assert text.endswith("if it happens again, leave the row out with --where, into another OUTPUT")
 

@@ -1,4 +1,4 @@
-"""Runs batches in a process of its own: what ends it, such as a crash in a kernel, is an error of its rows."""
+"""Run batches in a worker process: a crash there, for example in a kernel, is an error of the rows that ran."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,17 +8,17 @@ from typing import cast
 
 from inferd.batch.errors import RUN_FAILED, BatchError, RowsFailedError
 from inferd.batch.ports import BatchRunner
-from inferd.batch.processes.process import ProcessFailedError, WorkerProcess
+from inferd.batch.worker_process import ProcessFailedError, WorkerProcess
 from inferd.runtime.signature import Array, ModelSignature, Tensors
 
-#: What a run has given: its outputs, or the code and the message of a failure.
+#: The result of a run: its outputs, or the code and the message of its failure.
 _Outcome = Mapping[str, Array] | tuple[str, str]
 
 
-class ApartRunner:
-    """Runs what ``open_runner`` opens in another process, which is started again after it has ended.
+class IsolatedRunner:
+    """Opens a runner by ``open_runner`` in a worker process, and starts another process after that one ended.
 
-    One run at a time. Threads: one submits; any may `close`.
+    One run at a time. Threads: one for `submit`; any for `close`.
     """
 
     def __init__(self, signature: ModelSignature, open_runner: Callable[[], BatchRunner]) -> None:
@@ -35,16 +35,16 @@ class ApartRunner:
 
     @property
     def places(self) -> int:
-        """One run at a time."""
+        """1: the process answers one message at a time."""
         return 1
 
     @property
     def busy_s(self) -> float:
-        """The time that runs have taken, without starts of the process."""
+        """The seconds that runs took, without starts of the process."""
         return self._busy_s
 
     def submit(self, inputs: Tensors, outputs: Sequence[str]) -> "Future[Mapping[str, Array]]":
-        """Run, and return the outputs when they are there."""
+        """Run ``inputs``, and return the outputs as a future that is done."""
         answer: Future[Mapping[str, Array]] = Future()
         try:
             answer.set_result(self._run(inputs, outputs))
@@ -53,7 +53,7 @@ class ApartRunner:
         return answer
 
     def close(self) -> None:
-        """End the process, whatever it runs."""
+        """End the process, also in the middle of a run."""
         self._is_closed = True
         if self._process is not None:
             self._process.close()
@@ -85,7 +85,7 @@ class ApartRunner:
 
 
 def _begin_running(open_runner: Callable[[], BatchRunner]) -> Callable[[tuple[Tensors, Sequence[str]]], _Outcome]:
-    """Return what runs batches; called in the other process."""
+    """Open the runner in the worker process; return the function that answers its messages."""
     return partial(_outcome, open_runner())
 
 

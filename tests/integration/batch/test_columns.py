@@ -25,7 +25,9 @@ def run(tmp_path):
 
     def run(model, source, **options):
         path, output = onnx_models.save(model, tmp_path / "model.onnx"), tmp_path / "answers"
-        made = JobOptions(model=str(path), inputs=(str(source),), output=str(output), **options)
+        # Nothing is measured if both are given.
+        sizes = {"batch_rows": 64, "batch_bytes": 1 << 20}
+        made = JobOptions(model=str(path), inputs=(str(source),), output=str(output), **sizes, **options)
         summary = Job(made, RunOptions(workers=0), Settings()).run(Event())
         answers = pq.read_table(output)
         errors = []

@@ -24,7 +24,15 @@ def run(tmp_path):
         source, output = tmp_path / "rows.parquet", tmp_path / "answers"
         pq.write_table(table, source, row_group_size=100)
         made = JobOptions(
-            model=str(model), inputs=(str(source),), output=str(output), join=("id",), part_rows=300, **options
+            model=str(model),
+            inputs=(str(source),),
+            output=str(output),
+            join=("id",),
+            part_rows=100,
+            # Nothing is measured if both are given.
+            batch_rows=16,
+            batch_bytes=1 << 20,
+            **options,
         )
         summary = Job(made, RunOptions(workers=0), Settings()).run(Event())
         assert (summary.rows, summary.errors, summary.is_complete) == (table.num_rows, 0, True)
@@ -57,10 +65,8 @@ def _assert_equal(answers, expected, tolerance=1e-6):
 
 
 def test_digits(run):
-    """All 1797 digits, labels and probabilities."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  it takes a second, in all processes of tests
-
-    pictures = load_digits().data.astype(np.float32)
+    """Labels and probabilities of the built-in model, for random pictures."""
+    pictures = np.random.default_rng(2).integers(0, 17, (400, 64)).astype(np.float32)
     table = pa.table({"id": range(len(pictures)), "X": pa.FixedSizeListArray.from_arrays(pictures.ravel(), 64)})
     answers, summary = run("digits", table)
     expected = _alone(demo.repository() / "1" / "model.onnx", [{"X": picture[None]} for picture in pictures])
@@ -74,11 +80,11 @@ def test_texts_of_many_lengths(run):
     folder = build_minilm.build()
     random = np.random.default_rng(3)
     words = ["the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "over", "hills", "and", "people", "spoke"]
-    texts = [" ".join(random.choice(words, random.integers(1, 20))) for _ in range(150)]
+    texts = [" ".join(random.choice(words, random.integers(1, 20))) for _ in range(60)]
     table = pa.table({"id": range(len(texts)), "text": texts})
     tokenize = TokenizeOptions(file=str(folder / "tokenizer.json"), column="text")
     wanted = {"sentence_embedding": "sentence_embedding"}
-    answers, summary = run(folder, table, tokenize=tokenize, outputs=wanted, batch_rows=16)
+    answers, summary = run(folder, table, tokenize=tokenize, outputs=wanted)
     tokenizer = build_minilm.load_tokenizer(folder)
     expected = _alone(folder / "1" / "model.onnx", [build_minilm.encode(tokenizer, [text]) for text in texts])
     _assert_equal(answers, [{name: each[name] for name in wanted} for each in expected], tolerance=1e-5)
@@ -91,7 +97,7 @@ def test_several_inputs_and_outputs(run, tmp_path):
     random = np.random.default_rng(4)
     rows = [
         {"a": random.standard_normal((1, length)).astype(np.float32), "b": random.integers(-9, 9, (1, length))}
-        for length in random.integers(1, 9, 700)
+        for length in random.integers(1, 9, 250)
     ]
     columns = {name: [row[name][0].tolist() for row in rows] for name in ("a", "b")}
     answers, summary = run(model, pa.table({"id": range(len(rows)), **columns}))
@@ -102,7 +108,7 @@ def test_several_inputs_and_outputs(run, tmp_path):
 def test_strings(run, tmp_path):
     """Texts with characters of all widths, and empty ones."""
     model = onnx_models.save(onnx_models.strings(), tmp_path / "strings.onnx")
-    texts = [["", f"text {number}"] if number % 3 else ["ж", "𝄞" * number] for number in range(200)]
+    texts = [["", f"text {number}"] if number % 3 else ["ж", "𝄞" * number] for number in range(120)]
     answers, _ = run(model, pa.table({"id": range(len(texts)), "text": texts}))
     _assert_equal(answers, _alone(model, [{"text": np.array([text], object)} for text in texts]))
 
@@ -111,7 +117,7 @@ def test_nested_lists(run, tmp_path):
     """Lists in lists, of several lengths, for a model whose batch axis is its second."""
     model = onnx_models.save(onnx_models.batch_axis_one(), tmp_path / "nested.onnx")
     random = np.random.default_rng(5)
-    rows = [random.standard_normal((length, 2)).astype(np.float32) for length in random.integers(1, 5, 300)]
+    rows = [random.standard_normal((length, 2)).astype(np.float32) for length in random.integers(1, 5, 150)]
     answers, _ = run(model, pa.table({"id": range(len(rows)), "x": [row.tolist() for row in rows]}))
     _assert_equal(answers, _alone(model, [{"x": row[:, None]} for row in rows]), tolerance=1e-5)
 

@@ -42,8 +42,8 @@ def repository(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(repository):
-    """One server for the tests that do not stop it."""
-    with serving(repository) as running:
+    """One server for the tests that do not stop it; it takes messages of up to 32 KiB."""
+    with serving(repository, environment={"INFERD_SERVER__MAX_MESSAGE_BYTES": str(32 << 10)}) as running:
         yield running
 
 
@@ -65,7 +65,7 @@ def test_same_answers_as_in_this_process(server, repository, tmp_path):
     b = pa.array([[row] * (length + (row == 199)) for row, length in enumerate(lengths)], pa.list_(pa.int64()))
     table = pa.table({"a": a, "b": b})
     there, its_summary = run("ragged", table, tmp_path / "there", Endpoint(address=server.grpc))
-    here, summary = run(repository / "ragged", table, tmp_path / "here")
+    here, summary = run(repository / "ragged", table, tmp_path / "here", batch_rows=32, batch_bytes=1 << 20)
     assert there.drop_columns("source").equals(here.drop_columns("source"))
     assert (summary.rows, summary.errors) == (its_summary.rows, its_summary.errors) == (199, 1)
 
@@ -124,13 +124,11 @@ def test_server_that_is_killed_and_comes_back(repository):
         runner.close()
 
 
-def test_request_that_is_too_large(repository, tmp_path):
+def test_request_that_is_too_large(server, tmp_path):
     """Is halved: only a row that is too large itself has no answer."""
-    lengths = [20, 100, 20, 20]
+    lengths = [1000, 5000, 1000, 1000]
     table = pa.table({name: pa.array([[1] * length for length in lengths]) for name in ("a", "b")})
-    limited = {"INFERD_SERVER__MAX_MESSAGE_BYTES": "1024"}
-    with serving(repository / "ragged", environment=limited) as small:
-        answers, summary = run("ragged", table, tmp_path / "job", Endpoint(address=small.grpc), batch_bytes=10**6)
+    answers, summary = run("ragged", table, tmp_path / "job", Endpoint(address=server.grpc), batch_bytes=10**6)
     assert (summary.rows, summary.errors) == (3, 1)
     assert answers["row"].to_pylist() == [0, 2, 3]
 

@@ -1,4 +1,4 @@
-"""The texts of the command's options, parsed. Errors are `ValueError` with the option, what was expected and came."""
+"""Parse the options of ``inferd bench``. All functions raise `ValueError` with the option and the expected form."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -57,7 +57,7 @@ def principals(texts: Sequence[str]) -> dict[str, str]:
 
 
 def mix(texts: Sequence[str], default: TrafficClass) -> tuple[TrafficClass, ...]:
-    """Parse each ``KEY=VALUE,…`` into a traffic class; keys that are left out are those of ``default``."""
+    """Parse each ``KEY=VALUE,…`` into a traffic class; other keys are those of ``default``."""
     if not texts:
         return (default,)
     classes = tuple(_traffic_class(text, default) for text in texts)

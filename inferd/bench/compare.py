@@ -1,4 +1,4 @@
-"""The differences of two reports, step by step. Pure."""
+"""Compare two reports, step by step. Pure."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from inferd.bench.report import Report, load_text
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A figure of a step. ``more_is_better`` says in which direction it should go."""
+    """A figure of a step, and the direction in which it is better."""
 
     name: str
     unit: str
@@ -19,7 +19,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delta:
-    """One figure of the same load in two reports; ``change`` is relative, None where it means nothing."""
+    """One figure of the same load in two reports."""
 
     load: str
     metric: Metric
@@ -28,12 +28,12 @@ class Delta:
 
     @property
     def change(self) -> float | None:
-        """Return the change relative to before."""
+        """The change relative to ``before``; None if that is 0 or missing."""
         return (self.after - self.before) / self.before if self.before and self.after is not None else None
 
     @property
     def better(self) -> bool | None:
-        """Whether it changed for the better; None if it did not change."""
+        """True if it changed for the better; None without a change."""
         if self.before is None or self.after is None or self.before == self.after:
             return None
         return (self.after > self.before) is self.metric.more_is_better
@@ -89,7 +89,7 @@ def unmatched(before: Report, after: Report) -> list[str]:
 
 
 def different_settings(before: Report, after: Report) -> list[str]:
-    """Say which settings differ, so that nobody takes their effect for the server's."""
+    """Return texts of the settings that differ, whose effect is not the server's."""
     found = []
     for name in sorted(before["plan"].keys() | after["plan"].keys()):
         first, second = before["plan"].get(name), after["plan"].get(name)

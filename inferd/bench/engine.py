@@ -1,6 +1,6 @@
-"""Sends the requests of one step, closed or open loop, on one event loop.
+"""Send the requests of one step, closed or open loop, on one event loop.
 
-The clock is the event loop's, so that tests run it on virtual time. The transport is given as `Send`.
+The clock is that of the event loop, so tests use virtual time. The transport is passed as `Send`.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ import numpy as np
 from inferd.bench.loads import Arrival, ClosedLoop, Load
 from inferd.bench.recorder import NOT_SENT, OK, WRONG_ANSWER, Outcome, Recorder, Status
 from inferd.bench.retries import Refusal, Retries
-from inferd.bench.traffic import Deck, Prepared
+from inferd.bench.traffic import Prepared, RequestSampler
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that ended with another status than OK."""
+    """An attempt that ended with a status other than OK."""
 
     refusal: Refusal
     reason: str = ""
@@ -26,24 +26,24 @@ class Failure:
 
     @property
     def status(self) -> Status:
-        """Return what the attempt is counted under."""
+        """The status under which the attempt is counted."""
         return self.refusal.code, self.reason
 
 
-#: Sends a request with a timeout in seconds, when it is called; gives the serialized response, or why there is none.
+#: Sends a request at once, with a timeout in seconds; the result is the serialized response or a failure.
 Send = Callable[[Prepared, float], Awaitable[bytes | Failure]]
 
-#: Says how a response differs from the expected answer of its request, empty if it does not.
+#: Returns how a response differs from the expected answer of its request; empty if it does not.
 Check = Callable[[Prepared, bytes], str]
 
 _NOT_SENT = Failure(Refusal(NOT_SENT[0]), NOT_SENT[1], "the deadline passed before the request could be sent")
 
-#: Beyond these in flight an open loop holds requests back, so that it does not run out of memory when answers stop.
+#: An open loop holds requests back above this number in flight, so that memory suffices when answers stop.
 MAX_IN_FLIGHT = 20_000
 
 
 class _Begun(NamedTuple):
-    """A request that has been sent, or that came too late to be sent: then there is no ``attempt``."""
+    """A request that was sent; without an ``attempt`` if its deadline had passed before."""
 
     prepared: Prepared
     intended_s: float
@@ -59,7 +59,7 @@ class Engine:
         *,
         send: Send,
         check: Check,
-        deck: Deck,
+        sampler: RequestSampler,
         retries: Retries,
         recorder: Recorder,
         random: np.random.Generator,
@@ -67,7 +67,7 @@ class Engine:
     ) -> None:
         self._send = send
         self._check = check
-        self._deck = deck
+        self._sampler = sampler
         self._retries = retries
         self._recorder = recorder
         self._random = random
@@ -85,7 +85,7 @@ class Engine:
     async def _keep_busy(self) -> None:
         end_s = self._recorder.window.end_s
         while (now_s := self._clock()) < end_s:
-            await self._end(self._begin(self._deck.draw(), now_s))
+            await self._end(self._begin(self._sampler.draw(), now_s))
 
     async def _send_all(self, arrivals: Iterator[Arrival]) -> None:
         window = self._recorder.window
@@ -94,12 +94,12 @@ class Engine:
             due_s = window.start_s + arrival.at_s
             if due_s >= window.end_s:
                 break
-            # Also when it is late, for the requests before it to be sent meanwhile.
+            # Also when late: the event loop so sends earlier requests.
             await self._sleep_until(due_s)
             self._recorder.held_back += self._room.locked()
             await self._room.acquire()
-            # Here and not in the task, which would begin a turn of the loop later.
-            begun = self._begin(self._deck.draw(arrival.rows), due_s)
+            # Sent here, as the task would start one iteration of the event loop later.
+            begun = self._begin(self._sampler.draw(arrival.rows), due_s)
             task = asyncio.ensure_future(self._end_in_room(begun))
             pending.add(task)
             task.add_done_callback(pending.discard)
@@ -112,7 +112,7 @@ class Engine:
             self._room.release()
 
     def _begin(self, prepared: Prepared, intended_s: float) -> _Begun:
-        """Send a request, unless its time is over."""
+        """Send a request, unless its deadline has passed."""
         now_s = self._clock()
         self._recorder.sent(intended_s, now_s)
         left_s = intended_s + prepared.timeout_s - now_s
@@ -142,7 +142,7 @@ class Engine:
         )
 
     async def _answer(self, begun: _Begun) -> bytes | Failure:
-        """Wait for the answer, and send the request again as long as its time and the retries allow."""
+        """Wait for the answer; retry as long as the deadline and the number of retries allow."""
         if begun.attempt is None:
             return _NOT_SENT
         prepared = begun.prepared

@@ -1,4 +1,4 @@
-"""Latencies in an HdrHistogram, in microseconds from 1 µs to 1 hour."""
+"""Record latencies in an HdrHistogram, from 1 µs to 1 hour."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -8,7 +8,7 @@ from hdrh.histogram import HdrHistogram
 _LOWEST_US = 1
 _HIGHEST_US = 3_600_000_000
 
-#: The percentiles of reports.
+#: The percentiles in reports.
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 
 #: The points of a report's latency curve: evenly spaced on an axis of "nines".
@@ -19,7 +19,7 @@ CURVE = (
 
 
 class Histogram:
-    """Records durations and tells percentiles. Picklable and mergeable; ``digits`` are the significant ones."""
+    """Counts durations by value, with ``digits`` significant digits. Picklable and mergeable."""
 
     __slots__ = ("_counts", "_digits", "_sum_us")
 
@@ -29,7 +29,7 @@ class Histogram:
         self._sum_us = 0
 
     def record(self, seconds: float) -> None:
-        """Count a duration; those outside the range count as its ends."""
+        """Count a duration, clamped to the range."""
         microseconds = min(max(round(seconds * 1e6), _LOWEST_US), _HIGHEST_US)
         self._counts.record_value(microseconds)
         self._sum_us += microseconds
@@ -42,7 +42,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Return how many durations were recorded."""
+        """The number of durations recorded."""
         return int(self._counts.get_total_count())
 
     def mean_ms(self) -> float | None:

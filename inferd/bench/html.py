@@ -1,4 +1,4 @@
-"""The report as one HTML file: charts as inline SVG, nothing from the network, in light and dark."""
+"""Render a report as one HTML file, light and dark, with charts as inline SVG; it needs no network."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ _NINES = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
 
 
 def page(report: Report) -> str:
-    """Return the whole page. What servers and users wrote is escaped."""
+    """Return the page. Texts from servers and users are escaped."""
     models = ", ".join(dict.fromkeys(each["model"] for each in report["plan"]["classes"]))
     title = f"{models} on {report['target']['address']}"
     steps = report["steps"]
@@ -39,7 +39,7 @@ def page(report: Report) -> str:
 
 
 def _best(report: Report) -> Report | None:
-    """Return the step at the point of saturation, or else the one with the most good answers."""
+    """Return the step at saturation, or else the one with the most good answers per second."""
     steps: list[Report] = report["steps"]
     level = (report["saturation"] or {}).get("level")
     for step in steps:

@@ -1,4 +1,4 @@
-"""The inputs of requests: random by seed, in the shapes that the model declares, or from a file."""
+"""Make the inputs of requests: random by seed, in the shapes of the model, or from a file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ _MOST_BYTES = 2**31 - 1
 
 
 class InputsError(ValueError):
-    """Inputs that do not fit the model; the message says which, what was expected and what came."""
+    """Inputs do not fit the model. The message has the input, the expected and the actual value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputSource:
-    """Where inputs come from: a ``file`` of recorded requests, or random numbers; ``sizes`` are those of `generate`."""
+    """The source of inputs: a ``file`` of recorded requests, or random values with the ``sizes`` of `generate`."""
 
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     file: Path | None = None
@@ -43,7 +43,7 @@ class InputSource:
     ) -> list[Arrays]:
         """Return the inputs of some requests to ``model``: ``count`` of ``rows`` rows each, or those of the file.
 
-        In a mix with ``others`` a size is for the models that have the input.
+        In a mix with ``others``, sizes of inputs that only those models have are ignored.
         """
         if self.file is not None:
             return read(self.file, model)
@@ -57,8 +57,8 @@ def generate(
 ) -> list[Arrays]:
     """Return the inputs of ``samples`` requests of ``rows`` rows.
 
-    ``sizes`` has, by input, the dimensions behind the first one where that one is dynamic and so counts the rows, and
-    otherwise all dimensions. Inputs are needed in it where such a dimension is dynamic.
+    ``sizes`` has, by input, the dimensions after the first one if that is dynamic and so counts the rows, else all
+    dimensions. It must have the inputs in which one of these dimensions is dynamic.
     """
     check_names(model, sizes)
     shapes = {form.name: _shape(form, rows, sizes.get(form.name)) for form in model.inputs}
@@ -91,7 +91,7 @@ def read(path: Path, model: ModelForm) -> list[Arrays]:
             datatype=_datatype(form),
             shape=tuple(None if size < 0 else size for size in form.shape),
             batch_axis=0 if _counts_rows(form) else None,
-            # The protocol does not say which ones are; the server does when one is missing.
+            # The protocol does not say which inputs are optional; the server rejects requests without a required one.
             optional=True,
         )
         for form in model.inputs
@@ -100,13 +100,13 @@ def read(path: Path, model: ModelForm) -> list[Arrays]:
 
 
 def rows_of(model: ModelForm, inputs: Arrays) -> int:
-    """Return the rows of a request: the size of the first dimension of inputs where that is dynamic, else 1."""
+    """Return the rows of a request: the size of the first dimension if it is dynamic, else 1."""
     found = (inputs[form.name].shape[0] for form in model.inputs if form.name in inputs and _counts_rows(form))
     return next(found, 1)
 
 
 def check_names(model: ModelForm, names: Mapping[str, object]) -> None:
-    """Raise for a name that is not one of the model's inputs."""
+    """Raise `InputsError` for a name that is not an input of the model."""
     known = [form.name for form in model.inputs]
     for name in names:
         if name not in known:
@@ -154,7 +154,7 @@ def _datatype(form: TensorForm) -> DataType:
 
 
 def _values(datatype: DataType, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-    """Return random values: normal numbers, integers 0 and 1, which every table has, or letters."""
+    """Return random values: normal numbers, letters, or integers 0 and 1, which are valid indices of most tables."""
     kind = datatype.numpy.kind
     if kind == "O":
         texts = np.empty(shape, dtype=object)

@@ -1,7 +1,7 @@
-"""When requests are sent. Pure: random generators are given.
+"""The times at which requests are sent. Pure: random generators are arguments.
 
-A closed loop keeps a number of requests in flight: each answer makes room for the next request. An open loop sends at
-moments that do not depend on the answers, as independent callers do.
+A closed loop keeps a number of requests in flight: after each answer it sends the next request. An open loop sends at
+times that do not depend on answers, as independent clients do.
 """
 
 import csv
@@ -17,7 +17,7 @@ Process = Literal["poisson", "constant"]
 
 
 class Arrival(NamedTuple):
-    """A request of an open loop: seconds after the start, and its rows; None leaves them to the traffic class."""
+    """A request of an open loop: seconds after the start, and its rows; None for those of its traffic class."""
 
     at_s: float
     rows: int | None = None
@@ -30,20 +30,20 @@ class ClosedLoop:
     concurrency: int
 
     def share(self, worker: int, workers: int) -> "ClosedLoop":
-        """Return the part of one of several workers, numbered from 0."""
+        """Return the share of one of several workers, numbered from 0."""
         return replace(self, concurrency=len(range(worker, self.concurrency, workers)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenLoop:
-    """``rate_per_s`` requests a second: at random moments (a Poisson process), or evenly spaced from ``first_s`` on."""
+    """``rate_per_s`` requests a second: a Poisson process, or evenly spaced from ``first_s`` on."""
 
     rate_per_s: float
     process: Process = "poisson"
     first_s: float = 0.0
 
     def share(self, worker: int, workers: int) -> "OpenLoop":
-        """Return the part of one of several workers; all parts together are the whole process."""
+        """Return the share of one of several workers; all shares together are this load."""
         first_s = self.first_s + worker / self.rate_per_s
         return replace(self, rate_per_s=self.rate_per_s / workers, first_s=first_s)
 
@@ -65,7 +65,7 @@ class Trace:
 
     @property
     def duration_s(self) -> float:
-        """Return when the last request is sent."""
+        """The time of the last request."""
         return self.entries[-1].at_s
 
     def until(self, end_s: float) -> "Trace":
@@ -73,7 +73,7 @@ class Trace:
         return Trace(entries=tuple(takewhile(lambda entry: entry.at_s < end_s, self.entries)))
 
     def share(self, worker: int, workers: int) -> "Trace":
-        """Return the part of one of several workers."""
+        """Return the share of one of several workers."""
         return Trace(entries=self.entries[worker::workers])
 
     def arrivals(self, random: np.random.Generator) -> Iterator[Arrival]:  # noqa: ARG002  (as the other open loop)
@@ -85,9 +85,9 @@ Load = ClosedLoop | OpenLoop | Trace
 
 
 def parse_trace(lines: Iterable[str]) -> Trace:
-    """Read ``SECONDS[,ROWS]`` in each line, after an optional line of column names. Times count from the first one.
+    """Parse lines of ``SECONDS[,ROWS]``, after an optional header. Times are relative to the first one.
 
-    Raises `ValueError` with the line, what was expected and what came.
+    Raises `ValueError` with the line, the expected and the actual value.
     """
     entries: list[Arrival] = []
     for number, fields in enumerate(csv.reader(lines), 1):

@@ -1,4 +1,4 @@
-"""What to run: the loads, the traffic and how it is measured."""
+"""The plan of a run: the loads, the traffic and how they are measured."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,11 +11,11 @@ from inferd.endpoint import Endpoint
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What to run.
+    """The plan of a run.
 
-    ``loads`` are the steps, in this order; with ``to_saturation`` the first one is raised until the server is
-    saturated. ``principals`` has the endpoint, with its token, of each principal by name; that of "" is the default.
-    Answers are compared within ``tolerance``, if one is given. ``connections`` are of each process.
+    ``loads`` are the steps, in this order; with ``to_saturation`` the first load is raised until the server is
+    saturated. ``principals`` has the endpoint, with its token, of each principal by name; "" is the default. Answers
+    are compared within ``tolerance`` unless it is None. ``connections`` is the number of each process.
     """
 
     principals: Mapping[str, Endpoint]
@@ -42,12 +42,12 @@ class Plan:
             raise ValueError(msg)
 
     def trace_rows(self) -> set[int]:
-        """Return the numbers of rows that traces ask for."""
+        """Return the different numbers of rows in traces."""
         traces = (load for load in self.loads if isinstance(load, Trace))
         return {entry.rows for trace in traces for entry in trace.entries if entry.rows is not None}
 
     def describe(self) -> dict[str, object]:
-        """Return the plan as it stands in reports; no token is in it."""
+        """Return the plan for reports, without tokens."""
         return {
             "duration_s": self.duration_s,
             "warmup_s": self.warmup_s,

@@ -1,4 +1,4 @@
-"""Makes the requests of a plan, as bytes, and asks for the answers that are expected to them."""
+"""Serialize the requests of a plan, and request the expected answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,19 +12,19 @@ from inferd.bench.server import ModelForm, Server
 from inferd.bench.traffic import Arrays, Prepared, TrafficClass
 from inferd.bench.workers import Job
 
-# Enough that a server does not see one request again and again, and few enough to be prepared at once.
+# Enough that servers cannot cache one request, and few enough to prepare quickly.
 _SAMPLES = 16
 
 
 def prepare(plan: Plan, server: Server, models: Mapping[str, ModelForm]) -> Job:
-    """Return what workers need. Raises `InferdError` if the server refuses a request, or `InputsError`."""
+    """Return the job of workers. Raises `InferdError` if the server rejects a request, or `InputsError`."""
     prepared: dict[tuple[int, int], Sequence[Prepared]] = {}
     for index, traffic in enumerate(plan.classes):
         for rows in plan.trace_rows() | {traffic.rows}:
             random = np.random.default_rng(plan.seed)
             samples = plan.inputs.samples(models[traffic.model], models.values(), rows, _SAMPLES, random)
             requests = [_request(plan, models, index, rows, arrays) for arrays in samples]
-            prepared[index, rows] = _asked_alone(plan, server, traffic, requests)
+            prepared[index, rows] = _with_expected_answers(plan, server, traffic, requests)
     return Job(
         endpoint=plan.principals[""],
         classes=plan.classes,
@@ -45,10 +45,12 @@ def _request(plan: Plan, models: Mapping[str, ModelForm], index: int, rows: int,
     return Prepared(index, sent_rows, message, traffic.timeout_s)
 
 
-def _asked_alone(plan: Plan, server: Server, traffic: TrafficClass, requests: list[Prepared]) -> list[Prepared]:
-    """Send requests one by one, so that each is a batch of its own.
+def _with_expected_answers(
+    plan: Plan, server: Server, traffic: TrafficClass, requests: list[Prepared]
+) -> list[Prepared]:
+    """Send requests one by one, each a batch of its own; return them with their answers if answers are checked.
 
-    At least one is sent: a request that the server refuses for its inputs is better reported now than counted later.
+    Without a check one request is sent, so that inputs which the server rejects are an error before the load begins.
     """
     metadata = plan.principals[traffic.principal].metadata()
     asked = requests if plan.tolerance is not None else requests[:1]

@@ -1,7 +1,7 @@
-"""What became of the requests of one step: counts, latencies and a time series. Takes numbers; knows no clock.
+"""Record the requests of one step: counts, latencies and a time series. Pure: times are arguments.
 
-A request belongs to the moment it was meant to be sent: its latency counts from there, whether or not the generator or
-the server's limit of calls held it back, so that no slow answer hides those that had to wait behind it.
+Latency counts from the time a request was meant to be sent, also if the generator or the server's limit of calls
+delayed it, so that a slow answer does not hide the requests that waited behind it (coordinated omission).
 """
 
 from collections import Counter
@@ -14,19 +14,19 @@ from inferd.bench.histogram import Histogram
 Status = tuple[str, str]
 
 OK: Status = ("OK", "")
-#: Answered, with other values than expected.
+#: Answered with values other than expected.
 WRONG_ANSWER: Status = ("OK", "WRONG_ANSWER")
 #: The deadline passed before the generator could send the request.
 NOT_SENT: Status = ("DEADLINE_EXCEEDED", "NOT_SENT")
 
-# Reasons are the server's own text: more than these are counted together.
+# Reasons are texts of the server: further statuses are counted together.
 _MAX_STATUSES = 50
 _SERIES_DIGITS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """The times of a step on the clock of all workers. What is meant to be sent from ``warm_s`` to ``end_s`` counts."""
+    """The times of a step, in monotonic seconds. Requests meant for ``warm_s`` to ``end_s`` are measured."""
 
     start_s: float
     warm_s: float
@@ -34,17 +34,17 @@ class Window:
 
     @property
     def duration_s(self) -> float:
-        """Return how long is measured."""
+        """The measured time."""
         return self.end_s - self.warm_s
 
     def contains(self, moment_s: float) -> bool:
-        """Whether ``moment_s`` is measured."""
+        """Return True if ``moment_s`` is in the measured time."""
         return self.warm_s <= moment_s < self.end_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """The end of one request: when it was meant to be sent, when it was, when it ended, and how."""
+    """The result of one request: when it was meant to be sent, when it was sent, when it ended, and its status."""
 
     class_index: int
     rows: int
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Statuses:
-    """Requests by how they ended, each with its first message. Beyond a number of statuses, others are one."""
+    """Counts of requests by status, with the first message of each. Above `_MAX_STATUSES`, others are one status."""
 
     counts: Counter[Status] = field(default_factory=Counter)
     messages: dict[Status, str] = field(default_factory=dict)
@@ -78,9 +78,9 @@ class Statuses:
 
 @dataclass(slots=True)
 class Tally:
-    """The requests of one traffic class. ``completed`` are the right answers that came within the measured time.
+    """The counts of one traffic class. ``completed`` counts OK answers that ended in the measured time.
 
-    ``latency_from_send`` leaves out how late a request was sent, as generators measure that count from there.
+    ``latency_from_send`` excludes how late a request was sent, as other generators do.
     """
 
     requests: int = 0
@@ -109,7 +109,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Interval:
-    """The requests that ended in one interval, warm-up included, and the latencies of the good answers among them."""
+    """The requests that ended in one interval, also in the warm-up, and the latencies of those that were OK."""
 
     ok: int = 0
     failed: int = 0
@@ -128,8 +128,8 @@ class Interval:
 class Recorder:
     """Counts the requests of one step. Picklable: workers send theirs to be merged.
 
-    ``objective_s`` None makes every right answer a good one. ``intervals`` are of ``interval_s`` each, from the start
-    of the step on.
+    With ``objective_s`` None every OK answer is a good one. ``intervals`` have ``interval_s`` each, from the start of
+    the step on.
     """
 
     window: Window
@@ -155,7 +155,7 @@ class Recorder:
             self.send_lag.record(now_s - intended_s)
 
     def retried(self, class_index: int, intended_s: float, status: Status) -> None:
-        """Record an attempt that failed and is made again."""
+        """Record an attempt that failed and is retried."""
         if self.window.contains(intended_s):
             self.tallies[class_index].retried[status] += 1
 
@@ -195,7 +195,7 @@ class Recorder:
             self.held_back += other.held_back
 
     def take_recent(self) -> Interval:
-        """Return what has ended since the last call, for the display."""
+        """Return the requests that ended since the last call, for the display."""
         recent, self.recent = self.recent, Interval()
         return recent
 

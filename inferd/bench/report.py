@@ -1,7 +1,7 @@
 """The report of a run: JSON with a versioned schema.
 
-Durations are in milliseconds where a name ends in ``_ms``, else in seconds. A report is a plain dictionary, so that
-readers of other versions and other programs see what this module sees.
+Names with ``_ms`` are in milliseconds, with ``_s`` in seconds. A report is a plain dictionary, so that reports of other
+versions are read as they are.
 """
 
 import json
@@ -16,19 +16,19 @@ from inferd.bench.recorder import Interval, Recorder, Status, Tally
 from inferd.bench.traffic import TrafficClass
 from inferd.bench.workers import StepResult
 
-#: Changes when what readers rely on changes.
+#: Changes with incompatible changes of the document.
 SCHEMA = "inferd-bench/1"
 
 Report = dict[str, Any]
 
-# A generator that sends later than this, or uses more of a core, measures itself.
+# A generator that sends later, or uses more of a core, is itself the limit.
 _TOLERATED_LAG_MS = 2.0
 _TOLERATED_LAG_SHARE = 0.1
 _TOLERATED_CPU_SHARE = 0.9
 
 
 def describe_load(load: Load) -> dict[str, object]:
-    """Return a load as it stands in reports."""
+    """Return a load for reports."""
     if isinstance(load, ClosedLoop):
         return {"kind": "closed", "concurrency": load.concurrency}
     if isinstance(load, OpenLoop):
@@ -37,7 +37,7 @@ def describe_load(load: Load) -> dict[str, object]:
 
 
 def load_text(load: Mapping[str, Any]) -> str:
-    """Return the load of a report in a few words."""
+    """Format the load of a report."""
     if load["kind"] == "closed":
         return f"{load['concurrency']} in flight"
     if load["kind"] == "open":
@@ -48,7 +48,7 @@ def load_text(load: Mapping[str, Any]) -> str:
 def step_report(
     load: Load, result: StepResult, classes: Sequence[TrafficClass], objective_ms: float | None, warmup_s: float
 ) -> Report:
-    """Return what a step came to."""
+    """Return the report of a step."""
     recorder = result.recorder
     duration_s = recorder.window.duration_s
     total = recorder.total()
@@ -82,7 +82,7 @@ def summary(latencies: Histogram) -> dict[str, float] | None:
 
 
 def warnings(step: Report) -> list[str]:
-    """Say what makes the figures of a step doubtful."""
+    """Return warnings about conditions that distort the figures of a step."""
     found = []
     generator, latency = step["generator"], step["latency_ms"]
     lag = generator["send_lag_ms"]
@@ -113,7 +113,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def _curve(latency: Histogram) -> list[list[float]]:
-    """Return the points of the latency curve as far as there are requests for them."""
+    """Return the points of the latency curve for which there are enough requests."""
     told = [percentile for percentile in CURVE if latency.count * (100 - percentile) >= 100]
     return [[percentile, value] for percentile, value in latency.percentiles_ms(told).items()]
 
@@ -149,7 +149,7 @@ def _statuses(counts: Counter[Status], messages: Mapping[Status, str]) -> list[R
 
 def _series(recorder: Recorder) -> Report:
     interval_s, window = recorder.interval_s, recorder.window
-    # What ends after the step belongs to no full interval.
+    # Requests that end after the step are in no full interval.
     full = int((window.end_s - window.start_s) / interval_s + 1e-6)
     padded = recorder.intervals[:full] + [Interval() for _ in range(full - len(recorder.intervals))]
     return {"interval_s": interval_s, "points": [_point(each, interval_s) for each in padded]}

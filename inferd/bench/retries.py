@@ -1,10 +1,10 @@
-"""Whether and when a client sends a refused request again. Pure."""
+"""Decide if and when a rejected request is sent again. Pure."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-#: Statuses that say that the request was not run.
+#: Statuses of requests that were not run.
 RETRIED = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 
 _FIRST_BACKOFF_S = 0.05
@@ -13,7 +13,7 @@ _LONGEST_BACKOFF_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a failed attempt says of retries: its status, and when to come back, if the server said so."""
+    """The facts of a failed attempt for retries: its status, and the server's retry hint."""
 
     code: str
     retry_after_s: float | None = None
@@ -29,7 +29,7 @@ class Retries:
     def delay_s(self, refusal: Refusal, attempts: int, random: np.random.Generator) -> float | None:
         """Return how long to wait after ``attempts`` attempts, or None to give up.
 
-        The server's hint counts; without one, the wait is drawn from an exponentially growing range.
+        The server's hint is used; without one, the delay is random in an exponentially growing range.
         """
         if attempts > self.most or refusal.code not in RETRIED or not refusal.may_retry:
             return None

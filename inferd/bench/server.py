@@ -1,4 +1,4 @@
-"""The calls to a server beside the load: its model's inputs, single answers and statistics."""
+"""Calls to a server besides the load: metadata of models, single requests and statistics."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from inferd.endpoint import Endpoint
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 
-#: For calls beside the load; a busy server may take a while to get to them.
+#: Long, as a server under load may answer late.
 _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorForm:
-    """An input as the server declares it; -1 stands for a dimension of any size."""
+    """An input as the server declares it; -1 is a dynamic dimension."""
 
     name: str
     datatype: str
@@ -39,7 +39,7 @@ class ModelForm:
 
 
 def channel_options(endpoint: Endpoint) -> list[tuple[str, str | int]]:
-    """Return the options of every channel: connections of its own, and no retries that would not be counted."""
+    """Return the options of every channel: a connection of its own, and no retries, which would not be counted."""
     own: dict[str, str | int] = {
         "grpc.primary_user_agent": f"inferd-bench/{inferd.__version__}",
         "grpc.max_receive_message_length": -1,
@@ -52,7 +52,7 @@ def channel_options(endpoint: Endpoint) -> list[tuple[str, str | int]]:
 
 
 class Server:
-    """Calls a server of the Open Inference Protocol; failures raise `InferdError`. To be closed."""
+    """A client of the Open Inference Protocol, which must be closed. Failed calls raise `InferdError`."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         options = channel_options(endpoint)
@@ -69,7 +69,7 @@ class Server:
         self._channel.close()
 
     def describe(self) -> Mapping[str, str]:
-        """Return the server's name and version, as far as it says."""
+        """Return the server's name and version; empty if it does not report them."""
         try:
             answer = self._call(self._stub.ServerMetadata, oip.ServerMetadataRequest())
         except Unimplemented:
@@ -77,7 +77,7 @@ class Server:
         return {"name": answer.name, "version": answer.version}
 
     def model(self, name: str, version: str) -> ModelForm:
-        """Return what a model takes."""
+        """Return the inputs of a model."""
         answer = self._call(self._stub.ModelMetadata, oip.ModelMetadataRequest(name=name, version=version))
         inputs = tuple(
             TensorForm(name=each.name, datatype=each.datatype, shape=tuple(each.shape)) for each in answer.inputs
@@ -90,7 +90,7 @@ class Server:
         return answer
 
     def statistics(self, name: str, version: str) -> list[oip.ModelStatistics] | str:
-        """Return the statistics of a model's versions, or why there are none."""
+        """Return the statistics of a model's versions, or the reason why there are none."""
         request = oip.ModelStatisticsRequest(name=name, version=version)
         try:
             answer = self._call(self._stub.ModelStatistics, request)

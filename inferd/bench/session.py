@@ -1,4 +1,4 @@
-"""Runs a plan against a server and gathers the report."""
+"""Run a plan on a server, and return the report."""
 
 import os
 import platform
@@ -22,14 +22,14 @@ from inferd.bench.sweep import Saturation, StepOutcome, saturating_concurrency, 
 from inferd.bench.traffic import TrafficClass
 from inferd.bench.workers import Progress, Workers
 
-# The points in time of a report.
+# The length and number of the intervals of the time series.
 _SHORTEST_INTERVAL_S = 0.5
 _MOST_INTERVALS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What a display shows while a step runs."""
+    """The progress of a step, for the display."""
 
     load: Mapping[str, Any]
     elapsed_s: float
@@ -70,7 +70,7 @@ class Session:
         }
 
     def _run_until_interrupted(self) -> tuple[Saturation | None, bool]:
-        """Run all steps. Ctrl-C keeps those that are complete, if there are any."""
+        """Run all steps. After Ctrl-C return with the complete ones, if there are any."""
         try:
             return self._run_steps(), False
         except KeyboardInterrupt:
@@ -99,7 +99,7 @@ class Session:
         # A trace is replayed as a whole.
         warmup_s = 0.0 if isinstance(load, Trace) else plan.warmup_s
         interval_s = max(_SHORTEST_INTERVAL_S, (warmup_s + plan.duration_s) / _MOST_INTERVALS)
-        counted = _Counted(self._server, plan.classes)
+        counted = _MeasuredStatistics(self._server, plan.classes)
 
         def watch(now_s: float, window: Window, progress: Sequence[Progress]) -> None:
             counted.at(now_s, window)
@@ -125,8 +125,8 @@ class Session:
         }
 
 
-class _Counted:
-    """The statistics of the server at the ends of the measured time, asked for while it lasts."""
+class _MeasuredStatistics:
+    """The server's statistics at the beginning and end of the measured time."""
 
     def __init__(self, server: Server, classes: Sequence[TrafficClass]) -> None:
         self._server = server
@@ -135,14 +135,14 @@ class _Counted:
         self._after: dict[str, list[oip.ModelStatistics] | str] | None = None
 
     def at(self, now_s: float, window: Window) -> None:
-        """Ask when the time has come."""
+        """Request the statistics if the measured time has begun or ended."""
         if self._before is None and now_s >= window.warm_s:
             self._before = self._ask()
         if self._after is None and now_s >= window.end_s:
             self._after = self._ask()
 
     def differences(self) -> Report:
-        """Return what each model's statistics grew by."""
+        """Return the increase of each model's statistics."""
         before, after = self._before or self._ask(), self._after or self._ask()
         return {name: difference(before[name], after[name]) for name in self._versions}
 

@@ -1,4 +1,4 @@
-"""What a server counted while it was under load: the difference of two `ModelStatistics`. Pure."""
+"""The increase of a server's `ModelStatistics` under load. Pure."""
 
 from collections.abc import Iterable, Mapping
 

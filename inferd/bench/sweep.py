@@ -1,11 +1,11 @@
-"""Searches for the load that saturates a server. Pure: the steps are run by a function that is given."""
+"""Search for the load that saturates a server. Pure: a function that runs a step is an argument."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# More requests in flight that are not answered faster by this factor have reached the limit.
+# Doubling the requests in flight must raise the good answers per second by this factor.
 _LEAST_GAIN = 1.05
-# A rate is sustained if this share of its requests gets a good answer.
+# A rate is sustained if at least this share of its requests gets a good answer.
 _SUSTAINED_SHARE = 0.95
 _REFINEMENTS = 3
 _MOST_STEPS = 24
@@ -13,7 +13,7 @@ _MOST_STEPS = 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepOutcome:
-    """Good answers a second of a step, and their share of its requests."""
+    """The good answers per second of a step, and their share of its requests."""
 
     good_per_s: float
     good_share: float
@@ -21,9 +21,9 @@ class StepOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saturation:
-    """The level beyond which a server does no more: requests in flight, or requests a second.
+    """The level beyond which throughput does not grow: requests in flight, or requests per second.
 
-    ``reached`` is False if no level of the sweep was too much. ``level`` is None if even the first one was.
+    ``reached`` is False if no level of the sweep saturated the server; ``level`` is None if the first one did.
     """
 
     level: float | None
@@ -31,7 +31,7 @@ class Saturation:
 
 
 def saturating_concurrency(first: int, run: Callable[[int], StepOutcome]) -> Saturation:
-    """Double the requests in flight until that gains less than a twentieth."""
+    """Double the requests in flight until the gain is less than 5 %."""
     level, best = first, run(first).good_per_s
     for _ in range(_MOST_STEPS):
         outcome = run(level * 2)
@@ -42,7 +42,7 @@ def saturating_concurrency(first: int, run: Callable[[int], StepOutcome]) -> Sat
 
 
 def saturating_rate(first: float, run: Callable[[float], StepOutcome]) -> Saturation:
-    """Double the rate until it is not sustained, then halve the distance to the last sustained one a few times."""
+    """Double the rate until it is not sustained, then bisect the last interval three times."""
     sustained, level = None, first
     for _ in range(_MOST_STEPS):
         if not _is_sustained(run(level)):
@@ -63,7 +63,7 @@ def saturating_rate(first: float, run: Callable[[float], StepOutcome]) -> Satura
 
 
 def saturation_of(levels: list[tuple[float, StepOutcome]], *, closed: bool) -> Saturation:
-    """Return where the levels of a sweep, in ascending order, stopped to pay."""
+    """Return the saturation of a sweep of ascending ``levels``."""
     if not closed:
         sustained = [level for level, outcome in levels if _is_sustained(outcome)]
         return Saturation(level=max(sustained, default=None), reached=len(sustained) < len(levels))

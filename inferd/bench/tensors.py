@@ -1,4 +1,4 @@
-"""Requests and answers of the Open Inference Protocol as bytes. Pure."""
+"""Serialize requests and parse responses of the Open Inference Protocol. Pure."""
 
 import struct
 from typing import Any
@@ -25,7 +25,7 @@ def request_message(model: str, version: str, inputs: Arrays, priority: int) -> 
 
 
 def answer(message: bytes) -> dict[str, NDArray[Any]]:
-    """Return the outputs of a serialized response. Raises `ValueError` for one that cannot be read."""
+    """Parse a serialized response into its outputs. Raises `ValueError`."""
     response = oip.ModelInferResponse.FromString(message)
     raw = list(response.raw_output_contents)
     if raw and len(raw) != len(response.outputs):
@@ -34,7 +34,7 @@ def answer(message: bytes) -> dict[str, NDArray[Any]]:
 
 
 def difference(expected: Arrays, got: Arrays, tolerance: float) -> str:
-    """Say how two answers differ; empty if they are equal: numbers within ``tolerance``, relative and absolute."""
+    """Describe the difference of two answers; empty if numbers are within ``tolerance``, relative and absolute."""
     if expected.keys() != got.keys():
         return f"expected the outputs {', '.join(expected)}, got {', '.join(got) or 'none'}"
     found = (_difference(expected[name], got[name], tolerance) for name in expected)
@@ -46,7 +46,7 @@ def _difference(expected: NDArray[Any], got: NDArray[Any], tolerance: float) -> 
         return f"expected {expected.dtype} {list(expected.shape)}, got {got.dtype} {list(got.shape)}"
     if expected.dtype.kind not in "fV":
         return "" if np.array_equal(expected, got) else "expected other values"
-    # numpy does not know how to compare bfloat16.
+    # numpy cannot compare bfloat16.
     first, second = (array.astype(np.float32) if array.dtype.kind == "V" else array for array in (expected, got))
     if np.allclose(second, first, rtol=tolerance, atol=tolerance, equal_nan=True):
         return ""

@@ -1,4 +1,4 @@
-"""Which requests are sent: classes of traffic, and the requests that were prepared for each."""
+"""Choose the requests to send: traffic classes, and the prepared requests of each."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrafficClass:
-    """Requests that are alike. ``weight`` is their share of all requests, relative to the other classes'.
+    """A class of requests. ``weight`` is its share of all requests, relative to other classes.
 
-    ``principal`` names one of the tokens; empty for the default one. ``priority`` 0 leaves it to the server.
+    ``principal`` is the name of a token; empty for the default. ``priority`` 0 is the server's default.
     """
 
     name: str
@@ -30,7 +30,7 @@ class TrafficClass:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A serialized request of the traffic class with that index. ``expected`` is the answer to it alone, if checked."""
+    """A serialized request of a traffic class. ``expected`` is its answer when run alone; None without a check."""
 
     class_index: int
     rows: int
@@ -46,8 +46,8 @@ class _Samples:
 
 
 @dataclass(slots=True)
-class Deck:
-    """Draws requests: the class at random by weight, and the samples of a class in turn.
+class RequestSampler:
+    """Chooses requests: the class at random by weight, and the samples of a class in turn.
 
     ``prepared`` has the samples by class index and rows.
     """
@@ -63,7 +63,7 @@ class Deck:
         self._samples = {key: _Samples(requests) for key, requests in self.prepared.items()}
 
     def draw(self, rows: int | None = None) -> Prepared:
-        """Return the next request, of ``rows`` rows or as many as its class has."""
+        """Return the next request, with ``rows`` rows, or those of its class if None."""
         index = self._draw_class() if len(self._bounds) > 1 else 0
         samples = self._samples[index, self.classes[index].rows if rows is None else rows]
         drawn = samples.requests[samples.next]

@@ -1,4 +1,4 @@
-"""Sends serialized requests over `grpc.aio`, spread over several connections."""
+"""Send serialized requests over `grpc.aio`, spread over several connections."""
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
@@ -21,7 +21,7 @@ _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 
 class Transport:
-    """Channels to one server; belongs to the event loop in which it is opened. ``metadata`` is by traffic class."""
+    """Channels to one server, of the event loop that opens them. ``metadata`` is by traffic class."""
 
     def __init__(self, endpoint: Endpoint, metadata: Sequence[Metadata], connections: int) -> None:
         self._endpoint = endpoint
@@ -41,7 +41,7 @@ class Transport:
             await channel.close(None)
 
     def send(self, request: Prepared, timeout_s: float) -> Awaitable[bytes | Failure]:
-        """Send a request once, now, and return what gives its answer."""
+        """Send a request at once; return an awaitable of its answer."""
         method = next(self._methods)
         return _answer(method(request.message, timeout=timeout_s, metadata=self._metadata[request.class_index]))
 
@@ -60,9 +60,9 @@ async def _answer(call: Awaitable[bytes]) -> bytes | Failure:
 
 
 def failure(error: grpc.aio.AioRpcError) -> Failure:
-    """Read a failed call: status, reason, and what the server says of retries."""
+    """Convert a failed call to its status, reason and retry hint."""
     known = from_rpc_error(error)
-    # A negative one forbids retries.
+    # A negative pushback forbids retries.
     may_retry = not any(key == _PUSHBACK_KEY and str(value).startswith("-") for key, value in _pairs(error))
     refusal = Refusal(known.status.name, known.retry_after_s, may_retry)
     return Failure(refusal, clipped(known.reason), clipped(known.message))

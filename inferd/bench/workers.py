@@ -1,4 +1,4 @@
-"""Processes that carry the load, each with one event loop, so that the display and other workers cost them nothing."""
+"""Worker processes that send the load, each with an event loop of its own, undisturbed by display and report."""
 
 import asyncio
 import ctypes
@@ -22,7 +22,7 @@ from inferd.bench.engine import Engine
 from inferd.bench.loads import Load
 from inferd.bench.recorder import Interval, Recorder, Window
 from inferd.bench.retries import Retries
-from inferd.bench.traffic import Deck, Prepared, TrafficClass
+from inferd.bench.traffic import Prepared, RequestSampler, TrafficClass
 from inferd.bench.transport import Transport
 from inferd.endpoint import Endpoint
 
@@ -30,17 +30,17 @@ _CONNECT_TIMEOUT_S = 15.0
 _PROGRESS_EVERY_S = 0.5
 # From linux/prctl.h; the value is in nanoseconds, and holds for the thread.
 _PR_SET_TIMERSLACK = 29
-#: From sending a step to its start: longer than the message takes.
+#: From sending a step to its start: longer than the message takes to arrive.
 _START_DELAY_S = 0.2
 
 
 class WorkerError(RuntimeError):
-    """A worker could not do its work; the message says why."""
+    """A worker process failed. The message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What a worker needs for all steps. ``metadata`` is by traffic class."""
+    """The job of a worker, for all steps. ``metadata`` is by traffic class."""
 
     endpoint: Endpoint
     classes: Sequence[TrafficClass]
@@ -65,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What ended since the last report of a worker."""
+    """The requests that ended since the last message of a worker."""
 
     in_flight: int
     ended: Interval
@@ -73,14 +73,14 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What all workers recorded; ``cpu_share`` is that of the busiest one, of one core."""
+    """The records of all workers. ``cpu_share`` is the share of one core that the busiest worker used."""
 
     recorder: Recorder
     cpu_share: float
 
 
 class Workers:
-    """A fixed number of worker processes: a context manager."""
+    """A context manager with a fixed number of worker processes."""
 
     def __init__(self, job: Job, count: int) -> None:
         self._job = job
@@ -120,7 +120,7 @@ class Workers:
         number: int,
         watch: Callable[[float, Window, Sequence[Progress]], None],
     ) -> StepResult:
-        """Run one step. ``watch`` is called twice a second or more, with the time and what workers reported."""
+        """Run one step. ``watch`` is called at least twice a second, with the time and the messages of workers."""
         start_s = time.monotonic() + _START_DELAY_S
         warm_s = start_s + warmup_s
         window = Window(start_s=start_s, warm_s=warm_s, end_s=warm_s + duration_s)
@@ -157,8 +157,8 @@ class Workers:
 
 
 def _work(pipe: Connection, job: Job, number: int) -> None:
-    """Run steps until the pipe is closed: the whole life of a worker process."""
-    # Ctrl-C goes to the whole group of processes; the one in front ends the workers.
+    """Run steps until the pipe is closed: the main function of a worker process."""
+    # Ctrl-C goes to the whole process group; the main process ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _wake_on_time()
     # `select` waits to the microsecond where `epoll` rounds up to milliseconds, which would delay the sends.
@@ -175,14 +175,14 @@ def _work(pipe: Connection, job: Job, number: int) -> None:
         pass
     except TimeoutError:
         pipe.send(f"{job.endpoint.address}: no connection within {_CONNECT_TIMEOUT_S:g} s")
-    except Exception as error:  # noqa: BLE001  (the process in front reports it)
+    except Exception as error:  # noqa: BLE001  (the main process reports it)
         pipe.send(f"{type(error).__name__}: {error}")
-    # Without gRPC's farewell to a server that may hang.
+    # Without closing gRPC channels, which may hang with the server.
     os._exit(0)
 
 
 def _wake_on_time() -> None:
-    """Have Linux not add the 50 µs to each wait by which it groups timers."""
+    """Set the timer slack to 1 ns: by default Linux may delay each wait by 50 µs."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
@@ -203,7 +203,7 @@ async def _run_step(pipe: Connection, job: Job, number: int, step: Step, transpo
     engine = Engine(
         send=transport.send,
         check=check,
-        deck=Deck(job.classes, job.prepared, random),
+        sampler=RequestSampler(job.classes, job.prepared, random),
         retries=job.retries,
         recorder=recorder,
         random=random,
@@ -218,14 +218,14 @@ async def _run_step(pipe: Connection, job: Job, number: int, step: Step, transpo
 
 
 async def _report(pipe: Connection, recorder: Recorder) -> None:
-    """Send what has ended since the last report, again and again."""
+    """Send the requests that ended since the last message, every `_PROGRESS_EVERY_S`."""
     while True:
         await asyncio.sleep(_PROGRESS_EVERY_S)
         pipe.send(Progress(in_flight=recorder.in_flight, ended=recorder.take_recent()))
 
 
 async def _cpu_share(window: Window) -> float:
-    """Return how much of a core this process used in the measured time."""
+    """Return the share of one core that this process used in the measured time."""
     clock = asyncio.get_running_loop().time
     await asyncio.sleep(max(0.0, window.warm_s - clock()))
     began_s, used_s = clock(), time.process_time()

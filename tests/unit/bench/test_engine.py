@@ -9,7 +9,7 @@ from inferd.bench.engine import Engine, Failure
 from inferd.bench.loads import Arrival, ClosedLoop, OpenLoop, Trace
 from inferd.bench.recorder import OK, WRONG_ANSWER, Recorder, Window
 from inferd.bench.retries import Refusal, Retries
-from inferd.bench.traffic import Deck, Prepared, TrafficClass
+from inferd.bench.traffic import Prepared, RequestSampler, TrafficClass
 from tests.unit.bench.virtual_time import run
 
 _FULL = Failure(Refusal("RESOURCE_EXHAUSTED", retry_after_s=0.25), "QUEUE_FULL", "the queue is full")
@@ -44,7 +44,7 @@ def _run(load, server, *, window=None, retries=0, timeout_s=100.0, check=None, m
     engine = Engine(
         send=server.send,
         check=check or (lambda request, answer: ""),
-        deck=Deck([TrafficClass(name="c", model="m")], prepared, random),
+        sampler=RequestSampler([TrafficClass(name="c", model="m")], prepared, random),
         retries=Retries(retries),
         recorder=recorder,
         random=random,

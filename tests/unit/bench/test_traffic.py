@@ -6,35 +6,35 @@ import numpy as np
 import pytest
 
 from inferd.bench.retries import Refusal, Retries
-from inferd.bench.traffic import Deck, Prepared, TrafficClass
+from inferd.bench.traffic import Prepared, RequestSampler, TrafficClass
 
 
-def _deck(*classes, samples=1, rows=(1,)):
+def _sampler(*classes, samples=1, rows=(1,)):
     prepared = {
         (index, count): [Prepared(index, count, bytes([sample]), 1.0) for sample in range(samples)]
         for index in range(len(classes))
         for count in rows
     }
-    return Deck(classes, prepared, np.random.default_rng(0))
+    return RequestSampler(classes, prepared, np.random.default_rng(0))
 
 
 def test_classes_are_drawn_by_weight():
     """A class of three times the weight comes three times as often."""
-    deck = _deck(TrafficClass(name="a", model="m", weight=3), TrafficClass(name="b", model="m", weight=1))
-    drawn = Counter(deck.draw().class_index for _ in range(10_000))
+    sampler = _sampler(TrafficClass(name="a", model="m", weight=3), TrafficClass(name="b", model="m", weight=1))
+    drawn = Counter(sampler.draw().class_index for _ in range(10_000))
     assert drawn[0] / 10_000 == pytest.approx(0.75, abs=0.02)
 
 
 def test_samples_take_turns():
     """Each sample as often as the others."""
-    deck = _deck(TrafficClass(name="a", model="m"), samples=3)
-    assert [deck.draw().message for _ in range(5)] == [b"\0", b"\1", b"\2", b"\0", b"\1"]
+    sampler = _sampler(TrafficClass(name="a", model="m"), samples=3)
+    assert [sampler.draw().message for _ in range(5)] == [b"\0", b"\1", b"\2", b"\0", b"\1"]
 
 
 def test_rows_of_a_trace_replace_those_of_the_class():
     """Requests of those rows were prepared."""
-    deck = _deck(TrafficClass(name="a", model="m"), rows=(1, 8))
-    assert [deck.draw(8).rows, deck.draw().rows] == [8, 1]
+    sampler = _sampler(TrafficClass(name="a", model="m"), rows=(1, 8))
+    assert [sampler.draw(8).rows, sampler.draw().rows] == [8, 1]
 
 
 @pytest.mark.parametrize(

@@ -226,8 +226,8 @@ def batch(
 ) -> None:
     """Run MODEL on all rows of the INPUT files, each once, and write the answers to OUTPUT.
 
-    Runs in this process as a server would, or with --server on one. The same command run again continues where the
-    last one ended. The first SIGINT or SIGTERM finishes the part in hand, a second ends at once.
+    Runs in this process as a server would, or with --server on one. The same command run again continues the job.
+    The first SIGINT or SIGTERM finishes the part in hand, a second ends at once.
 
     Exit codes: 0 all rows have an answer, 3 some have none, 1 failed, 2 invalid arguments, 130 stopped.
     """

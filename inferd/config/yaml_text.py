@@ -15,9 +15,6 @@ _CHARACTERS_PER_VALUE = 64
 
 T = TypeVar("T")
 
-#: A node and the keys that lead to it.
-_PathNode = tuple[yaml.Node, tuple[str, ...]]
-
 
 class YamlError(ValueError):
     """Invalid text. The message is meant to follow the file's name.
@@ -115,54 +112,46 @@ def _require_bounded(root: yaml.Node) -> None:
 
 
 def _below(root: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], yaml.Node, bool]]:
-    """Yield each key and list item with its path, and whether it is a key.
+    """Yield each key and list item with its path, and whether it is a key."""
+    for node, above in _collections(root):
+        is_mapping = isinstance(node, yaml.MappingNode)
+        for name, entry, _ in _entries(node):
+            yield (*above, name), entry, is_mapping
+
+
+def _require_unique_keys(root: yaml.Node) -> None:
+    """Raise `RepeatedKeyError` if a mapping has a key twice."""
+    for node, path in _collections(root):
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name, line = (key.tag, key.value), line_of(key)
+            if name in lines:
+                raise RepeatedKeyError((*path, str(key.value)), line, lines[name])
+            lines[name] = line
+
+
+def _collections(root: yaml.Node | None) -> Iterator[tuple[yaml.CollectionNode, tuple[str, ...]]]:
+    """Yield each mapping and list with its path, those around others first.
 
     Aliases are not followed: they may be recursive, and a few lines of them lead to any number of paths.
     """
     waiting: deque[tuple[yaml.Node | None, tuple[str, ...]]] = deque([(root, ())])
     seen: set[int] = set()
     while waiting:
-        node, above = waiting.popleft()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                path = (*above, str(key.value))
-                yield path, key, True
-                waiting.append((value, path))
-        elif isinstance(node, yaml.SequenceNode):
-            for number, each in enumerate(node.value):
-                path = (*above, str(number))
-                yield path, each, False
-                waiting.append((each, path))
-
-
-def _require_unique_keys(root: yaml.Node) -> None:
-    waiting: deque[_PathNode] = deque([(root, ())])
-    seen: set[int] = set()
-    while waiting:
         node, path = waiting.popleft()
-        if id(node) in seen:
-            # An alias, which may be recursive.
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting.extend((each, (*path, str(number))) for number, each in enumerate(node.value))
-        elif isinstance(node, yaml.MappingNode):
-            waiting.extend(_values(node, path))
+        yield node, path
+        waiting.extend((value, (*path, name)) for name, _, value in _entries(node))
 
 
-def _values(mapping: yaml.MappingNode, path: tuple[str, ...]) -> list[_PathNode]:
-    """Return the values of ``mapping`` with their paths. Raises `RepeatedKeyError`."""
-    lines: dict[tuple[str, str], int] = {}
-    values: list[_PathNode] = []
-    for key, value in mapping.value:
-        inner = (*path, str(key.value))
-        if isinstance(key, yaml.ScalarNode):
-            name, line = (key.tag, key.value), line_of(key)
-            if name in lines:
-                raise RepeatedKeyError(inner, line, lines[name])
-            lines[name] = line
-        values.append((value, inner))
-    return values
+def _entries(node: yaml.CollectionNode) -> list[tuple[str, yaml.Node, yaml.Node]]:
+    """Return the name, the key and the value of each entry; those of a list are its place, the item, and the item."""
+    if isinstance(node, yaml.MappingNode):
+        return [(str(key.value), key, value) for key, value in node.value]
+    return [(str(number), each, each) for number, each in enumerate(node.value)]

@@ -102,7 +102,7 @@ class _Generation:
     ) -> None:
         self._resources = resources
         self._call = call
-        self._wanted = params
+        self._params = params
         self._receiver = receiver
         self._on_settled = on_settled
         self._own_record = generated
@@ -125,7 +125,7 @@ class _Generation:
             self._refuse(error)
 
     def _look_up(self) -> None:
-        params = self._wanted
+        params = self._params
         try:
             version, grant = find_model(self._resources.registry, self._call, params.model, params.version)
             limits = limits_of(version)
@@ -143,7 +143,7 @@ class _Generation:
     def _tokenize(self, version: ModelVersion, limits: Limits) -> TokenIds | ServingError:
         """Return the tokens of the prompt, or what is wrong with it; any thread."""
         try:
-            return tokens_of(self._wanted, version, limits)[0]
+            return tokens_of(self._params, version, limits)[0]
         except ServingError as error:
             return error
         except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
@@ -161,7 +161,7 @@ class _Generation:
             self._call,
             error,
             self._waited,
-            timeout_s=self._wanted.timeout_s,
+            timeout_s=self._params.timeout_s,
             go_on=self.start,
             fail=self._refuse,
         )
@@ -189,10 +189,10 @@ class _Generation:
             )
         except ServingError as error:
             if isinstance(error, InvalidInputError):
-                self._wanted.name_field(error)
+                self._params.name_field(error)
             self._refuse(error)
             return
-        operation = "chat" if isinstance(self._wanted.prompt, Chat) else "text_completion"
+        operation = "chat" if isinstance(self._params.prompt, Chat) else "text_completion"
         for record in self._records():
             record.admitted(len(tokens), operation)
         stages = self._stages()
@@ -203,7 +203,7 @@ class _Generation:
         self._on_settled()
 
     def _build(self, version: ModelVersion, limits: Limits, checked: Checked, tokens: TokenIds) -> GenerationRequest:
-        params, call = self._wanted, self._call
+        params, call = self._params, self._call
         priority = priority_of(version, params.priority)
         received_at = self._waited.received_at
         return GenerationRequest(
@@ -230,7 +230,7 @@ class _Generation:
             if grant.quota is not None:
                 grant.quota.acquire(1, request.received_at, tokens=request.rows)
         except InvalidInputError as error:
-            error.field = self._wanted.field_of("max_tokens")
+            error.field = self._params.field_of("max_tokens")
             raise
         return grant.quota
 

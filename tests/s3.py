@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.patience import PATIENCE_S
 
 #: A request for it tells that all earlier ones have been counted.
@@ -125,3 +127,18 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def s3_bucket(folder: Path) -> Iterator[S3Server]:
+    """Run the server with an empty ``bucket``, as the storage that this process finds in its environment."""
+    from s3fs import S3FileSystem  # noqa: PLC0415  it takes half a second, in all tests of remote files
+
+    with s3_server(folder) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        # Those of other tests call other servers.
+        S3FileSystem.clear_instance_cache()
+        server.create("bucket")
+        yield server
+        S3FileSystem.clear_instance_cache()

@@ -19,7 +19,7 @@ from tests import onnx_models
 from tests.disk_faults import tree
 from tests.load import eventually
 from tests.patience import PATIENCE_S
-from tests.s3 import S3Server, s3_server
+from tests.s3 import S3Server, s3_bucket
 from tests.server import BIN
 
 _ROWS, _WIDTH, _PART_ROWS = 200, 16, 40
@@ -122,13 +122,8 @@ def test_second_run_at_once(tmp_path: Path, job: list[str], undisturbed: dict[st
 def _s3(tmp_path: Path) -> Iterator[S3Server]:
     folder = tmp_path / "s3"
     folder.mkdir()
-    with s3_server(folder) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()
-        server.create("bucket")
+    with s3_bucket(folder) as server:
         yield server
-        S3FileSystem.clear_instance_cache()
 
 
 def _objects(prefix: str) -> dict[str, bytes]:

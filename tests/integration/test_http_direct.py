@@ -9,7 +9,7 @@ from aiohttp import web
 
 from inferd.http.aiohttp_server import Handler
 from inferd.http.messages import HttpBody
-from tests.integration.test_http_calls import JSON, Running, running
+from tests.http_calls import JSON, Running, running
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 

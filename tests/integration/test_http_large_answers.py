@@ -9,7 +9,7 @@ import pytest
 
 from inferd.http.connections import Connection
 from inferd.http.messages import HttpBody
-from tests.integration.test_http_calls import MIB, Running, running
+from tests.http_calls import MIB, Running, running
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 

@@ -10,7 +10,7 @@ import pytest
 from inferd.http.limits import ConnectionLimits
 from inferd.http.messages import HttpBody
 from tests.certificates import LOCAL_NAMES, Authority
-from tests.integration.test_http_calls import JSON, MIB, Running, running
+from tests.http_calls import JSON, MIB, Running, running
 from tests.integration.test_http_tls import loaded, trusting
 from tests.load import eventually
 from tests.raw_http import answers, connect, read_answer, until_closed

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from inferd.http.messages import HttpBody
-from tests.integration.test_http_calls import MIB, Running, running
+from tests.http_calls import MIB, Running, running
 from tests.load import eventually
 from tests.patience import PATIENCE_S
 from tests.raw_http import until_closed

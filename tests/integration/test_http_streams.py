@@ -14,7 +14,7 @@ from inferd.http.calls import HttpCall, on_deadline
 from inferd.http.connections import Connection
 from inferd.http.messages import HttpBody, HttpUnaryCall
 from tests.certificates import LOCAL_NAMES, Authority
-from tests.integration.test_http_calls import JSON, MIB, Running, running
+from tests.http_calls import JSON, MIB, Running, running
 from tests.integration.test_http_large_answers import ask, read
 from tests.integration.test_http_tls import loaded, trusting
 from tests.load import eventually

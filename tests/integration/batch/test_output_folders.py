@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3fs import S3FileSystem
 
 from inferd.batch.errors import BatchError, InUseError, UsageError
 from inferd.batch.manifest import manifest_of
@@ -15,7 +14,7 @@ from inferd.batch.output_folder import LocalFolder, OutputFolder
 from inferd.batch.remote_folder import RemoteFolder
 from inferd.batch.storage import FileInfo, file_system, list_files, open_input
 from tests.parts_job import PARTS, content, run_parts
-from tests.s3 import S3Server, s3_server
+from tests.s3 import S3Server, s3_bucket
 
 #: A part of an upload to S3 has at least 5 MiB, so this is more than one.
 _LARGE = 12 << 20
@@ -23,14 +22,8 @@ _LARGE = 12 << 20
 
 @pytest.fixture(scope="module", name="s3")
 def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        # Those of other tests call other servers.
-        S3FileSystem.clear_instance_cache()
-        server.create("bucket")
+    with s3_bucket(tmp_path_factory.mktemp("s3")) as server:
         yield server
-        S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -163,18 +156,13 @@ def test_uploads_of_killed_processes_are_given_up(s3: S3Server) -> None:
 
 def test_storage_that_is_gone(tmp_path: Path) -> None:
     """The error names the object and what to do, and no secret."""
-    with s3_server(tmp_path) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
+    with s3_bucket(tmp_path) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_MAX_ATTEMPTS", "1")
-        S3FileSystem.clear_instance_cache()
-        server.create("bucket")
         upload = ExitStack()
         upload.enter_context(RemoteFolder("s3://bucket/out").create("part")).write(b"x")
         server.kill()
         with pytest.raises(BatchError) as raised:
             upload.close()
-    S3FileSystem.clear_instance_cache()
     text = str(raised.value)
     assert re.match(r"s3://bucket/out/part: .*; run it again when that is fixed: it continues$", text)
     assert "very-secret" not in text

@@ -19,6 +19,9 @@ WRONG_ANSWER: Status = ("OK", "WRONG_ANSWER")
 #: The deadline passed before the generator could send the request.
 NOT_SENT: Status = ("DEADLINE_EXCEEDED", "NOT_SENT")
 
+#: The codes of answers, and of requests that a server has too much load for. All others are failures of another kind.
+OVERLOAD_CODES = frozenset({"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
+
 # Reasons are texts of the server: further statuses are counted together.
 _MAX_STATUSES = 50
 _SERIES_DIGITS = 2
@@ -109,17 +112,27 @@ class Tally:
 
 @dataclass(slots=True)
 class Interval:
-    """The requests that ended in one interval, also in the warm-up, and the latencies of those that were OK."""
+    """The requests that ended in one interval, also in the warm-up, and the latencies of those that were OK.
+
+    ``broken`` are those of the failed ones that failed for another reason than load.
+    """
 
     ok: int = 0
     failed: int = 0
+    broken: int = 0
     within_objective: int = 0
     latency: Histogram = field(default_factory=lambda: Histogram(_SERIES_DIGITS))
+
+    @property
+    def ended(self) -> int:
+        """All requests."""
+        return self.ok + self.failed
 
     def add(self, other: "Interval") -> None:
         """Count everything that ``other`` has counted."""
         self.ok += other.ok
         self.failed += other.failed
+        self.broken += other.broken
         self.within_objective += other.within_objective
         self.latency.add(other.latency)
 
@@ -165,7 +178,7 @@ class Recorder:
         latency_s = outcome.ended_s - outcome.intended_s
         ok = outcome.status == OK
         good = ok and (self.objective_s is None or latency_s <= self.objective_s)
-        self._add_to_interval(outcome.ended_s, latency_s, ok=ok, good=good)
+        self._add_to_interval(outcome, latency_s, good=good)
         tally = self.tallies[outcome.class_index]
         if ok and self.window.contains(outcome.ended_s):
             tally.completed += 1
@@ -206,13 +219,15 @@ class Recorder:
             total.add(tally)
         return total
 
-    def _add_to_interval(self, ended_s: float, latency_s: float, *, ok: bool, good: bool) -> None:
-        index = max(0, int((ended_s - self.window.start_s) / self.interval_s))
+    def _add_to_interval(self, outcome: Outcome, latency_s: float, *, good: bool) -> None:
+        ok, broken = outcome.status == OK, outcome.status[0] not in OVERLOAD_CODES
+        index = max(0, int((outcome.ended_s - self.window.start_s) / self.interval_s))
         while len(self.intervals) <= index:
             self.intervals.append(Interval())
         for interval in (self.intervals[index], self.recent):
             interval.ok += ok
             interval.failed += not ok
+            interval.broken += broken
             interval.within_objective += good
             if ok:
                 interval.latency.record(latency_s)

@@ -7,11 +7,13 @@ versions are read as they are.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from inferd.bench.histogram import CURVE, PERCENTILES, Histogram
 from inferd.bench.loads import ClosedLoop, Load, OpenLoop
+from inferd.bench.outages import Outage
 from inferd.bench.recorder import Interval, Recorder, Status, Tally
 from inferd.bench.traffic import TrafficClass
 from inferd.bench.workers import StepResult
@@ -46,7 +48,12 @@ def load_text(load: Mapping[str, Any]) -> str:
 
 
 def step_report(
-    load: Load, result: StepResult, classes: Sequence[TrafficClass], objective_ms: float | None, warmup_s: float
+    load: Load,
+    result: StepResult,
+    classes: Sequence[TrafficClass],
+    objective_ms: float | None,
+    warmup_s: float,
+    outage: Outage | None = None,
 ) -> Report:
     """Return the report of a step."""
     recorder = result.recorder
@@ -67,6 +74,7 @@ def step_report(
             for each, tally in zip(classes, recorder.tallies, strict=True)
         ],
         "series": _series(recorder),
+        "outage": None if outage is None else {**asdict(outage), "text": outage.text()},
     }
     step["warnings"] = warnings(step)
     return step
@@ -83,7 +91,7 @@ def summary(latencies: Histogram) -> dict[str, float] | None:
 
 def warnings(step: Report) -> list[str]:
     """Return warnings about conditions that distort the figures of a step."""
-    found = []
+    found = [step["outage"]["text"]] if step["outage"] else []
     generator, latency = step["generator"], step["latency_ms"]
     lag = generator["send_lag_ms"]
     tolerated_ms = max(_TOLERATED_LAG_MS, _TOLERATED_LAG_SHARE * latency["p99"] if latency else 0.0)

@@ -10,7 +10,7 @@ import inferd
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from inferd.arguments import Metadata
-from inferd.client import InferdError, Unimplemented
+from inferd.client import DeadlineExceeded, InferdError, Unavailable, Unimplemented
 from inferd.client.errors import from_rpc_error
 from inferd.endpoint import Endpoint
 
@@ -75,6 +75,16 @@ class Server:
         except Unimplemented:
             return {"name": "", "version": ""}
         return {"name": answer.name, "version": answer.version}
+
+    def away(self) -> str:
+        """Return the error if the server answers no calls, or an empty text."""
+        try:
+            self.describe()
+        except (Unavailable, DeadlineExceeded) as error:
+            return f"{error.status.name}: {error.message}"
+        except InferdError:
+            pass
+        return ""
 
     def model(self, name: str, version: str) -> ModelForm:
         """Return the inputs of a model."""

@@ -12,6 +12,7 @@ import grpc
 import inferd
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd.bench.loads import ClosedLoop, Load, OpenLoop, Process, Trace
+from inferd.bench.outages import find_outage
 from inferd.bench.plan import Plan
 from inferd.bench.preparation import prepare
 from inferd.bench.recorder import Window
@@ -35,6 +36,10 @@ class Live:
     elapsed_s: float
     total_s: float
     progress: Sequence[Progress]
+
+
+class _OutageError(Exception):
+    """Ends a run: what it measured last was not load."""
 
 
 class Session:
@@ -70,9 +75,11 @@ class Session:
         }
 
     def _run_until_interrupted(self) -> tuple[Saturation | None, bool]:
-        """Run all steps. After Ctrl-C return with the complete ones, if there are any."""
+        """Run all steps, or up to an outage. After Ctrl-C return with the complete ones, if there are any."""
         try:
             return self._run_steps(), False
+        except _OutageError:
+            return None, False
         except KeyboardInterrupt:
             if not self._steps:
                 raise
@@ -107,9 +114,12 @@ class Session:
             self._watch(Live(describe_load(load), min(max(0.0, now_s - window.start_s), total_s), total_s, progress))
 
         result = self._workers.run(load, warmup_s, plan.duration_s, interval_s, number=len(self._steps), watch=watch)
-        step = step_report(load, result, plan.classes, plan.objective_ms, warmup_s)
+        outage = find_outage(result.recorder, self._server.away())
+        step = step_report(load, result, plan.classes, plan.objective_ms, warmup_s, outage)
         step["server"] = counted.differences()
         self._steps.append(step)
+        if outage is not None:
+            raise _OutageError
         return StepOutcome(good_per_s=step["goodput"]["per_s"], good_share=step["goodput"]["share"] or 0.0)
 
     def _generator(self) -> Report:

@@ -13,7 +13,7 @@ from inferd.bench import arguments, compare, html
 from inferd.bench.inputs import InputsError, InputSource
 from inferd.bench.loads import ClosedLoop, Load, OpenLoop, Trace, parse_trace
 from inferd.bench.plan import Plan
-from inferd.bench.report import Report, write
+from inferd.bench.report import Report, load_text, write
 from inferd.bench.session import Session
 from inferd.bench.stored import read
 from inferd.bench.traffic import TrafficClass
@@ -23,6 +23,7 @@ from inferd.cli.connection import Connection, call_errors, usage_errors, with_co
 from inferd.cli.failures import CommandError, ExitCode, UsageError
 from inferd.cli.output import print_json
 from inferd.endpoint import Endpoint
+from inferd.plain_text import escaped
 from inferd.small_files import read_text
 
 EXAMPLES = (
@@ -180,6 +181,10 @@ def bench(
         print_report(report)
         for path in save or ():
             print(f"saved to {path}")
+    last = report["steps"][-1]
+    if last["outage"]:
+        text = f"{load_text(last['load'])}: {escaped(last['outage']['text'])}"
+        raise CommandError(f"{connection.address}: {text}; this is no saturation, and the run ends")
     if report["interrupted"]:
         raise typer.Exit(ExitCode.INTERRUPTED)
 

@@ -105,7 +105,7 @@ def _print_notes(report: Report) -> None:
         for model, statistics in step["server"].items():
             print(f"{load}: server, {escaped(model)}: {_statistics(statistics)}")
         for warning in step["warnings"]:
-            print(f"{load}: warning: {warning}")
+            print(f"{load}: warning: {escaped(warning)}")
     if report["plan"]["check"]:
         wrong = sum(step["wrong"] for step in report["steps"])
         print(f"{sum(step['ok'] for step in report['steps'])} answers equal those asked alone, {wrong} do not")

@@ -1,6 +1,7 @@
 """``inferd bench`` against a served model, and against a server of another kind."""
 
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -116,6 +117,25 @@ def test_interrupted_sweep_keeps_complete_steps(server, folder, capsys, monkeypa
     assert [step["load"]["concurrency"] for step in report["steps"]] == [1]
 
 
+def test_server_that_ends_during_a_sweep_is_not_saturated(capsys, monkeypatch):
+    """The steps until then are reported, and the exit code and the message say why there are no others."""
+    with _other_server(alone=1_000_000) as (address, server):
+
+        def show(self, live):
+            if live.load["concurrency"] == 2:
+                server.stop(None)
+
+        monkeypatch.setattr("inferd.cli.bench_output.LiveView.show", show)
+        assert main(["bench", address, "double", "--concurrency", "1,2,4", "--json", *_SHORT]) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["saturation"] is None
+    assert [step["load"]["concurrency"] for step in report["steps"]] == [1, 2]
+    assert report["steps"][0]["outage"] is None
+    assert re.search(r"the server answered nothing from \d\.\d s on: UNAVAILABLE: ", err)
+    assert report["steps"][1]["outage"]["text"] in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -178,7 +198,7 @@ def _other_server(alone):
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", server
     finally:
         server.stop(None).wait()
 
@@ -187,7 +207,7 @@ def test_server_of_another_kind(folder, capsys):
     """No statistics, no reasons, typed answers: the report says what there is. Retries follow the hint."""
     (folder / "two.csv").write_text("0\n0\n")
     arguments = ("--trace", folder / "two.csv", "--check", "--retries", 1, "--json")
-    with _other_server(alone=16) as address:
+    with _other_server(alone=16) as (address, _):
         assert main(["bench", address, "double", *map(str, arguments)]) == 0
     (step,) = json.loads(capsys.readouterr().out)["steps"]
     assert "UNIMPLEMENTED" in step["server"]["double"]["unavailable"]

@@ -11,7 +11,7 @@ from inferd.config.settings import QueueSettings
 from inferd.errors import ServingError
 from inferd.generation.engine import GenerationEngine
 from inferd.generation.ports import Logits
-from inferd.generation.request import Delta, GenerationRequest, Sampling, Stops, TokenIds
+from inferd.generation.request import Delta, GenerationRequest, Sampling, StopConditions, TokenIds
 from inferd.observability.metrics.generation import GenerationStats
 from inferd.runtime.errors import RunFailedError
 from tests.fakes import FakeClock, ManualPollThread
@@ -163,7 +163,8 @@ def a_request(
         prompt=np.array(ids, dtype=np.int64),
         max_tokens=max_tokens,
         receiver=FakeReceiver(),
-        **{"received_at": 100.0, "stops": Stops(token_ids=frozenset([END])) if ends else Stops()} | fields,
+        **{"received_at": 100.0, "stops": StopConditions(token_ids=frozenset([END])) if ends else StopConditions()}
+        | fields,
     )
 
 
@@ -176,7 +177,7 @@ class Generation:
     """An engine whose thread is the test's: `turn` makes one run."""
 
     def __init__(
-        self, decoder: FakeDecoder | None = None, *, text=None, max_run_s=60.0, queue=None, seeds=((), ()), **settings
+        self, decoder: FakeDecoder | None = None, *, max_run_s=60.0, queue=None, seeds=((), ()), **settings
     ) -> None:
         self.clock = FakeClock()
         self.poll_thread = ManualPollThread(self.clock)
@@ -187,7 +188,7 @@ class Generation:
         self.engine = GenerationEngine(
             name="m",
             decoder=self.decoder,
-            text=text,
+            detokenizer=None,
             settings=GenerationSettings(**{"prefill_chunk_tokens": 8} | settings),
             queue=QueueSettings(**queue or {}),
             max_run_s=max_run_s,
@@ -218,7 +219,7 @@ class Generation:
         """Make so many runs, as far as there is anything to run."""
         for _ in range(times):
             if self.is_busy:
-                self.engine.generating.turn()
+                self.engine.loop.run_once()
                 self.check()
 
     def finish(self) -> None:
@@ -231,7 +232,7 @@ class Generation:
 
     def check(self) -> None:
         """Check what is true between any two runs."""
-        slots, budget = self.engine.generating.slots, self.engine.generating.budget
+        slots, budget = self.engine.loop.slots, self.engine.loop.budget
         assert [sequence.slot for sequence in slots] == list(range(len(slots)))
         assert len(slots) <= self.decoder.slots
         assert budget.reserved == sum(sequence.request.rows for sequence in slots) <= budget.total
@@ -283,7 +284,7 @@ def started_engine(decoder, poll_thread: OwnPollThread, **settings) -> Generatio
     engine = GenerationEngine(
         name="m",
         decoder=decoder,
-        text=None,
+        detokenizer=None,
         settings=GenerationSettings(**settings),
         queue=QueueSettings(),
         max_run_s=PATIENCE_S,

@@ -1,4 +1,4 @@
-"""Renders chats by a model's template."""
+"""Renders the messages of a chat to a prompt, by the model's chat template."""
 
 import json
 import logging
@@ -15,31 +15,32 @@ from inferd.runtime.model_folder import read_model_text
 _log = logging.getLogger("inferd.generation")
 
 _CONFIG, _TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
-#: Files of tokenizers list added tokens, of which there may be thousands.
+#: tokenizer_config.json lists added tokens, of which there may be thousands.
 _MAX_FILE_BYTES = 32 * 1024 * 1024
-#: What a rendered chat may have: so many times its messages, and so many characters more.
+#: Limits of a rendered chat, so that a template cannot fill the memory: a multiple of its messages, and characters in
+#: addition.
 _MAX_REPETITIONS, _MAX_EXTRA_CHARACTERS = 4, 256 * 1024
-#: What templates write around messages may be these tokens.
+#: Tokens that templates may write around messages, by their names in tokenizer_config.json.
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class ChatTemplate:
-    """A template in the form of Hugging Face's tokenizers. Used by any thread."""
+    """A chat template in the form of Hugging Face's tokenizers. Used by any thread."""
 
     def __init__(
         self, source: str, special_tokens: Mapping[str, str], now: Callable[[], datetime] = datetime.now
     ) -> None:
         """Compile ``source``. Raises ``jinja2.TemplateSyntaxError``."""
-        from inferd.generation.chat_sandbox import RefusedError, compiled  # noqa: PLC0415  (not every server has Jinja)
+        from inferd.generation.chat_sandbox import RefusedError, compile_template  # noqa: PLC0415
 
-        self._template = compiled(source, now)
+        self._template = compile_template(source, now)
         self._variables = {"tools": None, "documents": None, "add_generation_prompt": True, **special_tokens}
         self._refused_error = RefusedError
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the text of ``messages``, up to where the model answers.
+        """Return the prompt text of ``messages``, up to the beginning of the answer.
 
-        Raises `InvalidInputError`, with the template's own words if it does not take the messages.
+        Raises `InvalidInputError`, with the template's own message if the template rejects them.
         """
         left = _MAX_EXTRA_CHARACTERS + _MAX_REPETITIONS * sum(len(text) for each in messages for text in each.values())
         pieces = []
@@ -60,10 +61,10 @@ class ChatTemplate:
 
 
 def load_chat_template(folder: Path) -> ChatTemplate | None:
-    """Read the chat template of the model in ``folder``. None if it has none, or none that can be used.
+    """Load the chat template of the model in ``folder``; return None if it has none.
 
-    Raises `ModelLoadError` for files that cannot be read. A template that cannot be used is logged: the model takes
-    other prompts.
+    A template that does not compile, or for which Jinja is missing, is logged and ignored, as the model can be served
+    without chats. Raises `ModelLoadError` for files that cannot be read.
     """
     config = _read_config(folder)
     file = folder / _TEMPLATE
@@ -83,7 +84,7 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
 
 
 def _template_in(config: Mapping[str, Any]) -> str | None:
-    """Return the template in ``config``; of several with names, the one called default."""
+    """Return the template in ``config``: of several named ones the default, or the only one."""
     found = config.get("chat_template")
     if isinstance(found, list):
         by_name = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
@@ -92,7 +93,7 @@ def _template_in(config: Mapping[str, Any]) -> str | None:
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the special tokens in ``config``, where they are texts, or objects with their text."""
+    """Return the special tokens in ``config`` by name; each is there as a string, or as an object with ``content``."""
     tokens = {}
     for name in _SPECIAL_TOKENS:
         token = config.get(name)

@@ -1,6 +1,6 @@
-"""What chat templates may use: Jinja in a sandbox, with the functions that Hugging Face's tokenizers offer.
+"""The sandbox of chat templates: Jinja with the functions that Hugging Face's tokenizers offer.
 
-Imported only where there are templates, as not every server has Jinja.
+Imported only for models with templates, as not every server has Jinja.
 """
 
 import json
@@ -15,11 +15,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class RefusedError(Exception):
-    """A template does not take the messages. The text is the template's, for the caller."""
+    """A template rejects the messages. The text is the template's own, for the caller."""
 
 
-def compiled(source: str, now: Callable[[], datetime]) -> Template:
-    """Return the template. Raises ``jinja2.TemplateSyntaxError``."""
+def compile_template(source: str, now: Callable[[], datetime]) -> Template:
+    """Compile a chat template. Raises ``jinja2.TemplateSyntaxError``.
+
+    ``now`` returns the time for ``strftime_now``.
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
@@ -30,7 +33,7 @@ def compiled(source: str, now: Callable[[], datetime]) -> Template:
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks for training what the model said; otherwise it has no effect."""
+    """The tag ``{% generation %}``, which marks answers for training; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012  (declared by the library)
 
@@ -46,7 +49,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    # Jinja's own escapes what HTML would take for markup.
+    # Jinja's own filter escapes characters of HTML.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -1,4 +1,4 @@
-"""The engine of a loaded language model: everything between a checked request and what its receiver gets."""
+"""The engine of a loaded language model: from validated requests to deltas for their receivers."""
 
 import logging
 import threading
@@ -10,18 +10,18 @@ from inferd.batching.worker import LazyStart
 from inferd.config.generation import GenerationSettings
 from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import ModelUnavailableError, RunTooLongError
+from inferd.generation.engine_loop import EngineLoop, cache_load
 from inferd.generation.forecast import GenerationForecast
-from inferd.generation.generating import Generating, load_of
 from inferd.generation.intake import Intake
-from inferd.generation.line import WaitingLine
 from inferd.generation.outbox import Outbox
-from inferd.generation.ports import Decoder, TextCodec
+from inferd.generation.ports import Decoder, Detokenizer
 from inferd.generation.request import GenerationRequest
 from inferd.generation.run_limit import RunLimit
 from inferd.generation.runs import ModelRuns
 from inferd.generation.scheduler import Scheduler
 from inferd.generation.sequence import GeneratingSequence
 from inferd.generation.slots import Slots, TokenBudget
+from inferd.generation.waiting_queue import WaitingQueue
 from inferd.observability.metrics.generation import GenerationSample, GenerationStats
 from inferd.observability.metrics.models import ModelCounts
 from inferd.observability.metrics.run_cost import RunCost
@@ -32,20 +32,21 @@ _logger = logging.getLogger("inferd.generation")
 
 
 class GenerationEngine:
-    """Generates for one loaded version of a language model.
+    """Generates for one loaded version of a language model, by continuous batching.
 
-    Invariant: every submitted request gets deltas up to a last one, or an error, or is cancelled, whatever the model, a
-    deadline or `stop` does. Its receiver is called on the poll thread only.
+    Invariant: every submitted request gets a last delta or an error, or is cancelled, whatever the model, a deadline or
+    `stop` does. Its receiver is called on the poll thread only.
 
     | called by | methods |
     |---|---|
     | the poll thread | ``submit``, ``cancel`` |
     | the thread that loads models | ``start``, ``stop`` (blocks) |
-    | any | the numbers |
+    | any | the properties, ``sample``, ``run_cost``, ``statistics`` |
 
-    ``step_seeds`` are sequences and seconds of steps before the model was ready, ``chunk_seeds`` tokens and seconds of
-    chunks. ``on_health`` is called by any thread when a run does not end, and when it has. Without ``cache_bytes`` in
-    ``settings``, all slots may be filled.
+    ``step_seeds`` and ``chunk_seeds`` are run times of the warm-up: sequences and seconds of decode steps, tokens and
+    seconds of prefill chunks. ``on_health`` is called by any thread when a run does not end, and when it has. Without
+    ``cache_bytes`` in ``settings``, all slots may be filled. Raises `ModelLoadError` for settings that do not fit the
+    model.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class GenerationEngine:
         *,
         name: str,
         decoder: Decoder,
-        text: TextCodec | None,
+        detokenizer: Detokenizer | None,
         settings: GenerationSettings,
         queue: QueueSettings,
         max_run_s: float,
@@ -72,7 +73,7 @@ class GenerationEngine:
         self._stats = stats
         self._on_health = on_health
         self._empty = threading.Condition()
-        self._outbox = Outbox(poll_thread, self._is_empty)
+        self._outbox = Outbox(poll_thread, self._notify_empty)
         total = total_tokens(decoder, settings)
         self._forecast = forecast = GenerationForecast(
             slots=decoder.slots,
@@ -81,20 +82,20 @@ class GenerationEngine:
             max_delay_s=settings.max_delay_s,
         )
         forecast.times.seed(step_seeds, chunk_seeds)
-        #: The most tokens of a request, its prompt and what it may generate.
-        self.largest_request = min(total, decoder.context_length)
+        #: The most tokens that a request may reserve: its prompt and its ``max_tokens``.
+        self.max_request_tokens = min(total, decoder.context_length)
         slots, budget = Slots(decoder), TokenBudget(total)
         self._intake = Intake(
-            line=WaitingLine(
+            queue=WaitingQueue(
                 name=name,
                 queue=queue,
                 generation=settings,
                 policy=policy_for(queue),
                 forecast=forecast,
-                largest=self.largest_request,
+                max_request_tokens=self.max_request_tokens,
             ),
             forecast=forecast,
-            load=load_of(slots, budget),
+            load=cache_load(slots, budget),
             outbox=self._outbox,
             clock=clock,
             poll_thread=poll_thread,
@@ -106,30 +107,29 @@ class GenerationEngine:
             clock=clock,
             alarm=alarm,
             stop_run=decoder.stop_run,
-            on_ended=self._run_ended,
+            on_stopped=self._fail_stopped,
             on_stuck=self._set_stuck,
         )
-        #: What the thread does.
-        self.generating = Generating(
+        self.loop = EngineLoop(
             slots=slots,
             budget=budget,
             scheduler=Scheduler(settings.prefill_chunk_tokens),
-            runs=ModelRuns(name=name, decoder=decoder, text=text, limit=limit, clock=clock, stats=stats),
+            runs=ModelRuns(name=name, decoder=decoder, detokenizer=detokenizer, limit=limit, clock=clock, stats=stats),
             intake=self._intake,
             outbox=self._outbox,
-            text=text,
+            detokenizer=detokenizer,
             clock=clock,
             stats=stats,
         )
-        self._thread = _EngineThread(f"generate-{name}", self.generating, self._intake)
+        self._thread = _EngineThread(f"generate-{name}", self.loop, self._intake)
         self._lazy_start = LazyStart([self._thread], self._set_vacant)
 
     def start(self) -> None:
-        """Let the thread start with the first request."""
+        """Accept requests; the thread starts with the first one."""
         self._lazy_start.allow()
 
     def submit(self, request: GenerationRequest) -> None:
-        """Generate for ``request`` or refuse it; its receiver may be told before this returns."""
+        """Admit ``request`` or reject it; its receiver may be called before this returns."""
         self._stats.offered(len(request.prompt), request.max_tokens)
         self._outbox.add(request)
         if not self._thread.has_started:
@@ -137,15 +137,15 @@ class GenerationEngine:
         self._intake.submit(request)
 
     def cancel(self, request: GenerationRequest) -> None:
-        """End ``request``: its receiver gets nothing more, and its place is free before the next run."""
+        """End ``request``: its receiver is not called again, and its slot is free before the next run."""
         if self._outbox.withdraw(request):
             self._intake.cancel(request)
 
     def stop(self, timeout_s: float) -> bool:
         """Reject new requests, finish the admitted ones, and end the thread.
 
-        Returns True when everything has finished. Returns False after ``timeout_s``, when the remaining requests are
-        failed, or if a run hangs; the thread may still use the decoder, which must then not be closed.
+        Return False if that takes more than ``timeout_s``, or if a run hangs. The remaining requests are failed then,
+        and the thread may still use the decoder, which must not be closed.
         """
         ended_at = self._clock() + timeout_s
         self._intake.close()
@@ -162,12 +162,12 @@ class GenerationEngine:
         _logger.error("model %s is unloaded while a run hangs", self._name)
         return False
 
-    def _is_empty(self) -> None:
+    def _notify_empty(self) -> None:
         with self._empty:
             self._empty.notify_all()
 
-    def _run_ended(self, sequences: Sequence[GeneratingSequence]) -> None:
-        """Fail ``sequences`` whose run is at its limit, before it has ended."""
+    def _fail_stopped(self, sequences: Sequence[GeneratingSequence]) -> None:
+        """Fail ``sequences`` whose run was stopped at its limit, without waiting for its end."""
         self._stats.model.run_ended("time_limit")
         error = RunTooLongError("the model ran for longer than a run may take")
         self._outbox.post([(sequence.request, error) for sequence in sequences])
@@ -178,40 +178,40 @@ class GenerationEngine:
         self._on_health()
 
     def _set_vacant(self, is_vacant: bool) -> None:
-        self._intake.set_obstacle(self._intake.line.refusals.stuck if is_vacant else None)
+        self._intake.set_unavailable(self._intake.queue.refusals.stuck if is_vacant else None)
 
     @property
     def running(self) -> int:
-        """Sequences in the cache, those whose prompt is being read included."""
-        return len(self.generating.slots)
+        """The number of sequences in the cache, prefilling and decoding."""
+        return len(self.loop.slots)
 
     @property
     def waiting(self) -> int:
-        """Requests that wait or are blocked."""
-        return self._intake.line.present
+        """The number of waiting and blocked requests."""
+        return self._intake.queue.count
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens that waiting requests will reserve."""
-        return self._intake.line.waiting.rows
+        """The tokens that the waiting requests will reserve."""
+        return self._intake.queue.waiting.rows
 
     @property
     def waiting_limit_tokens(self) -> int:
-        """Tokens that may wait at present, at most."""
-        return self._intake.line.waiting.row_limit
+        """The present limit of `waiting_tokens`."""
+        return self._intake.queue.waiting.row_limit
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of the cache that sequences may reserve."""
-        return self.generating.budget.total * self._decoder.cache_bytes_per_token
+        return self.loop.budget.total * self._decoder.cache_bytes_per_token
 
     @property
     def cache_bytes_in_use(self) -> int:
-        """Bytes of the cache that sequences have reserved, for their prompts and all that they may generate."""
-        return self.generating.budget.reserved * self._decoder.cache_bytes_per_token
+        """Bytes of the cache that sequences have reserved for their prompts and their ``max_tokens``."""
+        return self.loop.budget.reserved * self._decoder.cache_bytes_per_token
 
     def sample(self) -> GenerationSample:
-        """Return the numbers of this moment, for metrics."""
+        """Return the present state, for metrics."""
         return GenerationSample(
             running=self.running,
             max_running=self._decoder.slots,
@@ -223,7 +223,7 @@ class GenerationEngine:
         )
 
     def run_cost(self) -> RunCost | None:
-        """Return what steps are predicted to take, by their sequences; None while nothing is known."""
+        """Return the predicted times of steps by their number of sequences; None while nothing is known."""
         return self._intake.step_cost(self._decoder.slots)
 
     def statistics(self) -> ModelCounts:
@@ -232,18 +232,18 @@ class GenerationEngine:
 
     @property
     def cache_bytes_written(self) -> int:
-        """Bytes of the cache that hold tokens; on the host, no others take memory."""
-        return self.generating.slots.tokens * self._decoder.cache_bytes_per_token
+        """Bytes of the cache that hold tokens; on the host, only these take memory."""
+        return self.loop.slots.tokens * self._decoder.cache_bytes_per_token
 
     @property
     def unanswered_requests(self) -> int:
-        """Requests that are waiting, blocked or running."""
+        """The number of requests that have not ended."""
         return self._outbox.open
 
     @property
     def last_dispatch_at(self) -> float:
         """When the last run began; 0 before the first one."""
-        return self.generating.last_run_at
+        return self.loop.last_run_at
 
     @property
     def why_broken(self) -> str:
@@ -252,7 +252,7 @@ class GenerationEngine:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether only a new process is likely to run the model again: that is not known of a run that hangs."""
+        """False: a run that hangs may still end, so no new process is needed to run the model again."""
         return False
 
     @property
@@ -262,35 +262,35 @@ class GenerationEngine:
 
 
 class _EngineThread:
-    """The thread that generates. A daemon: a run that never ends must not keep the process alive."""
+    """The engine's thread. A daemon, so that a run that never ends does not keep the process alive."""
 
-    def __init__(self, name: str, generating: Generating, intake: Intake) -> None:
+    def __init__(self, name: str, loop: EngineLoop, intake: Intake) -> None:
         self.name = name
         self.has_started = False
         self.is_stuck = False
-        self._generating = generating
+        self._loop = loop
         self._intake = intake
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start it. Raises `RuntimeError` if the system gives no thread."""
+        """Start the thread. Raises `RuntimeError` if the system has none left."""
         self._thread.start()
         self.has_started = True
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until it has ended; False on timeout."""
+        """Wait until the thread has ended; return False on timeout."""
         if self.has_started:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         give_way(GENERATION_NICE)
-        while self._generating.turn() or self._intake.wait():
+        while self._loop.run_once() or self._intake.wait_for_requests():
             pass
 
 
 def require_policy(queue: QueueSettings) -> None:
-    """Raise `ModelLoadError` for a policy that a language model cannot have."""
+    """Raise `ModelLoadError` for a backpressure policy that language models do not support."""
     if queue.policy is Backpressure.CALLER_RUNS:
         raise ModelLoadError(
             "queue.policy: expected reject, block or shed_oldest for a language model, got caller_runs: its requests "
@@ -299,7 +299,7 @@ def require_policy(queue: QueueSettings) -> None:
 
 
 def total_tokens(decoder: Decoder, settings: GenerationSettings) -> int:
-    """Return how many tokens the cache may hold. Raises `ModelLoadError` if that is not one."""
+    """Return the number of tokens that the cache may hold. Raises `ModelLoadError` if it is less than two."""
     all_slots = decoder.slots * decoder.context_length
     if settings.cache_bytes is None:
         return all_slots

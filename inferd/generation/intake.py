@@ -1,4 +1,4 @@
-"""The waiting line of an engine between the threads that fill it and the one that empties it."""
+"""The thread-safe side of the waiting queue: requests come from the poll thread and start on the engine's."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from inferd.batching.ports import Clock, PollThread, weak_callback
 from inferd.batching.queued import QueueEffects
 from inferd.errors import ServingError
-from inferd.generation.endings import CANCELLED, ERROR, count_refused, count_unstarted
-from inferd.generation.forecast import GenerationForecast, Load
-from inferd.generation.line import LineEffects, WaitingLine
+from inferd.generation.finish_reasons import CANCELLED, ERROR, count_rejected, count_unstarted
+from inferd.generation.forecast import CacheLoad, GenerationForecast
 from inferd.generation.outbox import Outbox
 from inferd.generation.request import GenerationRequest
 from inferd.generation.sequence import GeneratingSequence
+from inferd.generation.waiting_queue import Effects, WaitingQueue
 from inferd.observability.metrics.generation import GenerationStats
 from inferd.observability.metrics.run_cost import RunCost
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A sequence that has ended, and why: one of the `FINISH_REASONS`."""
+class EndedSequence:
+    """A sequence that has ended; ``reason`` is one of the `FINISH_REASONS`."""
 
     sequence: GeneratingSequence
     reason: str
@@ -27,42 +27,43 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What the engine has done since it last asked for a request.
+    """What the engine has done since its last report, and the present load of the cache.
 
-    ``chunk`` and ``step`` are the tokens or sequences of a run, and the seconds that it took with all around it.
+    ``chunk`` is the number of tokens of a prefill run, ``step`` the number of sequences of a decode step; both with the
+    seconds from the beginning of the run until its output was posted.
     """
 
-    load: Load
+    load: CacheLoad
     chunk: tuple[int, float] | None = None
     step: tuple[int, float] | None = None
-    ended: Sequence[Ended] = ()
+    ended: Sequence[EndedSequence] = ()
 
 
 class Intake:
     """Admits requests, and hands them to the engine when they may start.
 
-    Invariants: one lock guards the line, the forecast and the sequences that have started; it is not held while
-    receivers are told, timers armed, or anything runs. ``load`` is that of the cache when the engine last said so.
+    Invariants: one lock guards the queue, the forecast and the started sequences; it is not held while receivers are
+    called, timers are armed, or a model runs. The load of the cache is that of the engine's last report.
 
     | called by | methods |
     |---|---|
     | the poll thread | ``submit``, ``cancel``, and timers |
-    | the engine's thread | ``advance``, ``wait`` (blocks) |
-    | any thread | ``close``, ``abandon``, ``set_obstacle``, ``step_cost`` |
+    | the engine's thread | ``start_next``, ``wait_for_requests`` (blocks) |
+    | any thread | ``close``, ``abandon``, ``set_unavailable``, ``step_cost`` |
     """
 
     def __init__(
         self,
         *,
-        line: WaitingLine,
+        queue: WaitingQueue,
         forecast: GenerationForecast,
-        load: Load,
+        load: CacheLoad,
         outbox: Outbox,
         clock: Clock,
         poll_thread: PollThread,
         stats: GenerationStats,
     ) -> None:
-        self.line = line
+        self.queue = queue
         self._forecast = forecast
         self._load = load
         self._outbox = outbox
@@ -73,85 +74,85 @@ class Intake:
         self._started: dict[GenerationRequest, GeneratingSequence] = {}
 
     def submit(self, request: GenerationRequest) -> None:
-        """Admit or refuse ``request``."""
-        effects: LineEffects = QueueEffects()
+        """Admit or reject ``request``."""
+        effects: Effects = QueueEffects()
         with self._work:
-            self.line.offer(request, self._load, self._clock(), effects)
+            self.queue.offer(request, self._load, self._clock(), effects)
             self._work.notify()
-        self._do_here(effects)
+        self._apply_on_poll_thread(effects)
 
     def cancel(self, request: GenerationRequest) -> None:
-        """Take ``request``, which has not ended, out of the line; or have the engine remove it before its next run."""
-        effects: LineEffects = QueueEffects()
+        """Remove ``request``, which has not ended: from the queue now, or from the cache before the next run."""
+        effects: Effects = QueueEffects()
         with self._work:
             now = self._clock()
-            is_unstarted = self.line.remove(request, now, effects)
+            is_unstarted = self.queue.remove(request, now, effects)
             sequence = self._started.get(request)
-            if sequence is not None and not sequence.removed_for:
-                sequence.removed_for = CANCELLED
+            if sequence is not None and not sequence.removal_reason:
+                sequence.removal_reason = CANCELLED
         if is_unstarted:
             count_unstarted(self._stats, request, CANCELLED, now)
-        self._do_here(effects)
+        self._apply_on_poll_thread(effects)
 
-    def advance(
+    def start_next(
         self, progress: Progress, may_start: Callable[[GenerationRequest], bool] | None
     ) -> GeneratingSequence | None:
-        """Take note of ``progress``; return the next request as a sequence, if there is one and it ``may_start``.
+        """Record ``progress``, and start the request that is next if it ``may_start``; return its sequence.
 
-        Without ``may_start``, none may.
+        Without ``may_start``, no request starts.
         """
-        effects: LineEffects = QueueEffects()
+        effects: Effects = QueueEffects()
         with self._work:
             now = self._clock()
             self._learn(progress, now)
-            self.line.look(progress.load, now, effects)
+            self.queue.update_load(progress.load, now, effects)
             sequence = self._start(may_start, now, effects) if may_start is not None else None
-        self._do(effects)
+        self._apply(effects)
         return sequence
 
     def _start(
-        self, may_start: Callable[[GenerationRequest], bool], now: float, effects: LineEffects
+        self, may_start: Callable[[GenerationRequest], bool], now: float, effects: Effects
     ) -> GeneratingSequence | None:
-        request = self.line.first(now, effects)
+        request = self.queue.next_request(now, effects)
         if request is None or not may_start(request):
             return None
-        self.line.take(request, now, effects)
+        self.queue.start(request, now, effects)
         sequence = self._started[request] = GeneratingSequence(request, now)
         return sequence
 
-    def wait(self) -> bool:
-        """Wait until there are requests; False when there will never be any."""
+    def wait_for_requests(self) -> bool:
+        """Block until requests wait; return False when none will come any more."""
         with self._work:
-            self._work.wait_for(lambda: self.line.present or self.line.closed)
-            return not self.line.exhausted
+            self._work.wait_for(lambda: self.queue.count or self.queue.closed)
+            return not self.queue.exhausted
 
     def step_cost(self, most: int) -> RunCost | None:
-        """Return what steps of up to ``most`` sequences are predicted to take; None while nothing is known."""
+        """Return the predicted times of steps of up to ``most`` sequences; None while nothing is known."""
         with self._work:
             return self._forecast.times.step_cost(most)
 
     def close(self) -> None:
-        """Reject new requests; those that wait still start."""
+        """Reject new requests; waiting ones still start."""
         with self._work:
-            self.line.closed = True
+            self.queue.closed = True
             self._work.notify()
 
-    def set_obstacle(self, obstacle: Callable[[], ServingError] | None) -> None:
-        """Fail all requests, and those that come, with what ``obstacle`` returns; None to admit requests again."""
+    def set_unavailable(self, error: Callable[[], ServingError] | None) -> None:
+        """Fail all requests, and reject new ones, with what ``error`` returns; None admits requests again."""
         with self._work:
-            self.line.obstacle = obstacle
-        if obstacle is not None:
-            self.abandon(obstacle())
+            self.queue.unavailable = error
+        if error is not None:
+            self.abandon(error())
 
     def abandon(self, error: ServingError) -> None:
-        """Fail all requests that have not ended."""
-        effects: LineEffects = QueueEffects()
+        """Fail all requests that have not ended, with ``error``."""
+        effects: Effects = QueueEffects()
         with self._work:
-            self.line.fail_all(error, effects)
+            self.queue.fail_all(error, effects)
             for sequence in self._started.values():
-                sequence.removed_for = sequence.removed_for or ERROR
+                sequence.removal_reason = sequence.removal_reason or ERROR
             self._work.notify()
-        self._do(effects)
+        self._apply(effects)
         self._outbox.post_to_all(error)
 
     def _learn(self, progress: Progress, now: float) -> None:
@@ -163,27 +164,27 @@ class Intake:
         for ended in progress.ended:
             request, reason = ended.sequence.request, ended.reason
             self._started.pop(request, None)
-            self._forecast.ended(request, ended.sequence.generated, reason, now)
+            self._forecast.learn(request, ended.sequence.generated, reason, now)
 
-    def _do(self, effects: LineEffects) -> None:
-        """Carry out ``effects`` in any thread."""
+    def _apply(self, effects: Effects) -> None:
+        """Carry out ``effects``, in any thread."""
         self._count_and_arm(effects)
         self._outbox.post(effects.failed)
 
-    def _do_here(self, effects: LineEffects) -> None:
-        """Carry out ``effects`` on the poll thread."""
+    def _apply_on_poll_thread(self, effects: Effects) -> None:
+        """Carry out ``effects``, on the poll thread."""
         self._count_and_arm(effects)
         self._outbox.deliver(effects.failed)
 
-    def _count_and_arm(self, effects: LineEffects) -> None:
+    def _count_and_arm(self, effects: Effects) -> None:
         now = self._clock()
         for request, error in effects.failed:
-            count_refused(self._stats, request, error, now)
+            count_rejected(self._stats, request, error, now)
         for when in effects.timers_at:
             self._poll_thread.call_at(when, weak_callback(self._expire))
 
     def _expire(self) -> None:
-        effects: LineEffects = QueueEffects()
+        effects: Effects = QueueEffects()
         with self._work:
-            self.line.expire(self._clock(), effects)
-        self._do_here(effects)
+            self.queue.expire(self._clock(), effects)
+        self._apply_on_poll_thread(effects)

@@ -1,60 +1,60 @@
-"""Log probabilities of tokens, by the logits as the model gave them."""
+"""Log probabilities of tokens, from the logits before sampling changes them."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from inferd.generation.candidates import most_likely
-from inferd.generation.ports import Logits, TextCodec
+from inferd.generation.logit_rows import top_logits, total_weight
+from inferd.generation.ports import Detokenizer, Logits
 from inferd.generation.request import Candidate, TokenLogprobs
 from inferd.generation.sampler import NO_TOKEN, SequenceSampling
-from inferd.generation.whole_rows import total_weight
 
-#: Stands for tokens that cannot be: protocols have no infinite numbers.
+#: In place of -inf, which JSON does not have.
 _LOWEST = -9999.0
 _LARGEST = np.finfo(np.float32).max
-#: Rows of a prompt.
+#: Rows of a prompt that are computed together, as the intermediate arrays take several times their memory.
 _ROWS_AT_ONCE = 8
 
 
 def token_logprobs(
-    logits: Logits, tokens: Sequence[int], states: Sequence[SequenceSampling], text: TextCodec | None
+    logits: Logits, tokens: Sequence[int], states: Sequence[SequenceSampling], detokenizer: Detokenizer | None
 ) -> list[TokenLogprobs | None]:
-    """Return what is known of each chosen token, None for sequences that did not ask, and for `NO_TOKEN`.
+    """Return the log probabilities of each chosen token; None for sequences that did not ask, and for `NO_TOKEN`.
 
-    ``logits`` are those of `choose`, unchanged.
+    ``logits`` are [len(tokens), vocabulary_size], those that `choose_tokens` got.
     """
     counts = {
         row: state.top_logprobs
         for row, state in enumerate(states)
         if state.top_logprobs is not None and tokens[row] != NO_TOKEN
     }
-    found = _of_rows(logits, tokens, counts, text) if counts else {}
+    found = _logprobs_by_row(logits, tokens, counts, detokenizer) if counts else {}
     return [found.get(row) for row in range(len(states))]
 
 
-def prompt_logprobs(logits: Logits, tokens: Sequence[int], count: int, text: TextCodec | None) -> list[TokenLogprobs]:
-    """Return what is known of each of ``tokens``, with the ``count`` most likely ones in its place.
+def prompt_logprobs(
+    logits: Logits, tokens: Sequence[int], count: int, detokenizer: Detokenizer | None
+) -> list[TokenLogprobs]:
+    """Return the log probabilities of each of ``tokens`` and of the ``count`` most likely ones at its position.
 
-    Row n of ``logits`` is what the model says before token n.
+    Row n of ``logits`` is that after token n-1, which predicts token n.
     """
     found: list[TokenLogprobs] = []
-    # A few rows at a time: what is computed of them takes as much memory as they do, several times.
     for begin in range(0, len(tokens), _ROWS_AT_ONCE):
         some = tokens[begin : begin + _ROWS_AT_ONCE]
         rows = logits[begin : begin + len(some)]
-        found += _of_rows(rows, some, dict.fromkeys(range(len(some)), count), text).values()
+        found += _logprobs_by_row(rows, some, dict.fromkeys(range(len(some)), count), detokenizer).values()
     return found
 
 
-def _of_rows(
-    logits: Logits, tokens: Sequence[int], counts: Mapping[int, int], text: TextCodec | None
+def _logprobs_by_row(
+    logits: Logits, tokens: Sequence[int], counts: Mapping[int, int], detokenizer: Detokenizer | None
 ) -> dict[int, TokenLogprobs]:
-    """Return what is known of the tokens of the rows that ``counts`` has, with as many of the most likely ones."""
+    """Return the log probabilities for the rows in ``counts``, which has the number of most likely tokens of each."""
     found: dict[int, TokenLogprobs] = {}
     some = logits if len(counts) == len(logits) else logits[list(counts)]
-    values, ids = most_likely(some, min(max(1, *counts.values()), logits.shape[1]))
+    values, ids = top_logits(some, min(max(1, *counts.values()), logits.shape[1]))
     if np.isposinf(values).any():
         # Infinite ones could not be subtracted from each other.
         some, values = np.minimum(some, _LARGEST), np.minimum(values, _LARGEST)
@@ -62,11 +62,12 @@ def _of_rows(
         largest, log_total = float(values[at, 0]), math.log(total_weight(some[at], 1.0))
         top = zip(ids[at, :count].tolist(), values[at, :count].tolist(), strict=True)
         found[row] = TokenLogprobs(
-            _candidate(tokens[row], float(some[at, tokens[row]]) - largest - log_total, text),
-            [_candidate(token, value - largest - log_total, text) for token, value in top if value > -math.inf],
+            _candidate(tokens[row], float(some[at, tokens[row]]) - largest - log_total, detokenizer),
+            [_candidate(token, value - largest - log_total, detokenizer) for token, value in top if value > -math.inf],
         )
     return found
 
 
-def _candidate(token_id: int, logprob: float, text: TextCodec | None) -> Candidate:
-    return Candidate(token_id, text.token_bytes(token_id) if text else b"", max(logprob, _LOWEST))
+def _candidate(token_id: int, logprob: float, detokenizer: Detokenizer | None) -> Candidate:
+    text = detokenizer.token_bytes(token_id) if detokenizer else b""
+    return Candidate(token_id, text, max(logprob, _LOWEST))

@@ -1,4 +1,4 @@
-"""Hands what the engine has made to the receivers, on the poll thread, and ends each request once."""
+"""Delivers deltas and errors to the receivers on the poll thread, and ends each request once."""
 
 import logging
 from collections import deque
@@ -10,8 +10,8 @@ from inferd.generation.request import Delta, GenerationRequest
 
 _logger = logging.getLogger("inferd.generation")
 
-#: So many outcomes are delivered at a time. Those of a step together take milliseconds; requests to other models come
-#: in between.
+#: Outcomes that are delivered in one round of the poll thread. All those of a step would take milliseconds, in which
+#: requests to other models wait.
 _AT_A_TIME = 4
 
 #: What a request gets: a delta, or the error that ends it.
@@ -19,12 +19,12 @@ Outcome = tuple[GenerationRequest, Delta | ServingError]
 
 
 class Outbox:
-    """The requests that have not ended, and what is on its way to them.
+    """The open requests, which have not ended, and outcomes that are on their way to them.
 
-    Invariant: a request is in ``_open`` from its arrival until its last delta, an error, or its cancel, and its
-    receiver gets nothing later. ``post`` and ``post_to_all`` are called by any thread, the rest by the poll thread;
-    ``open`` is read by any. What was posted arrives in the order of posting, a few at a time. ``on_empty`` is called
-    when no request is open any more, possibly several times.
+    Invariant: a request is open from `add` until its last delta, an error, or its cancel; later, its receiver is not
+    called. Outcomes arrive in the order of posting, a few at a time. ``post`` and ``post_to_all`` are called by any
+    thread, the other methods by the poll thread; ``open`` is read by any. ``on_empty`` is called when no request is
+    open any more, possibly several times.
     """
 
     def __init__(self, poll_thread: PollThread, on_empty: Callable[[], None]) -> None:
@@ -39,15 +39,15 @@ class Outbox:
         return len(self._open)
 
     def add(self, request: GenerationRequest) -> None:
-        """Take ``request`` for one that waits for its outcome."""
+        """Open ``request``."""
         self._open.add(request)
 
     def withdraw(self, request: GenerationRequest) -> bool:
-        """End ``request`` without an outcome; False if it has ended."""
+        """End ``request`` without an outcome; return False if it has already ended."""
         if request not in self._open:
             return False
         self._open.remove(request)
-        self._look_if_empty()
+        self._notify_if_empty()
         return True
 
     def post(self, outcomes: Sequence[Outcome]) -> None:
@@ -61,7 +61,7 @@ class Outbox:
         self._poll_thread.call_soon(lambda: self.post([(request, error) for request in self._open]))
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Give ``outcomes`` to those receivers whose requests have not ended."""
+        """Call the receivers of ``outcomes`` whose requests are open."""
         for request, outcome in outcomes:
             if request not in self._open:
                 continue
@@ -75,7 +75,7 @@ class Outbox:
                     request.receiver.on_delta(outcome)
             except Exception:  # one broken receiver must not hurt the requests of others
                 _logger.exception("the receiver of a generation failed")
-        self._look_if_empty()
+        self._notify_if_empty()
 
     def _deliver_posted(self) -> None:
         """Deliver the next outcomes; the others in the next round of the poll thread."""
@@ -84,6 +84,6 @@ class Outbox:
         if posted:
             self._poll_thread.call_soon(self._deliver_posted)
 
-    def _look_if_empty(self) -> None:
+    def _notify_if_empty(self) -> None:
         if not self._open:
             self._on_empty()

@@ -1,26 +1,26 @@
-"""The text of a sequence, and where it stops."""
+"""The text of a sequence, up to an end token or a stop string."""
 
 from collections.abc import Sequence
 
-from inferd.generation.ports import TextCodec
+from inferd.generation.ports import Detokenizer
 from inferd.generation.request import GenerationRequest
 
 
 class SequenceOutput:
-    """Makes text of the tokens of one sequence until it stops. Tokens are not turned into text that nobody needs.
+    """Detokenizes one sequence until it stops; tokens are not detokenized if neither text nor stop strings are wanted.
 
-    The token that ends a sequence adds no text, and neither does a stop text.
+    The text has neither the end token nor the stop string that ends the sequence.
     """
 
-    def __init__(self, request: GenerationRequest, text: TextCodec | None) -> None:
+    def __init__(self, request: GenerationRequest, detokenizer: Detokenizer | None) -> None:
         self._stop_ids = request.stops.token_ids
         self._wants_text = request.wants_text
-        needed = text is not None and (request.wants_text or request.stops.texts)
-        self._stream = text.stream(request.prompt) if text is not None and needed else None
-        self._stop_texts = StopTexts(request.stops.texts) if request.stops.texts else None
+        needed = request.wants_text or request.stops.strings
+        self._stream = detokenizer.stream(request.prompt) if detokenizer is not None and needed else None
+        self._stop_strings = StopStringMatcher(request.stops.strings) if request.stops.strings else None
 
     def add(self, token_id: int) -> tuple[str, bool]:
-        """Return the text to give out now, and whether the sequence stops with this token; then it is all of it."""
+        """Return the text that is complete with ``token_id``, and whether the sequence stops with it."""
         if token_id in self._stop_ids:
             return self.end(), True
         if self._stream is None:
@@ -29,36 +29,36 @@ class SequenceOutput:
         return (piece if self._wants_text else ""), stopped
 
     def end(self) -> str:
-        """Return the rest of the text, for a sequence that ends for another reason than `add`'s."""
+        """Return the rest of the text, for a sequence that ends although `add` did not say that it stops."""
         if self._stream is None:
             return ""
         piece, stopped = self._until_stop(self._stream.end())
-        if not stopped and self._stop_texts is not None:
-            piece += self._stop_texts.end()
+        if not stopped and self._stop_strings is not None:
+            piece += self._stop_strings.end()
         return piece if self._wants_text else ""
 
     def _until_stop(self, piece: str) -> tuple[str, bool]:
-        if self._stop_texts is None:
+        if self._stop_strings is None:
             return piece, False
-        text, stopped = self._stop_texts.add(piece)
+        text, stopped = self._stop_strings.add(piece)
         if stopped:
-            self._stream = None  # What comes behind a stop text is not part of the answer.
+            self._stream = None  # Text after a stop string is not part of the answer.
         return text, stopped
 
 
-class StopTexts:
-    """Looks for the first of several texts, wherever the pieces begin and end, in one pass over the characters.
+class StopStringMatcher:
+    """Finds the first of several stop strings in one pass over text that comes in pieces.
 
-    What may become a stop text is held back. For each text, the number of its characters that the end of the text
-    read so far matches is kept, and continued as Knuth, Morris and Pratt do.
+    Text that may be the beginning of a stop string is held back. The search is that of Knuth, Morris and Pratt, with a
+    state for each string.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._searches = [_Search(text) for text in texts]
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._searches = [_StringSearch(string) for string in strings]
         self._held = ""
 
     def add(self, piece: str) -> tuple[str, bool]:
-        """Return what no longer can be part of a stop text, and whether one has been found behind it."""
+        """Return the text before a possible stop string, and whether a stop string is complete."""
         self._held += piece
         for read in range(len(self._held) - len(piece), len(self._held)):
             found = [search.length for search in self._searches if search.add(self._held[read])]
@@ -70,29 +70,29 @@ class StopTexts:
         return given, False
 
     def end(self) -> str:
-        """Return what was held back."""
+        """Return the text that was held back."""
         held, self._held = self._held, ""
         return held
 
 
-class _Search:
-    """Where one text stands: ``matched`` characters of it are the end of what was read."""
+class _StringSearch:
+    """Search for one string: the text read so far ends with its first ``matched`` characters."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self.length = len(text)
+    def __init__(self, string: str) -> None:
+        self._string = string
+        self.length = len(string)
         self.matched = 0
-        #: For each number of matched characters, how many remain matched if the next one differs.
-        self._shorter = [0] * (len(text) + 1)
-        for end in range(1, len(text)):
-            self._shorter[end + 1] = self._next(self._shorter[end], text[end])
+        # For each number of matched characters, how many remain matched if the next one differs.
+        self._shorter = [0] * (len(string) + 1)
+        for end in range(1, len(string)):
+            self._shorter[end + 1] = self._next(self._shorter[end], string[end])
 
     def add(self, character: str) -> bool:
-        """Read one character; return whether the text is complete with it."""
+        """Read one character; return whether the string is complete with it."""
         self.matched = self._next(self.matched, character)
         return self.matched == self.length
 
     def _next(self, matched: int, character: str) -> int:
-        while matched and self._text[matched] != character:
+        while matched and self._string[matched] != character:
             matched = self._shorter[matched]
-        return matched + 1 if self._text[matched] == character else 0
+        return matched + 1 if self._string[matched] == character else 0

@@ -1,4 +1,4 @@
-"""The interfaces that generation needs from outside; tests implement them with fakes."""
+"""What generation needs from outside: a model with a KV cache, and a detokenizer. Tests implement both with fakes."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,9 +12,10 @@ Logits = NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """A language model with a cache of ``slots`` sequences. Used by one thread, except for `stop_run`.
+    """A decoder-only language model with a KV cache of ``slots`` sequences. Used by one thread, except for `stop_run`.
 
-    Rows of `decode` are the slots 0 to n-1, so that the sequences that run are next to each other.
+    A decode step runs the slots 0 to n-1, so the sequences that take part in it must be next to each other. Runs raise
+    `RunFailedError`. They return logits of the token that follows each row's last one, valid until the next run.
     """
 
     @property
@@ -34,34 +35,31 @@ class Decoder(Protocol):
 
     @property
     def scores_prompts(self) -> bool:
-        """Whether `score` is possible."""
+        """True if `score` is supported."""
         ...
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes of the cache that one token takes."""
+        """Bytes of keys and values of one token."""
         ...
 
     def prefill(self, slot: int, ids: TokenIds, past: int) -> Logits:
-        """Add ``ids`` to the ``past`` tokens of ``slot``; return the logits behind the last one, [vocabulary_size].
-
-        They are valid until the next run. Raises `RunFailedError`.
-        """
+        """Append ``ids`` to the ``past`` tokens of ``slot``; return the logits of the last one, [vocabulary_size]."""
         ...
 
     def score(self, slot: int, ids: TokenIds, past: int) -> Logits:
-        """Do the same; return the logits behind each of ``ids``, [len(ids), vocabulary_size]."""
+        """Do the same; return the logits of each of ``ids``, [len(ids), vocabulary_size]."""
         ...
 
     def decode(self, ids: Sequence[int], past: Sequence[int]) -> Logits:
-        """Add one token to each of the slots 0 to len(ids)-1; return their logits, [len(ids), vocabulary_size].
+        """Append one token to each of the slots 0 to len(ids)-1; return their logits, [len(ids), vocabulary_size].
 
-        They are valid until the next run. Row n is bit for bit what it would be alone. Raises `RunFailedError`.
+        Row n is bit for bit what it would be if its slot ran alone.
         """
         ...
 
     def stop_run(self) -> None:
-        """Have the run in progress end early with `RunFailedError`; no effect without one. Called by any thread."""
+        """Make the run in progress end early with `RunFailedError`; no effect without one. Called by any thread."""
         ...
 
     def move(self, source: int, target: int, tokens: int) -> None:
@@ -69,29 +67,29 @@ class Decoder(Protocol):
         ...
 
     def release(self, slot: int, tokens: int, kept: int = 0) -> None:
-        """Give the memory of the ``tokens`` that slot ``slot`` held back to the system, but for the first ``kept``."""
+        """Return the memory of all but the first ``kept`` of the ``tokens`` in ``slot`` to the operating system."""
         ...
 
 
 class TextStream(Protocol):
-    """Turns the tokens of one sequence into text, one after another."""
+    """Detokenizes one sequence, token by token."""
 
     def add(self, token_id: int) -> str:
-        """Return the text that is complete with ``token_id``: none while a character is incomplete."""
+        """Return the text that ``token_id`` completes; it is empty while a character is incomplete."""
         ...
 
     def end(self) -> str:
-        """Return what is left, with U+FFFD for incomplete characters."""
+        """Return the rest, with U+FFFD for incomplete characters."""
         ...
 
 
-class TextCodec(Protocol):
-    """A model's tokenizer, as far as the engine needs it."""
+class Detokenizer(Protocol):
+    """Turns tokens of a model into text."""
 
     def stream(self, prompt: TokenIds) -> TextStream:
-        """Return a stream of what follows ``prompt``."""
+        """Return a stream for the tokens that follow ``prompt``."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return what a token stands for."""
+        """Return the bytes of a token, which need not be UTF-8 on their own."""
         ...

@@ -1,4 +1,4 @@
-"""Requests to generate, what they ask for, and what comes back."""
+"""Generation requests, what they ask for, and what their receivers get."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from inferd.batching.queued import Principal
 from inferd.errors import ServingError
 
-#: Token ids of a prompt.
+#: Token ids of a prompt, [tokens].
 TokenIds = NDArray[np.int64]
 
-_ANYBODY = Principal()
+_ANONYMOUS = Principal()
 
 
 class FinishReason(Enum):
@@ -27,10 +27,10 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How the next token is chosen, checked, with the model's defaults in place of what was not given.
+    """Valid sampling parameters, with the model's defaults in place of what the caller left out.
 
-    Penalties first, then temperature (0: the most likely token), top_k (0: all), top_p, min_p. ``seed`` and the
-    position of a token alone decide what is drawn.
+    They apply in this order: penalties, temperature (0 is greedy), top_k (0 keeps all tokens), top_p, min_p. The same
+    ``seed`` and the same position in the answer always draw with the same random number.
     """
 
     temperature: float = 0.0
@@ -44,21 +44,24 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stops:
-    """What ends a generation besides the number of tokens.
+class StopConditions:
+    """What ends a sequence before it has ``max_tokens``.
 
-    ``token_ids`` includes the model's end tokens unless they are ignored. They are not chosen before ``min_tokens``.
-    ``texts`` need a tokenizer.
+    ``token_ids`` includes the model's end tokens unless the caller ignores them; none of them is chosen before
+    ``min_tokens``. ``strings`` need a tokenizer.
     """
 
     token_ids: frozenset[int] = frozenset()
-    texts: tuple[str, ...] = ()
+    strings: tuple[str, ...] = ()
     min_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token and its log probability, before sampling changed anything. ``text`` need not be UTF-8 on its own."""
+    """A token and its natural log probability by the unchanged logits.
+
+    ``text`` are its bytes, which need not be UTF-8 on their own.
+    """
 
     token_id: int
     text: bytes
@@ -67,7 +70,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """The log probability of a chosen token, and those of the most likely ones, in descending order."""
+    """The log probability of a chosen token, and those of the most likely ones in descending order."""
 
     chosen: Candidate
     top: Sequence[Candidate]
@@ -75,7 +78,7 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What a request took; durations in seconds, from its admission."""
+    """Tokens and durations of a complete request; the durations start at its admission."""
 
     prompt_tokens: int
     generated_tokens: int
@@ -85,10 +88,11 @@ class Usage:
 
 @dataclass(kw_only=True, slots=True)
 class Delta:
-    """What was generated since the last one. The last one has ``finish_reason`` and ``usage``.
+    """What was generated since the last delta; the last one of a request has ``finish_reason`` and ``usage``.
 
-    The first one has ``prompt_logprobs``, of all tokens of the prompt but the first one, if they are wanted. ``text``
-    lacks incomplete characters, and what may become a stop text; it is empty without a tokenizer.
+    The first one has ``prompt_logprobs`` if the request scores its prompt: those of all its tokens but the first.
+    ``text`` leaves out incomplete characters and the beginning of a possible stop string, which later deltas have. It
+    is empty without a tokenizer.
     """
 
     token_ids: list[int]
@@ -100,47 +104,51 @@ class Delta:
 
 
 class Receiver(Protocol):
-    """Who waits for what is generated. On the poll thread: neither may block. One last delta or `on_error` ends it."""
+    """Takes the output of one request, on the poll thread, which it must not block.
+
+    A delta with a finish reason, or `on_error`, is the last call.
+    """
 
     def on_delta(self, delta: Delta, /) -> None:
         """Take the next tokens."""
         ...
 
     def on_error(self, error: ServingError, /) -> None:
-        """Take note that the request ended without a complete answer."""
+        """Take the error that ends the request before its answer is complete."""
         ...
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Turn:
-    """When a request is served, on the monotonic clock; see `inferd.batching.request.InferenceRequest`.
+class QueueEntry:
+    """The attributes of a request that the queue reads and sets, as in `inferd.batching.request.InferenceRequest`.
 
-    ``expected_s`` is the predicted time to its end, if there is one; set by the engine.
+    Times are on the monotonic clock. ``expected_s`` is the predicted time from admission to the end, set by the
+    forecast; 0 without a prediction.
     """
 
     received_at: float
     deadline: float = math.inf
     priority: int = 1
-    principal: Principal = _ANYBODY
+    principal: Principal = _ANONYMOUS
     enqueued_at: float = 0.0
     turn: tuple[float, int] = (0.0, 0)
     expected_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class GenerationRequest(Turn):
-    """One request to one version of a language model, checked against its limits.
+class GenerationRequest(QueueEntry):
+    """One request to one version of a language model, validated against its limits. Compared by identity.
 
-    ``prompt`` has at least one token, and with ``max_tokens`` fits into the context. ``top_logprobs`` is None if no
-    log probabilities are wanted; those of the prompt are if it ``scores_prompt``, and then ``max_tokens`` may be 0.
-    ``wants_text`` asks for the text of the deltas. Identity is what tells requests apart.
+    ``prompt`` has at least one token, and together with ``max_tokens`` fits into the context. ``top_logprobs`` is the
+    number of most likely tokens to return with each one, None for no log probabilities. With ``scores_prompt`` those of
+    the prompt are returned too, and ``max_tokens`` may be 0. ``wants_text`` asks for the text of the deltas.
     """
 
     prompt: TokenIds
     max_tokens: int
     receiver: Receiver
     sampling: Sampling = Sampling()
-    stops: Stops = Stops()
+    stops: StopConditions = StopConditions()
     top_logprobs: int | None = None
     scores_prompt: bool = False
     wants_text: bool = False
@@ -148,7 +156,7 @@ class GenerationRequest(Turn):
 
     @property
     def rows(self) -> int:
-        """What the request counts in the waiting line: the tokens that its cache has to hold."""
+        """The tokens that the request reserves in the cache; they count in the queue as rows of tensors do."""
         return len(self.prompt) + self.max_tokens
 
     @property

@@ -1,7 +1,7 @@
-"""Ends runs of a language model that take too long, and notices those that do not end even then.
+"""Time limit of the runs of a language model, and what happens when a run does not stop at it.
 
-ONNX Runtime ends a run between two operators. One that goes on inside a long operator keeps the engine's thread and the
-cache, so there is nothing to replace: no request is admitted until it has ended.
+ONNX Runtime stops a run between two operators. A run that is stuck inside one operator keeps the engine's thread and
+the cache, so no other thread can take over: no request is admitted until the run has ended.
 """
 
 import logging
@@ -19,10 +19,16 @@ _logger = logging.getLogger("inferd.generation")
 class RunLimit:
     """Watches the runs of one thread, one at a time.
 
-    Invariant: while a run is in progress, an alarm is set for ``_look_at`` or earlier. `begin` and `end` are called by
-    the engine's thread. In the alarm's thread, ``stop_run`` is called for a run at its limit, ``on_ended`` with its
-    sequences, and ``on_stuck`` with True if it has not ended a second later; with False when it has, by the engine's.
-    ``stop_run`` is called under the lock, so that it ends this run and not the next one.
+    Invariant: while a run is in progress, the alarm is set for ``_check_at`` or earlier.
+
+    | called | by | when |
+    |---|---|---|
+    | `begin`, `end` | the engine's thread | around each run |
+    | ``stop_run``, then ``on_stopped`` with its sequences | the alarm's thread | a run is at its limit |
+    | ``on_stuck(True)`` | the alarm's thread | it has not ended a second later |
+    | ``on_stuck(False)`` | the engine's thread | a stuck run has ended |
+
+    ``stop_run`` is called under the lock, so that it stops this run and not the next one.
     """
 
     def __init__(
@@ -33,7 +39,7 @@ class RunLimit:
         clock: Clock,
         alarm: Alarm,
         stop_run: Callable[[], None],
-        on_ended: Callable[[Sequence[GeneratingSequence]], None],
+        on_stopped: Callable[[Sequence[GeneratingSequence]], None],
         on_stuck: Callable[[bool], None],
     ) -> None:
         self._name = name
@@ -41,75 +47,74 @@ class RunLimit:
         self._clock = clock
         self._alarm = alarm
         self._stop_run = stop_run
-        self._on_ended = on_ended
+        self._on_stopped = on_stopped
         self._on_stuck = on_stuck
         self._lock = threading.Lock()
-        # Held while `on_stuck` is called: both threads may call it, and what it hears last must be how it is.
-        self._telling = threading.Lock()
-        # The sequences of the run in progress, and when it is looked at; infinite without one.
+        # Held while `on_stuck` is called: both threads may call it, and its last call must report the present state.
+        self._report_lock = threading.Lock()
+        # The sequences of the run in progress, and when to check it next; infinite without a run, and once it is stuck.
         self._sequences: Sequence[GeneratingSequence] = ()
-        self._look_at = math.inf
-        # The time of the alarm that is set.
+        self._check_at = math.inf
         self._alarm_at = math.inf
-        # Whether the run in progress was ended; once it is stuck, there is no time to look at it again.
-        self._was_ended = False
+        # True once the run in progress was stopped at its limit.
+        self._was_stopped = False
 
     def begin(self, sequences: Sequence[GeneratingSequence]) -> None:
         """Record that a run of ``sequences`` begins."""
         with self._lock:
             self._sequences = sequences
-            self._look_at = self._clock() + self._limit_s
-        self._ring()
+            self._check_at = self._clock() + self._limit_s
+        self._set_alarm()
 
     def end(self) -> bool:
-        """Record that the run has ended; return whether it was ended early, so that its outputs are not used."""
+        """Record that the run has ended; return True if it was stopped at its limit: its outputs are invalid then."""
         with self._lock:
             was_stuck = self._is_stuck
-            was_ended, self._was_ended = self._was_ended, False
-            self._look_at = math.inf
+            was_stopped, self._was_stopped = self._was_stopped, False
+            self._check_at = math.inf
         if was_stuck:
             _logger.info("the run of model %s that did not end has ended", self._name)
-            self._tell()
-        return was_ended
+            self._report_stuck()
+        return was_stopped
 
     @property
     def _is_stuck(self) -> bool:
-        return self._was_ended and self._look_at == math.inf
+        return self._was_stopped and self._check_at == math.inf
 
-    def _tell(self) -> None:
-        with self._telling:
+    def _report_stuck(self) -> None:
+        with self._report_lock:
             with self._lock:
                 is_stuck = self._is_stuck
             self._on_stuck(is_stuck)
 
-    def _ring(self) -> None:
+    def _set_alarm(self) -> None:
         with self._lock:
-            when = self._look_at
+            when = self._check_at
             if when >= self._alarm_at:
                 return
             self._alarm_at = when
-        self._alarm.call_at(when, weak_callback(self._look))
+        self._alarm.call_at(when, weak_callback(self._check))
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._clock()
         with self._lock:
             self._alarm_at = math.inf
             sequences = self._sequences
-            is_due = now >= self._look_at
-            is_stuck = is_due and self._was_ended
+            is_due = now >= self._check_at
+            is_stuck = is_due and self._was_stopped
             if is_stuck:
-                self._look_at = math.inf
+                self._check_at = math.inf
             elif is_due:
-                self._was_ended, self._look_at = True, now + ENDING_S
+                self._was_stopped, self._check_at = True, now + ENDING_S
                 self._stop_run()
         if is_stuck:
             _logger.error("a run of model %s does not end; it takes no requests until it does", self._name)
-            self._tell()
+            self._report_stuck()
         elif is_due:
             _logger.warning(
                 "a run of model %s is terminated: it took longer than %g s (runtime.max_run_ms)",
                 self._name,
                 self._limit_s,
             )
-            self._on_ended(sequences)
-        self._ring()
+            self._on_stopped(sequences)
+        self._set_alarm()

@@ -1,4 +1,4 @@
-"""Runs the model for sequences in slots and adds the tokens that it gives; what becomes of a run that fails."""
+"""Prefill chunks and decode steps: the runs of the decoder, the tokens chosen from them, and failed runs."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,25 +8,25 @@ import numpy as np
 from inferd.batching.ports import Clock
 from inferd.errors import InferenceFailedError, OutOfMemoryError, RunTooLongError, ServingError
 from inferd.generation.logprobs import prompt_logprobs, token_logprobs
-from inferd.generation.ports import Decoder, Logits, TextCodec
+from inferd.generation.ports import Decoder, Detokenizer, Logits
 from inferd.generation.request import Delta, TokenLogprobs
 from inferd.generation.run_limit import RunLimit
-from inferd.generation.sampler import NO_TOKEN, choose
+from inferd.generation.sampler import NO_TOKEN, choose_tokens
 from inferd.generation.sequence import GeneratingSequence
 from inferd.observability.metrics.generation import GenerationStats
 from inferd.runtime.errors import RunFailure, failure_of
 
 _logger = logging.getLogger("inferd.generation")
 
-#: What a sequence got from a run.
+#: A sequence with its output of a run.
 Result = tuple[GeneratingSequence, Delta | ServingError]
 
 
 class ModelRuns:
-    """Makes the runs that the scheduler decides on; used by the engine's thread.
+    """Makes the runs that the scheduler chose; used by the engine's thread.
 
-    A step that fails is repeated for each of its sequences alone, so that only those fail that cannot run; the others
-    get the tokens that they would have got. Nothing is raised.
+    A failed step is repeated for each of its sequences alone, so that only those fail that cannot run; the others get
+    the same tokens as without the failure. Nothing is raised.
     """
 
     def __init__(
@@ -34,20 +34,20 @@ class ModelRuns:
         *,
         name: str,
         decoder: Decoder,
-        text: TextCodec | None,
+        detokenizer: Detokenizer | None,
         limit: RunLimit,
         clock: Clock,
         stats: GenerationStats,
     ) -> None:
         self._name = name
         self._decoder = decoder
-        self._text = text
+        self._detokenizer = detokenizer
         self._limit = limit
         self._clock = clock
         self._stats = stats
 
-    def chunk(self, sequence: GeneratingSequence, tokens: int) -> list[Result]:
-        """Run the next ``tokens`` of a prompt; the first token follows the last of them."""
+    def prefill(self, sequence: GeneratingSequence, tokens: int) -> list[Result]:
+        """Run the next ``tokens`` of a prompt; the last ones of a prompt give the first generated token."""
         began_at = self._clock()
         past = sequence.length
         request = sequence.request
@@ -57,10 +57,10 @@ class ModelRuns:
         seconds = self._clock() - began_at
         if isinstance(logits, Exception):
             self._stats.run_failed(1, seconds)
-            return [(sequence, self._error(logits, sequence))]
+            return [(sequence, self._serving_error(logits, sequence))]
         self._stats.prefill(tokens, seconds)
         sequence.length += tokens
-        if request.scores_prompt and not self._score(sequence, past, logits):
+        if request.scores_prompt and not self._add_prompt_logprobs(sequence, past, logits):
             return [(sequence, InferenceFailedError())]
         if sequence.prompt_left:
             return []
@@ -68,19 +68,19 @@ class ModelRuns:
             return [(sequence, sequence.end_with_prompt(self._clock()))]
         return self._add_tokens([sequence], logits[np.newaxis] if logits.ndim == 1 else logits[-1:])
 
-    def _score(self, sequence: GeneratingSequence, past: int, logits: Logits) -> bool:
-        """Take note of what ``logits``, those behind each token from ``past`` on, say of the token that follows."""
+    def _add_prompt_logprobs(self, sequence: GeneratingSequence, past: int, logits: Logits) -> bool:
+        """Add those of the tokens that follow each row of ``logits``; return False on error."""
         request = sequence.request
         following = request.prompt[past + 1 : past + 1 + len(logits)].tolist()
         try:
-            sequence.prompt_logprobs += prompt_logprobs(logits, following, request.top_logprobs or 0, self._text)
+            sequence.prompt_logprobs += prompt_logprobs(logits, following, request.top_logprobs or 0, self._detokenizer)
         except Exception:
             _logger.exception("log probabilities of a prompt of model %s failed", self._name)
             return False
         return True
 
-    def step(self, sequences: Sequence[GeneratingSequence]) -> list[Result]:
-        """Run the last token of each of ``sequences``, which are in the slots from 0, for its next one."""
+    def decode(self, sequences: Sequence[GeneratingSequence]) -> list[Result]:
+        """Run a step: generate the next token of each of ``sequences``, which have the slots from 0."""
         began_at = self._clock()
         ids = [sequence.last_token for sequence in sequences]
         past = [sequence.length for sequence in sequences]
@@ -88,7 +88,7 @@ class ModelRuns:
         seconds = self._clock() - began_at
         if isinstance(logits, Exception):
             self._stats.run_failed(len(sequences), seconds)
-            return self._without(logits, sequences)
+            return self._repeat_failed(logits, sequences)
         self._stats.step(len(sequences), seconds)
         for sequence in sequences:
             sequence.length += 1
@@ -105,27 +105,28 @@ class ModelRuns:
             return RunTooLongError("the model ran for longer than a run may take")
         return logits
 
-    def _without(self, error: Exception, sequences: Sequence[GeneratingSequence]) -> list[Result]:
-        """Return what becomes of ``sequences`` whose step failed with ``error``."""
+    def _repeat_failed(self, error: Exception, sequences: Sequence[GeneratingSequence]) -> list[Result]:
+        """Return the results of ``sequences`` whose step failed with ``error``."""
         if len(sequences) == 1 or isinstance(error, ServingError):
-            return [(sequence, self._error(error, sequence)) for sequence in sequences]
+            return [(sequence, self._serving_error(error, sequence)) for sequence in sequences]
         _logger.warning("a step of %d sequences of model %s failed: %r", len(sequences), self._name, error)
-        return [result for sequence in sequences for result in self._alone(sequence)]
+        return [result for sequence in sequences for result in self._decode_alone(sequence)]
 
-    def _alone(self, sequence: GeneratingSequence) -> list[Result]:
-        """Run the last token of ``sequence`` alone: as a chunk of one token, in whatever slot it is."""
+    def _decode_alone(self, sequence: GeneratingSequence) -> list[Result]:
+        """Generate the next token of ``sequence``: as a chunk of one token, which can run in any slot."""
         began_at = self._clock()
         past, ids = sequence.length, np.array([sequence.last_token])
         logits = self._attempt([sequence], lambda: self._decoder.prefill(sequence.slot, ids, past))
         seconds = self._clock() - began_at
         if isinstance(logits, Exception):
             self._stats.run_failed(1, seconds)
-            return [(sequence, self._error(logits, sequence))]
+            return [(sequence, self._serving_error(logits, sequence))]
         self._stats.step(1, seconds)
         sequence.length += 1
         return self._add_tokens([sequence], logits[np.newaxis])
 
-    def _error(self, error: Exception, sequence: GeneratingSequence) -> ServingError:
+    def _serving_error(self, error: Exception, sequence: GeneratingSequence) -> ServingError:
+        """Return the error for the caller, and log that of the run."""
         if isinstance(error, ServingError):
             return error
         _logger.error(
@@ -137,22 +138,22 @@ class ModelRuns:
         return InferenceFailedError()
 
     def _add_tokens(self, sequences: Sequence[GeneratingSequence], logits: Logits) -> list[Result]:
-        """Choose the next token of each of ``sequences`` by ``logits``, and add it."""
+        """Choose the next token of each of ``sequences`` from its row of ``logits``, and append it."""
         states = [sequence.sampling for sequence in sequences]
         try:
-            tokens = choose(logits, states)
-            logprobs = token_logprobs(logits, tokens, states, self._text)
+            tokens = choose_tokens(logits, states)
+            logprobs = token_logprobs(logits, tokens, states, self._detokenizer)
         except Exception:
             _logger.exception("choosing tokens of model %s failed", self._name)
             return [(sequence, InferenceFailedError()) for sequence in sequences]
         now = self._clock()
         self._count_intervals(sequences, now)
         return [
-            (sequence, self._add(sequence, token, about, now))
-            for sequence, token, about in zip(sequences, tokens, logprobs, strict=True)
+            (sequence, self._add_token(sequence, token, own_logprobs, now))
+            for sequence, token, own_logprobs in zip(sequences, tokens, logprobs, strict=True)
         ]
 
-    def _add(
+    def _add_token(
         self, sequence: GeneratingSequence, token: int, logprobs: TokenLogprobs | None, now: float
     ) -> Delta | ServingError:
         try:
@@ -164,7 +165,7 @@ class ModelRuns:
         return InferenceFailedError()
 
     def _count_intervals(self, sequences: Sequence[GeneratingSequence], now: float) -> None:
-        """Report first tokens, and how long after the token before it each of the others comes."""
+        """Report the times to first tokens, and those from each other token to the one before it."""
         intervals: dict[float, int] = {}
         for sequence in sequences:
             if sequence.generated:

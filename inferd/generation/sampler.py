@@ -1,8 +1,8 @@
-"""Chooses the next token of each sequence, as if each were alone.
+"""Samples the next token of each sequence, with the same result as if the sequence were alone.
 
 The order is vLLM's: penalties, temperature, top_k, top_p, min_p. The kept tokens, in the order of their ids, share the
-interval from 0 to 1 by their probability, and the sequence's next random number names one of them. What is computed for
-a row depends on nothing but that row: elementwise functions, exact maxima, and sums from left to right.
+interval from 0 to 1 by their probability, and the sequence's next random number draws one of them. The result for a row
+depends on nothing but that row: elementwise functions, exact maxima, and sums from left to right.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,28 +11,91 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.generation.candidates import most_likely
-from inferd.generation.penalties import changes_of, undo
+from inferd.generation.logit_rows import Row, draw_from_row, top_logits, total_weight
 from inferd.generation.ports import Logits
 from inferd.generation.request import GenerationRequest, Sampling, TokenIds
-from inferd.generation.whole_rows import draw_from_all, total_weight
 
-#: In place of a token, for a row that names none: it has NaN, or nothing above -inf.
+#: In place of a token, for a row without one to choose: it has NaN, or nothing above -inf.
 NO_TOKEN = -1
 
-#: Up to this many candidates of a row are sorted; others are drawn from the whole row.
+#: Up to this many candidates of a row are sorted; sampling that keeps more draws from the whole row.
 MAX_CANDIDATES = 256
-#: Temperatures below it are those of the most likely token, as in vLLM.
+#: Lower temperatures are greedy, as in vLLM.
 _GREEDY_BELOW = 1e-5
 
 _Values = NDArray[np.float64]
+_NO_IDS: TokenIds = np.empty(0, np.int64)
+
+
+def changes_of(request: GenerationRequest) -> "LogitChanges | None":
+    """Return the changes that ``request`` asks for; None if there are none."""
+    sampling = request.sampling
+    penalised = (sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty) != (1.0, 0.0, 0.0)
+    early = request.stops.min_tokens > 0 and bool(request.stops.token_ids)
+    return LogitChanges(request) if penalised or early else None
+
+
+class LogitChanges:
+    """Penalties of one sequence, and end tokens that may not be chosen yet.
+
+    Changes the few logits in place and restores them, which takes microseconds, while a copy of the row takes more.
+    """
+
+    def __init__(self, request: GenerationRequest) -> None:
+        self._sampling = request.sampling
+        self._min_tokens = request.stops.min_tokens
+        self._stop_ids: TokenIds = np.array(sorted(request.stops.token_ids), np.int64)
+        prompt = np.unique(request.prompt) if self._sampling.repetition_penalty != 1.0 else _NO_IDS
+        # The tokens seen, in any order, and how often each was generated; the first len(_index) elements are used.
+        self._ids: TokenIds = np.empty(len(prompt) + request.max_tokens, np.int64)
+        self._counts: NDArray[np.float32] = np.zeros(len(self._ids), np.float32)
+        self._ids[: len(prompt)] = prompt
+        self._index = {token: index for index, token in enumerate(prompt.tolist())}
+        self._generated = 0
+
+    def apply(self, row: Row) -> tuple[TokenIds, Row]:
+        """Change ``row`` in place; return the ids and original logits for `undo`."""
+        ids = self._ids[: len(self._index)]
+        early = self._early(len(row))
+        touched = np.concatenate((ids, early)) if len(early) else ids
+        originals = row[touched]
+        row[ids] = self._penalised(row[ids])
+        row[early] = -np.inf
+        return touched, originals
+
+    def add(self, token_id: int) -> None:
+        """Count a chosen token."""
+        self._generated += 1
+        index = self._index.setdefault(token_id, len(self._index))
+        self._ids[index] = token_id
+        self._counts[index] += 1
+
+    def _penalised(self, values: Row) -> Row:
+        sampling, counts = self._sampling, self._counts[: len(values)]
+        if sampling.repetition_penalty != 1.0:
+            penalty = np.float32(sampling.repetition_penalty)
+            values = np.where(values > 0, values / penalty, values * penalty)
+        values -= np.float32(sampling.frequency_penalty) * counts
+        values[counts > 0] -= np.float32(sampling.presence_penalty)
+        return values
+
+    def _early(self, vocabulary_size: int) -> TokenIds:
+        """Return the end tokens that may not be chosen before ``min_tokens``."""
+        if self._generated >= self._min_tokens:
+            return _NO_IDS
+        return self._stop_ids[self._stop_ids < vocabulary_size]
+
+
+def undo(row: Row, change: tuple[TokenIds, Row]) -> None:
+    """Restore the logits of ``row`` that `LogitChanges.apply` changed."""
+    ids, originals = change
+    row[ids] = originals
 
 
 class SequenceSampling:
-    """How the tokens of one sequence are chosen, and what that depends on: its tokens and their number.
+    """Sampling state of one sequence: its parameters, its random numbers, and the tokens that penalties count.
 
-    The random number of a token is the one at its position in the stream of Philox, a counter-based generator, whose
-    key is the seed.
+    The n-th token has the n-th number of Philox, a counter-based generator, with the seed as its key.
     """
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -44,23 +107,23 @@ class SequenceSampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most likely token is chosen."""
+        """True if the most likely token is chosen."""
         return self._random is None
 
     def random(self) -> float:
-        """Return the number from 0 up to 1 that decides the next token. Called once for each."""
+        """Return the random number in [0, 1) of the next token. Call it once for each token."""
         assert self._random is not None
         return self._random.random()
 
 
-def choose(logits: Logits, states: Sequence[SequenceSampling]) -> list[int]:
-    """Return the next token of each sequence, `NO_TOKEN` for rows without one, and record it in its state.
+def choose_tokens(logits: Logits, states: Sequence[SequenceSampling]) -> list[int]:
+    """Return the next token of each sequence, or `NO_TOKEN`, and record it in the sequence's state.
 
-    ``logits`` are [len(states), vocabulary_size]. They are changed meanwhile, and the same as before at the end.
+    ``logits`` are [len(states), vocabulary_size]; they are changed in place and restored.
     """
     changing = [(row, state.changes) for row, state in enumerate(states) if state.changes is not None]
     changed = [changes.apply(logits[row]) for row, changes in changing]
-    tokens = _choose(logits, states)
+    tokens = _sample(logits, states)
     for (row, changes), change in zip(changing, changed, strict=True):
         undo(logits[row], change)
         if tokens[row] != NO_TOKEN:
@@ -68,10 +131,10 @@ def choose(logits: Logits, states: Sequence[SequenceSampling]) -> list[int]:
     return tokens
 
 
-def _choose(logits: Logits, states: Sequence[SequenceSampling]) -> list[int]:
+def _sample(logits: Logits, states: Sequence[SequenceSampling]) -> list[int]:
     best = logits.argmax(axis=1)
     highest = logits[np.arange(len(logits)), best]
-    # The place of the maximum is that of a NaN if there is one.
+    # argmax finds a NaN if there is one, and no NaN is above -inf.
     tokens: list[int] = np.where(highest > -np.inf, best, NO_TOKEN).tolist()
     randoms = [0.0 if state.is_greedy else state.random() for state in states]
     rows = _Rows(logits, [state.sampling for state in states], randoms)
@@ -83,7 +146,7 @@ def _choose(logits: Logits, states: Sequence[SequenceSampling]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows of logits, how a token of each is drawn, and the random number that decides."""
+    """Rows of logits, each with its sampling parameters and its random number."""
 
     logits: Logits
     samplings: Sequence[Sampling]
@@ -105,26 +168,26 @@ def _put(tokens: list[int], rows: Sequence[int], found: Sequence[int]) -> None:
 
 
 def _draw(rows: _Rows) -> list[int]:
-    """Return a token for each row; the maximum of each is finite."""
+    """Return a token for each row, whose maximum must be finite."""
     tokens = [NO_TOKEN] * len(rows.logits)
-    narrow = [row for row, sampling in enumerate(rows.samplings) if _is_narrow(sampling)]
-    if narrow:
-        _put(tokens, narrow, _draw_from_candidates(rows.only(narrow)))
+    few = [row for row, sampling in enumerate(rows.samplings) if _may_keep_few(sampling)]
+    if few:
+        _put(tokens, few, _draw_from_candidates(rows.only(few)))
     return [
-        draw_from_all(*row) if token == NO_TOKEN else token
+        draw_from_row(*row) if token == NO_TOKEN else token
         for token, *row in zip(tokens, rows.logits, rows.samplings, rows.randoms, strict=True)
     ]
 
 
-def _is_narrow(sampling: Sampling) -> bool:
-    """Whether the tokens to draw from may be few."""
+def _may_keep_few(sampling: Sampling) -> bool:
+    """Return whether the kept tokens may be few enough to sort."""
     return sampling.top_k <= MAX_CANDIDATES and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
 
 
 def _draw_from_candidates(rows: _Rows) -> list[int]:
-    """Return a token for each row, `NO_TOKEN` where more than `MAX_CANDIDATES` may be drawn."""
+    """Return a token for each row; `NO_TOKEN` if more than `MAX_CANDIDATES` may be kept."""
     limits = rows.column(lambda sampling: sampling.top_k or MAX_CANDIDATES)
-    values, ids = most_likely(rows.logits, min(int(limits.max()), rows.logits.shape[1]))
+    values, ids = top_logits(rows.logits, min(int(limits.max()), rows.logits.shape[1]))
     weights: _Values = np.exp((values - values[:, :1]) / rows.column(lambda sampling: sampling.temperature))
     weights[np.arange(values.shape[1]) >= limits] = 0
     kept = _kept(weights, rows)
@@ -136,20 +199,20 @@ def _draw_from_candidates(rows: _Rows) -> list[int]:
 
 
 def _kept(weights: _Values, rows: _Rows) -> NDArray[np.bool_]:
-    """Return which candidates top_p and min_p keep; in each row, they come first."""
+    """Return which candidates top_p and min_p keep, [rows, candidates]; in each row, the kept ones come first."""
     sums = np.cumsum(weights, axis=1)
     totals = sums[:, -1:].copy()
     for row, sampling in enumerate(rows.samplings):
         if not sampling.top_k:
             totals[row] = total_weight(rows.logits[row], sampling.temperature) if sampling.top_p < 1 else np.inf
     kept = (weights > 0) & (weights >= rows.column(lambda sampling: sampling.min_p))
-    # A token is kept if those before it have less than top_p.
+    # A token is kept if those before it have less than top_p together.
     kept[:, 1:] &= sums[:, :-1] < totals * rows.column(lambda sampling: sampling.top_p)
     return kept
 
 
 def _pick(weights: _Values, ids: TokenIds, randoms: _Values) -> TokenIds:
-    """Return the token of each row that has its random number, in the order of ids."""
+    """Return the token of each row that its random number draws, with the candidates in the order of ids."""
     order = np.where(weights > 0, ids, np.iinfo(ids.dtype).max).argsort(axis=1)
     sums = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
     places = (sums <= (randoms * sums[:, -1])[:, None]).sum(axis=1)

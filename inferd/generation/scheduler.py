@@ -1,11 +1,13 @@
 """Which run is next, and whether a waiting request may start. Pure.
 
-All sequences that generate take part in each *step*, a run with one token of each. Between two steps there is time for
-a limited number of tokens of prompts, so that others' tokens keep coming while prompts are read: a *chunk* of a long
-prompt, or several short prompts. A chunk is a run of its own: a row that shares a run with others of another length is
-not what it is alone, bit for bit. For the same reason chunks are cut at multiples of their size, whatever else runs.
+A decode *step* is a run with one token of each decoding sequence. A prefill *chunk* is a run of the next tokens of one
+prompt. Between two steps, chunks of at most ``chunk_tokens`` together run: a part of a long prompt, or several short
+prompts. So tokens keep coming while prompts are prefilled.
 
-A prompt that is being read gives way to one of a higher priority, and goes on after it.
+Steps and chunks never share a run, because a row of logits would differ in its last bits from what it is alone. For the
+same reason, chunks are cut at multiples of their size, whatever else runs.
+
+A prefill is interrupted by a request of a higher priority, and continues after that one's.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from inferd.generation.slots import Slots, TokenBudget
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class PrefillChunk:
     """Run the next ``tokens`` of the prompt of ``sequence``."""
 
     sequence: GeneratingSequence
@@ -24,37 +26,37 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """Generate a token for all running sequences."""
+class DecodeStep:
+    """Generate one token for each decoding sequence."""
 
 
 class Scheduler:
-    """Decides about runs; ``chunk_tokens`` is the size of chunks, and what may run between two steps."""
+    """Chooses the next run; ``chunk_tokens`` is the size of a chunk, and the most prompt tokens between two steps."""
 
     def __init__(self, chunk_tokens: int) -> None:
         self._chunk_tokens = chunk_tokens
-        # What may run before the next step.
+        # Prompt tokens that may still run before the next step.
         self._left = chunk_tokens
 
-    def next_run(self, slots: Slots) -> Chunk | Step | None:
-        """Return what to run next; None without sequences. The caller does it."""
+    def next_run(self, slots: Slots) -> PrefillChunk | DecodeStep | None:
+        """Return what to run next, and count it as run; None without sequences."""
         if slots.prefilling:
             sequence = slots.prefilling[0]
             tokens = min(self._chunk_tokens, sequence.prompt_left)
-            if tokens <= self._left or not slots.running:
+            if tokens <= self._left or not slots.decoding:
                 self._left = max(0, self._left - tokens)
-                return Chunk(sequence, tokens)
+                return PrefillChunk(sequence, tokens)
         self._left = self._chunk_tokens
-        return Step() if slots.running else None
+        return DecodeStep() if slots.decoding else None
 
-    def has_place(self, slots: Slots) -> bool:
-        """Whether any request may start, as far as that does not depend on the request."""
+    def may_start_any(self, slots: Slots) -> bool:
+        """Return False if no request may start, whatever it asks for."""
         return slots.free > 0 and (not slots.prefilling or slots.prefilling[0].request.priority > 1)
 
     def may_start(self, request: GenerationRequest, slots: Slots, budget: TokenBudget) -> bool:
-        """Whether ``request``, the next of those that wait, may start now.
+        """Return whether ``request``, the first of those that wait, may start now.
 
-        One that does not fit makes those behind it wait, as it would otherwise wait forever.
+        Requests behind it never overtake it, or a large one might wait forever.
         """
         if slots.free == 0 or request.rows > budget.free:
             return False

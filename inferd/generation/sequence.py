@@ -1,7 +1,7 @@
-"""A request that has started: its place in the cache, and how far it is."""
+"""A request that has started: its slot in the KV cache, and its progress."""
 
 from inferd.generation.output import SequenceOutput
-from inferd.generation.ports import TextCodec
+from inferd.generation.ports import Detokenizer
 from inferd.generation.request import Delta, FinishReason, GenerationRequest, TokenLogprobs, Usage
 from inferd.generation.sampler import SequenceSampling
 
@@ -10,8 +10,8 @@ class GeneratingSequence:
     """One request from its first run to its end.
 
     ``length`` is the number of its tokens in the cache; while that is less than its prompt, it is prefilling.
-    ``last_token`` is the next to go in. Used by the engine's thread, which calls `prepare` first; ``removed_for`` is
-    set by others when nobody waits for it any more: one of the `FINISH_REASONS`.
+    ``last_token`` is the token of its next decode step. Used by the engine's thread, which calls `prepare` first.
+    Other threads set ``removal_reason``, one of the `FINISH_REASONS`, when the request was cancelled or failed.
     """
 
     __slots__ = (
@@ -22,7 +22,7 @@ class GeneratingSequence:
         "length",
         "output",
         "prompt_logprobs",
-        "removed_for",
+        "removal_reason",
         "request",
         "sampling",
         "slot",
@@ -38,24 +38,24 @@ class GeneratingSequence:
         self.length = 0
         self.last_token = -1
         self.generated = 0
-        #: Of the tokens of the prompt that were read, until the first delta.
+        #: Those of the prompt's tokens that have run, until the first delta has them.
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.started_at = now
         self.first_token_at = self.last_token_at = 0.0
-        self.removed_for = ""
+        self.removal_reason = ""
 
-    def prepare(self, text: TextCodec | None) -> None:
-        """Make what chooses the tokens and makes text of them."""
+    def prepare(self, detokenizer: Detokenizer | None) -> None:
+        """Create the sampling state and the text output; not in the constructor, which runs under a lock."""
         self.sampling = SequenceSampling(self.request)
-        self.output = SequenceOutput(self.request, text)
+        self.output = SequenceOutput(self.request, detokenizer)
 
     @property
     def prompt_left(self) -> int:
-        """The tokens of the prompt that are not in the cache yet."""
+        """The number of prompt tokens that are not in the cache yet."""
         return len(self.request.prompt) - self.length
 
     def add(self, token: int, logprobs: TokenLogprobs | None, now: float) -> Delta:
-        """Add a generated ``token``; return what the caller gets, with a reason to finish if that was the last."""
+        """Append a generated ``token``; return its delta, with a finish reason if it is the last one."""
         self.last_token = token
         self.generated += 1
         self.last_token_at = now
@@ -75,7 +75,7 @@ class GeneratingSequence:
         return delta
 
     def end_with_prompt(self, now: float) -> Delta:
-        """Return what the caller gets of a sequence that generates no tokens."""
+        """Return the only delta of a sequence that generates no tokens (``max_tokens`` 0)."""
         self.first_token_at = now
         scores = self._take_prompt_logprobs()
         return Delta(token_ids=[], prompt_logprobs=scores, finish_reason=FinishReason.LENGTH, usage=self._usage())

@@ -1,4 +1,4 @@
-"""A model's tokenizer and chat template, read from the files beside it."""
+"""A model's tokenizer and chat template, loaded from the files beside it."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ import numpy as np
 
 from inferd.errors import InvalidInputError
 from inferd.generation.chat import ChatTemplate, load_chat_template
-from inferd.generation.decoding import TokenDecoder
+from inferd.generation.detokenizer import HuggingFaceDetokenizer
 from inferd.generation.ports import TextStream
 from inferd.generation.request import TokenIds
 from inferd.runtime.errors import ModelLoadError
@@ -23,22 +23,22 @@ _log = logging.getLogger("inferd.generation")
 
 
 class ModelText:
-    """Turns texts and chats into tokens, and tokens into text, as a model's files say. Used by any thread."""
+    """Tokenizes texts and chats, and detokenizes answers (a `Detokenizer`). Used by any thread."""
 
     def __init__(self, tokenizer: "Tokenizer", template: ChatTemplate | None = None) -> None:
-        # Files of tokenizers may tell to cut or fill up texts, as suits training.
+        # Tokenizer files may ask for truncation and padding, which are for training.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._template = template
-        self._decoder = TokenDecoder(tokenizer)
-        self.token_bytes = self._decoder.token_bytes
+        self._detokenizer = HuggingFaceDetokenizer(tokenizer)
+        self.token_bytes = self._detokenizer.token_bytes
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """Read the files in ``folder``. None without a tokenizer, or without the packages that read it.
+        """Load the files in ``folder``; return None without a tokenizer, or without the package that reads it.
 
-        Raises `ModelLoadError` for files that are not what they should be.
+        Raises `ModelLoadError` for invalid files.
         """
         path = folder / "tokenizer.json"
         if not path.exists():
@@ -46,7 +46,7 @@ class ModelText:
         if find_spec("tokenizers") is None:
             _log.warning("%s: takes token ids only; for text, install inferd[text]", folder.name)
             return None
-        # One text is encoded by one thread; others would be started for nothing.
+        # Texts are encoded one at a time, by one thread; the library would start a pool.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from tokenizers import Tokenizer  # noqa: PLC0415  (not every server has it)
 
@@ -59,21 +59,21 @@ class ModelText:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether chats can be rendered."""
+        """True if `render` is supported."""
         return self._template is not None
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of tokens, which may be less than the logits of the model."""
+        """The number of tokens of the tokenizer; the model's rows of logits may be longer."""
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> TokenIds:
-        """Return the tokens of ``text``, with those around it that the tokenizer adds.
+        """Return the token ids of ``text``, [tokens] of int64, by default with the special ones of the tokenizer.
 
-        Other threads run meanwhile. Raises `InvalidInputError` for text that cannot be UTF-8.
+        Releases the interpreter lock. Raises `InvalidInputError` for text that cannot be encoded as UTF-8.
         """
         try:
-            # Unlike `encode`, it releases the interpreter lock, and is four times as fast with long texts.
+            # Unlike `encode`, it releases the interpreter lock; it is four times as fast with long texts.
             [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         except TypeError:
             msg = "prompt: expected Unicode text, got half of a surrogate pair"
@@ -81,20 +81,19 @@ class ModelText:
         return np.array(encoding.ids, np.int64)
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the text of a chat, up to where the model answers. Raises `InvalidInputError`."""
+        """Return the prompt text of a chat, up to the beginning of the answer.
+
+        Raises `InvalidInputError` without a chat template, or if it rejects the messages.
+        """
         if self._template is None:
             msg = "messages: the model has no chat template; send the prompt as text or token ids"
             raise InvalidInputError(msg, field="messages")
         return self._template.render(messages)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> TokenIds:
-        """Return the tokens of a chat. Raises `InvalidInputError`."""
-        return self.encode_rendered(self.render(messages))
-
     def encode_rendered(self, text: str) -> TokenIds:
-        """Return the tokens of what `render` returned: the template has put in the special ones."""
+        """Return the token ids of what `render` returned, to which the template has added the special tokens."""
         return self.encode(text, add_special_tokens=False)
 
     def stream(self, prompt: TokenIds) -> TextStream:
-        """Return a stream of what follows ``prompt``, without special tokens."""
-        return self._decoder.stream(prompt)
+        """See `Detokenizer.stream`; the text leaves out special tokens."""
+        return self._detokenizer.stream(prompt)

@@ -1,4 +1,4 @@
-"""Runs a language model before its first request: are sequences what they are alone, and what do its runs take?"""
+"""Trial runs of a language model at load: `verify` that sequences are independent, `warm_up` to time its runs."""
 
 import logging
 import math
@@ -14,24 +14,24 @@ from inferd.runtime.errors import ModelLoadError, RunFailedError, runtime_messag
 
 _log = logging.getLogger(__name__)
 
-#: Lengths of the prompts that are tried, each in two chunks, and the tokens that each generates.
-_PROMPTS = (5, 9, 3, 6)
+#: Lengths of the trial prompts; each is prefilled in two chunks, the first of `_CHUNK` tokens, and then decoded.
+_PROMPT_TOKENS = (5, 9, 3, 6)
 _CHUNK = 2
 _STEPS = 4
-#: The first sequence leaves before this step, so that the last one takes its slot.
-_LEAVES_BEFORE = 2
+#: The first sequence is removed before this step, so that the last one moves to its slot.
+_REMOVED_BEFORE = 2
 
-#: From this share of the span of the logits on, sequences disturb each other; below, it is rounding.
-_MOST_ROUNDING = 0.1
+#: A difference of this share of the range of the logits is no rounding: sequences disturb each other.
+_MAX_ROUNDING = 0.1
 
-#: Runs up to this are done again to be timed, at most so many times.
+#: Runs of up to this time are repeated to measure them, at most this many times.
 _REPEATED_S = 0.05
 _REPEATS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class RunSeeds:
-    """What runs took: steps by sequences, chunks of prompts by tokens; seconds."""
+    """Run times of the warm-up: sequences and seconds of decode steps, tokens and seconds of prefill chunks."""
 
     steps: Sequence[tuple[int, float]] = field(default_factory=tuple)
     chunks: Sequence[tuple[int, float]] = field(default_factory=tuple)
@@ -41,66 +41,68 @@ NO_SEEDS = RunSeeds()
 
 
 def verify(decoder: Decoder) -> Verdict:
-    """Return whether sequences that run beside each other get the logits that they get alone, bit for bit.
+    """Compare the logits of sequences that run together with those of the same sequences alone, bit for bit.
 
-    They join and leave meanwhile, and move between slots. Raises `ModelLoadError` if they disturb each other, or if the
-    model does not run.
+    Meanwhile a sequence is removed, and another moves to its slot. The verdict is UNPROVEN if the logits differ from
+    run to run, CONTRADICTED if they differ by rounding. Raises `ModelLoadError` if sequences disturb each other, or if
+    the model does not run.
     """
     try:
         return _verdict(decoder)
     except RunFailedError as error:
-        # The text may be quoted, because the prompts are not a caller's.
+        # The error may be quoted, because the prompts are synthetic: it has no data of callers.
         raise ModelLoadError(f"the model does not run: {runtime_message(error.cause)}") from error.cause
 
 
 def _verdict(decoder: Decoder) -> Verdict:
     prompts = _prompts(decoder)
-    alone = [_alone(decoder, prompt) for prompt in prompts]
-    repeated = [_alone(decoder, prompt) for prompt in prompts[:1]]
+    alone = [_run_alone(decoder, prompt) for prompt in prompts]
+    repeated = [_run_alone(decoder, prompt) for prompt in prompts[:1]]
     if difference := _difference(alone[:1], repeated):
         reason = f"its logits differ by up to {difference:.2g} from run to run"
         return Verdict(standing=Standing.UNPROVEN, reason=reason)
-    together = _together(decoder, prompts)
+    together = _run_together(decoder, prompts)
     difference = _difference(alone, together)
     if not difference:
         return Verdict(standing=Standing.PROVEN)
     reason = f"beside others, the logits of a sequence differ by up to {difference:.2g} from those alone"
-    span = max(float(np.ptp(each)) for logits in alone for each in logits)
-    if difference > _MOST_ROUNDING * span:
+    logits_range = max(float(np.ptp(each)) for logits in alone for each in logits)
+    if difference > _MAX_ROUNDING * logits_range:
         raise ModelLoadError(f"{reason}, so sequences disturb each other")
     return Verdict(standing=Standing.CONTRADICTED, reason=reason)
 
 
 def _prompts(decoder: Decoder) -> list[TokenIds]:
     random = np.random.default_rng(0)
-    count = min(decoder.slots, len(_PROMPTS))
-    return [random.integers(decoder.vocabulary_size, size=size) for size in _PROMPTS[:count]]
+    count = min(decoder.slots, len(_PROMPT_TOKENS))
+    return [random.integers(decoder.vocabulary_size, size=size) for size in _PROMPT_TOKENS[:count]]
 
 
-def _alone(decoder: Decoder, prompt: TokenIds) -> list[Logits]:
-    """Return the logits after the prompt, and after each token that is most likely then."""
+def _run_alone(decoder: Decoder, prompt: TokenIds) -> list[Logits]:
+    """Generate greedily; return the logits after the prompt and after each generated token."""
     found = [_prefill(decoder, 0, prompt)]
     for step in range(_STEPS):
-        found.append(decoder.decode([_choice(found[-1])], [len(prompt) + step])[0].copy())
+        found.append(decoder.decode([_greedy(found[-1])], [len(prompt) + step])[0].copy())
     decoder.release(0, len(prompt) + _STEPS)
     return found
 
 
-def _together(decoder: Decoder, prompts: Sequence[TokenIds]) -> list[list[Logits]]:
-    """Return the same for ``prompts`` beside each other; less of the first, which leaves early."""
+def _run_together(decoder: Decoder, prompts: Sequence[TokenIds]) -> list[list[Logits]]:
+    """Return the same for ``prompts`` that run together; fewer logits of the first one, which is removed early."""
     found = [[_prefill(decoder, slot, prompt)] for slot, prompt in enumerate(prompts)]
-    at = list(range(len(prompts)))
+    # The prompt in each slot, by its index.
+    slots = list(range(len(prompts)))
     for step in range(_STEPS):
-        if step == _LEAVES_BEFORE and len(at) > 1:
-            last = at.pop()
-            decoder.release(0, len(prompts[at[0]]) + step)
-            decoder.move(len(at), 0, len(prompts[last]) + step)
-            decoder.release(len(at), len(prompts[last]) + step)
-            at[0] = last
-        logits = decoder.decode([_choice(found[n][-1]) for n in at], [len(prompts[n]) + step for n in at])
-        for row, n in enumerate(at):
+        if step == _REMOVED_BEFORE and len(slots) > 1:
+            last = slots.pop()
+            decoder.release(0, len(prompts[slots[0]]) + step)
+            decoder.move(len(slots), 0, len(prompts[last]) + step)
+            decoder.release(len(slots), len(prompts[last]) + step)
+            slots[0] = last
+        logits = decoder.decode([_greedy(found[n][-1]) for n in slots], [len(prompts[n]) + step for n in slots])
+        for row, n in enumerate(slots):
             found[n].append(logits[row].copy())
-    for slot, n in enumerate(at):
+    for slot, n in enumerate(slots):
         decoder.release(slot, len(prompts[n]) + _STEPS)
     return found
 
@@ -110,30 +112,30 @@ def _prefill(decoder: Decoder, slot: int, prompt: TokenIds) -> Logits:
     return decoder.prefill(slot, prompt[_CHUNK:], _CHUNK).copy()
 
 
-def _choice(logits: Logits) -> int:
+def _greedy(logits: Logits) -> int:
     return int(np.argmax(logits))
 
 
 def _difference(expected: Sequence[Sequence[Logits]], found: Sequence[Sequence[Logits]]) -> float:
-    """Return the largest difference of logits at the same place, as far as there are both."""
+    """Return the largest difference of logits of the same sequence at the same step, for the steps that both have."""
     pairs = [pair for one, other in zip(expected, found, strict=True) for pair in zip(one, other, strict=False)]
     different = [float(np.nanmax(np.abs(a - b))) for a, b in pairs if not np.array_equal(a, b, equal_nan=True)]
     return max(different, default=0.0)
 
 
 def warm_up(decoder: Decoder, chunk_tokens: int, clock: Callable[[], float]) -> RunSeeds:
-    """Run chunks of prompts and steps of growing numbers of sequences. Raises `ModelLoadError` if a run fails.
+    """Run and time prefill chunks, and decode steps of growing numbers of sequences.
 
-    Returns what they took.
+    Raises `ModelLoadError` if a run fails.
     """
     chunk = min(chunk_tokens, decoder.context_length - 1)
     chunks = [(tokens, _timed_chunk(decoder, tokens, clock)) for tokens in sorted({1 + chunk // 4, chunk})]
-    steps = [(rows, _timed_step(decoder, rows, chunk, clock)) for rows in _sizes(decoder.slots)]
+    steps = [(rows, _timed_step(decoder, rows, chunk, clock)) for rows in _step_sizes(decoder.slots)]
     _log.debug("a chunk of %d tokens takes %.2g s, a step of %d sequences %.2g s", *chunks[-1], *steps[-1])
     return RunSeeds(steps, chunks)
 
 
-def _sizes(most: int) -> list[int]:
+def _step_sizes(most: int) -> list[int]:
     return [*(2**exponent for exponent in range(most.bit_length()) if 2**exponent < most), most]
 
 
@@ -145,7 +147,7 @@ def _timed_chunk(decoder: Decoder, tokens: int, clock: Callable[[], float]) -> f
 
 
 def _timed_step(decoder: Decoder, rows: int, past: int, clock: Callable[[], float]) -> float:
-    """Return what a step takes over ``past`` tokens, whose keys and values do not matter for that."""
+    """Return the time of a step after ``past`` tokens, which do not run first: their values do not matter for it."""
     seconds = _shortest(lambda: decoder.decode([0] * rows, [past] * rows), clock, f"{rows} sequences at once")
     for slot in range(rows):
         decoder.release(slot, past + 1)
@@ -153,7 +155,7 @@ def _timed_step(decoder: Decoder, rows: int, past: int, clock: Callable[[], floa
 
 
 def _shortest(run: Callable[[], object], clock: Callable[[], float], what: str) -> float:
-    """Return how long ``run`` takes, the shortest of several times; the first one may be slow for other reasons."""
+    """Return the shortest of several times of ``run``, as the first one may be slow for other reasons."""
     shortest_s = math.inf
     for _ in range(1 + _REPEATS):
         started_at = clock()

@@ -204,7 +204,7 @@ class VersionLoader:
         engine = GenerationEngine(
             name=source.name,
             decoder=decoder,
-            text=opened.text,
+            detokenizer=opened.text,
             settings=settings.generation,
             queue=settings.queue,
             max_run_s=settings.runtime.max_run_ms / 1000,
@@ -221,7 +221,7 @@ class VersionLoader:
             generator=engine,
             text=opened.text,
             limits=GenerationLimits(
-                context_length=engine.largest_request,
+                context_length=engine.max_request_tokens,
                 vocabulary_size=decoder.vocabulary_size,
                 scores_prompts=decoder.scores_prompts,
                 defaults=decoder.defaults,

@@ -77,7 +77,7 @@ class _Replica:
         self._engine = GenerationEngine(
             name="lm",
             decoder=_Decoder(self),
-            text=None,
+            detokenizer=None,
             settings=GenerationSettings(max_waiting_requests=16),
             queue=QueueSettings(),
             max_run_s=60.0,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferd.generation.logprobs import token_logprobs
-from inferd.generation.request import GenerationRequest, Sampling, Stops
-from inferd.generation.sampler import NO_TOKEN, SequenceSampling, choose
+from inferd.generation.request import GenerationRequest, Sampling, StopConditions
+from inferd.generation.sampler import NO_TOKEN, SequenceSampling, choose_tokens
 from tests.fakes import Caller
 
 #: Up to here the candidates are sorted; larger ones have more than can be.
@@ -38,7 +38,9 @@ class Case:
     logits: np.ndarray
 
 
-def _request(sampling: Sampling, stops: Stops, prompt: list[int], top_logprobs: int | None = None) -> GenerationRequest:
+def _request(
+    sampling: Sampling, stops: StopConditions, prompt: list[int], top_logprobs: int | None = None
+) -> GenerationRequest:
     return GenerationRequest(
         prompt=np.array(prompt, np.int64),
         max_tokens=64,
@@ -61,7 +63,7 @@ def _cases(draw: st.DrawFn, vocabulary: int, steps: int) -> Case:
         logits[:, rng.integers(vocabulary)] = 1.0
     prompt = rng.integers(0, vocabulary, draw(st.integers(1, 20))).tolist()
     # With all tokens forbidden, nothing could be chosen.
-    stops = Stops(
+    stops = StopConditions(
         token_ids=frozenset(rng.integers(0, vocabulary + 3, 2).tolist()) if vocabulary > 2 else frozenset(),
         min_tokens=draw(st.integers(0, 3)),
     )
@@ -83,12 +85,12 @@ def test_chooses_and_knows_the_same_as_for_each_row_alone(cases: list[Case]) -> 
     for step in range(4):
         logits = np.stack([case.logits[step] for case in cases])
         before = logits.copy()
-        tokens = choose(logits, together)
+        tokens = choose_tokens(logits, together)
         assert np.array_equal(logits, before)
         known = token_logprobs(logits, tokens, together, None)
         for row, state in enumerate(alone):
             own = before[row : row + 1].copy()
-            assert choose(own, [state]) == [tokens[row]]
+            assert choose_tokens(own, [state]) == [tokens[row]]
             assert token_logprobs(own, [tokens[row]], [state], None) == [known[row]]
 
 
@@ -101,7 +103,7 @@ def test_chooses_what_the_plainest_sampler_does(cases: list[Case]) -> None:
         randoms = np.random.Generator(np.random.Philox(key=sampling.seed))
         generated: list[int] = []
         for row in case.logits:
-            [token] = choose(row[None].copy(), [state])
+            [token] = choose_tokens(row[None].copy(), [state])
             adjusted = _adjusted(row, case.request, generated)
             if max(adjusted) == -math.inf:
                 assert token == NO_TOKEN
@@ -183,11 +185,11 @@ def test_frequencies_are_the_probabilities(sampling: Sampling) -> None:
     """The seeds are fixed; a token that should come n times comes so often within five standard deviations."""
     row = np.random.default_rng(7).standard_normal(400).astype(np.float32)
     draws = 1_600
-    states = [SequenceSampling(_request(replace(sampling, seed=seed), Stops(), [0])) for seed in range(64)]
+    states = [SequenceSampling(_request(replace(sampling, seed=seed), StopConditions(), [0])) for seed in range(64)]
     logits = np.tile(row, (64, 1))
     found = np.zeros(400)
     for _ in range(draws // 64):
-        np.add.at(found, choose(logits, states), 1)
+        np.add.at(found, choose_tokens(logits, states), 1)
     expected = _probabilities(row, sampling) * found.sum()
     assert np.all(found[expected == 0] == 0)
     assert np.all(np.abs(found - expected) <= 5 * np.sqrt(expected) + 1)

@@ -30,7 +30,7 @@ def limits_of(version: ModelVersion) -> Limits:
         raise InvalidInputError(f'model "{version.name}" is no language model: it does not generate text', at="model")
     return Limits(
         # Less than what the model was made for, if the cache is too small for that.
-        context_length=min(language.limits.context_length, language.generator.largest_request),
+        context_length=min(language.limits.context_length, language.generator.max_request_tokens),
         vocabulary_size=language.limits.vocabulary_size,
         scores_prompts=language.limits.scores_prompts,
         has_tokenizer=language.text is not None,

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from inferd.api.generation.limits import Limits
 from inferd.api.generation.params import GenerationParams
-from inferd.generation.request import Sampling, Stops
+from inferd.generation.request import Sampling, StopConditions
 
 Value = TypeVar("Value")
 
@@ -22,7 +22,7 @@ class Checked:
     """All of a valid request but its prompt."""
 
     sampling: Sampling
-    stops: Stops
+    stops: StopConditions
     top_logprobs: int | None
 
 
@@ -98,7 +98,7 @@ def _between(params: GenerationParams, name: str, value: float | None, least: in
         raise params.invalid(name, f"expected {least} to {most}, got {value:g}")
 
 
-def _stops(params: GenerationParams, limits: Limits) -> Stops:
+def _stops(params: GenerationParams, limits: Limits) -> StopConditions:
     texts = tuple(params.stop_texts)
     if len(texts) > MAX_STOP_TEXTS:
         raise params.invalid("stop_texts", f"expected at most {MAX_STOP_TEXTS}, got {len(texts)}")
@@ -116,4 +116,4 @@ def _stops(params: GenerationParams, limits: Limits) -> Stops:
             text = f"expected tokens from 0 to {limits.vocabulary_size - 1}, got {token}"
             raise params.invalid("stop_token_ids", text)
     ends = frozenset() if params.ignore_end_tokens else limits.end_token_ids
-    return Stops(token_ids=ends.union(params.stop_token_ids), texts=texts, min_tokens=params.min_tokens)
+    return StopConditions(token_ids=ends.union(params.stop_token_ids), strings=texts, min_tokens=params.min_tokens)

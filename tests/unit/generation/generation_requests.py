@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from inferd.generation.request import GenerationRequest, Sampling, Stops
+from inferd.generation.request import GenerationRequest, Sampling, StopConditions
 from tests.fakes import Caller
 
 _GREEDY = Sampling()
@@ -13,7 +13,7 @@ def request(
     prompt=(0,),
     sampling=_GREEDY,
     token_ids=(),
-    texts=(),
+    strings=(),
     min_tokens=0,
     max_tokens=64,
     top_logprobs=None,
@@ -25,7 +25,7 @@ def request(
         receiver=Caller(),
         received_at=0.0,
         sampling=sampling,
-        stops=Stops(token_ids=frozenset(token_ids), texts=tuple(texts), min_tokens=min_tokens),
+        stops=StopConditions(token_ids=frozenset(token_ids), strings=tuple(strings), min_tokens=min_tokens),
         top_logprobs=top_logprobs,
         wants_text=wants_text,
     )

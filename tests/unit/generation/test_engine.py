@@ -57,7 +57,7 @@ def test_posts_the_tokens_of_a_step_in_one_call():
     """However many sequences it has."""
     generation, requests = Generation(), [a_request(prompt=n + 1, max_tokens=9) for n in range(4)]
     generation.submit(*requests)
-    while generation.engine.generating.slots.free or generation.engine.generating.slots.prefilling:
+    while generation.engine.loop.slots.free or generation.engine.loop.slots.prefilling:
         generation.turn()
     before = [len(request.receiver.deltas) for request in requests]
     assert _one_turn_posts(generation) == 1
@@ -238,15 +238,15 @@ def test_survives_a_fault_of_the_cache():
     generation, requests = Generation(decoder), [a_request(max_tokens=3), a_request(max_tokens=9)]
     generation.submit(*requests)
     release, decoder.release = decoder.release, lambda *_arguments: failing()
-    generation.engine.generating.turn()
+    generation.engine.loop.run_once()
     while generation.is_busy:
-        generation.engine.generating.turn()
+        generation.engine.loop.run_once()
     assert all(request.receiver.has_ended for request in requests)
     assert generation.engine.cache_bytes_in_use == 0
     decoder.release = release
     generation.submit(late := a_request())
     while generation.is_busy:
-        generation.engine.generating.turn()
+        generation.engine.loop.run_once()
     assert late.receiver.tokens == alone(late)
 
 
@@ -357,7 +357,7 @@ def test_numbers_of_the_engine():
     decoder = FakeDecoder(slots=1)
     generation = Generation(decoder)
     assert generation.engine.cache_bytes == 64 * 1024
-    assert generation.engine.largest_request == 64
+    assert generation.engine.max_request_tokens == 64
     generation.submit(a_request(prompt=3, max_tokens=4), a_request(prompt=5, max_tokens=6))
     generation.turn()
     engine = generation.engine

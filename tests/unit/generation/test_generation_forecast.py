@@ -2,11 +2,11 @@
 
 import pytest
 
-from inferd.generation.forecast import GenerationForecast, Load
+from inferd.generation.forecast import CacheLoad, GenerationForecast
 from tests.generating import a_request
 
-_FREE = Load(sequences=0, free_slots=4, free_tokens=4000)
-_FULL = Load(sequences=4, free_slots=0, free_tokens=0)
+_FREE = CacheLoad(sequences=0, free_slots=4, free_tokens=4000)
+_FULL = CacheLoad(sequences=4, free_slots=0, free_tokens=0)
 _CHUNK = 10
 
 
@@ -24,20 +24,20 @@ def test_refuses_nothing_while_nothing_is_known():
     """So nothing is refused, and a retry is due in a second."""
     forecast = GenerationForecast(slots=4, total_tokens=4000, chunk_tokens=_CHUNK, max_delay_s=30.0)
     request = a_request(10, 10, deadline=100.001)
-    assert not forecast.comes_too_late(request, 0, _FREE, 100.0)
+    assert not forecast.would_miss_deadline(request, 0, _FREE, 100.0)
     assert forecast.row_limit(10_000, _FULL) == 10_000
     assert forecast.retry_after_s(1000) == 1.0
 
 
 def test_predicts_a_request_alone():
     """Its chunks, and a step for each token but the first."""
-    assert _forecast().complete_s(a_request(25, 11), 0, _FREE) == pytest.approx(0.5 + 1.0)
+    assert _forecast().predict_completion_s(a_request(25, 11), 0, _FREE) == pytest.approx(0.5 + 1.0)
 
 
 def test_predicts_a_request_beside_others():
     """A step between any two chunks of its prompt."""
-    load = Load(sequences=2, free_slots=2, free_tokens=1000, prompt_tokens=20)
-    assert _forecast().complete_s(a_request(25, 11), 0, load) == pytest.approx(0.4 + 0.5 + 0.3 + 1.0)
+    load = CacheLoad(sequences=2, free_slots=2, free_tokens=1000, prompt_tokens=20)
+    assert _forecast().predict_completion_s(a_request(25, 11), 0, load) == pytest.approx(0.4 + 0.5 + 0.3 + 1.0)
 
 
 def test_rate_is_that_of_a_full_cache():
@@ -60,7 +60,7 @@ def test_short_answers_make_it_faster():
     for _ in range(20):
         request = a_request(10, 40, ends=True)
         forecast.lengths.admitted(request)
-        forecast.ended(request, 4, "stop", 100.0)
+        forecast.learn(request, 4, "stop", 100.0)
     assert forecast.tokens_per_s == pytest.approx(50 / (0.2 + 4 * 0.1 / 4))
 
 
@@ -89,17 +89,17 @@ def test_hint_is_what_the_waiting_tokens_take():
 def test_answers_are_as_long_as_others_with_such_a_limit():
     """As long as allowed if nothing ends them; unknown ones are tried, unless others wait."""
     lengths = _forecast().lengths
-    assert lengths.expected(a_request(5, 1000), is_contended=False) == 1000
+    assert lengths.expected_answer_tokens(a_request(5, 1000), is_contended=False) == 1000
     unknown = a_request(5, 1000, ends=True)
     lengths.admitted(unknown)
-    assert lengths.expected(unknown, is_contended=False) == 1
-    assert lengths.expected(unknown, is_contended=True) == 1000
+    assert lengths.expected_answer_tokens(unknown, is_contended=False) == 1
+    assert lengths.expected_answer_tokens(unknown, is_contended=True) == 1000
     for _ in range(20):
         lengths.ended(unknown, 50, complete=True)
         lengths.ended(a_request(5, 10, ends=True), 10, complete=True)
-    assert lengths.expected(unknown, is_contended=False) == 50
-    assert lengths.expected(a_request(5, 9, ends=True), is_contended=False) == 9
-    assert lengths.expected(a_request(5, 30, ends=True), is_contended=False) == 1
+    assert lengths.expected_answer_tokens(unknown, is_contended=False) == 50
+    assert lengths.expected_answer_tokens(a_request(5, 9, ends=True), is_contended=False) == 9
+    assert lengths.expected_answer_tokens(a_request(5, 30, ends=True), is_contended=False) == 1
 
 
 def test_margin_follows_what_requests_take():
@@ -107,16 +107,16 @@ def test_margin_follows_what_requests_take():
     forecast = _forecast()
     request = a_request(10, 10)
     request.enqueued_at, request.expected_s = 100.0, 1.0
-    before = forecast.factor
-    forecast.ended(request, 10, "length", 100.0 + 1.01 * before)
-    widened = forecast.factor
+    before = forecast.error_factor
+    forecast.learn(request, 10, "length", 100.0 + 1.01 * before)
+    widened = forecast.error_factor
     assert widened > before
     for _ in range(10):
-        forecast.ended(request, 10, "length", 100.5)
-    assert before < forecast.factor < widened
-    narrow = forecast.factor
-    forecast.ended(request, 1, "cancelled", 200.0)
-    assert forecast.factor == narrow
+        forecast.learn(request, 10, "length", 100.5)
+    assert before < forecast.error_factor < widened
+    narrow = forecast.error_factor
+    forecast.learn(request, 1, "cancelled", 200.0)
+    assert forecast.error_factor == narrow
 
 
 def test_refuses_nothing_by_old_measurements():
@@ -126,6 +126,6 @@ def test_refuses_nothing_by_old_measurements():
         forecast.times.chunk_ran(10, 5.0, 100.0)
         forecast.times.step_ran(1, 5.0, 100.0)
     request = a_request(10, 10, deadline=110.0)
-    assert forecast.comes_too_late(request, 0, _FREE, 101.0)
+    assert forecast.would_miss_deadline(request, 0, _FREE, 101.0)
     request.deadline = 130.0
-    assert not forecast.comes_too_late(request, 0, _FREE, 121.0)
+    assert not forecast.would_miss_deadline(request, 0, _FREE, 121.0)

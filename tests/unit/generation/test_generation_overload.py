@@ -50,7 +50,7 @@ def _served(generation, *, rate=80.0, seconds=25.0, ends=False, timeout_s=math.i
 
 
 def _drain(generation):
-    while generation.engine.generating.turn():
+    while generation.engine.loop.run_once():
         generation.poll_thread.fire_due()
 
 
@@ -105,14 +105,14 @@ def test_serves_a_refused_request_after_its_hint():
     generation = _model(max_delay_s=3.0)
     for runs in (0, 50):
         for _ in range(runs):
-            generation.engine.generating.turn()
+            generation.engine.loop.run_once()
         generation.submit(*(requests := [a_request(60, 30) for _ in range(300)]))
     error = requests[-1].receiver.error
     assert isinstance(error, OverloadedError)
     assert 1.0 < error.retry_after_s <= 3.0
     comes_at = generation.clock() + error.retry_after_s
     while generation.clock() < comes_at:
-        generation.engine.generating.turn()
+        generation.engine.loop.run_once()
     generation.submit(again := a_request(60, 30, deadline=generation.clock() + 60.0))
     _drain(generation)
     assert again.receiver.is_complete
@@ -139,6 +139,6 @@ def test_admits_after_their_hints_what_would_have_been_late():
 
 def _go_on_until(generation, at):
     while generation.clock() < at:
-        if not generation.engine.generating.turn():
+        if not generation.engine.loop.run_once():
             generation.clock.now = at
         generation.poll_thread.fire_due()

@@ -5,7 +5,7 @@ import pytest
 
 from inferd.generation.logprobs import prompt_logprobs, token_logprobs
 from inferd.generation.request import Sampling
-from inferd.generation.sampler import NO_TOKEN, SequenceSampling, choose
+from inferd.generation.sampler import NO_TOKEN, SequenceSampling, choose_tokens
 from tests.unit.generation.generation_requests import request
 
 _GREEDY = Sampling()
@@ -52,7 +52,7 @@ def test_chosen_token_alone():
 def test_penalties_change_the_choice_and_not_the_probability():
     logits = np.array([[2.0, 1.0]], np.float32)
     states = _states(1, sampling=Sampling(repetition_penalty=8.0))
-    tokens = choose(logits, states)
+    tokens = choose_tokens(logits, states)
     [found] = token_logprobs(logits, tokens, states, None)
     assert tokens == [1]
     assert found.top[0].token_id == 0

@@ -54,29 +54,29 @@ def test_stream_knows_the_prompt():
 
 
 def test_end_token_adds_no_text_and_lets_out_the_rest():
-    output = _output(["Par", "is", "</s>"], token_ids=(2,), texts=("isle",))
+    output = _output(["Par", "is", "</s>"], token_ids=(2,), strings=("isle",))
     assert [output.add(token) for token in range(3)] == [("", False), ("Par", False), ("is", True)]
 
 
-def test_stop_text_across_tokens_cuts_the_text():
-    output = _output(["Paris", " St", "O", "P now"], texts=("STOP", "OP"))
+def test_stop_string_across_tokens_cuts_the_text():
+    output = _output(["Paris", " St", "O", "P now"], strings=("STOP", "OP"))
     assert [output.add(token) for token in range(4)] == [("", False), ("Paris", False), (" St", False), ("", False)]
     assert output.end() == ""
 
 
-def test_stop_text_ends_the_sequence():
-    output = _output(["one", " END two", " three"], texts=(" END",))
+def test_stop_string_ends_the_sequence():
+    output = _output(["one", " END two", " three"], strings=(" END",))
     assert [output.add(token) for token in range(3)] == [("", False), ("one", False), ("", True)]
 
 
 def test_gives_out_at_the_end_text_that_was_held_back():
-    output = _output(["one", " E", "N"], texts=(" END",))
+    output = _output(["one", " E", "N"], strings=(" END",))
     assert [output.add(token) for token in range(3)] == [("", False), ("one", False), ("", False)]
     assert output.end() == " EN"
 
 
-def test_stop_text_ends_a_sequence_without_wanted_text():
-    output = _output(["one", " END", " two"], texts=(" END",), wants_text=False)
+def test_stop_string_ends_a_sequence_without_wanted_text():
+    output = _output(["one", " END", " two"], strings=(" END",), wants_text=False)
     assert [output.add(token) for token in range(3)] == [("", False), ("", False), ("", True)]
     assert output.end() == ""
 

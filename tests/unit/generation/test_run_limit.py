@@ -21,7 +21,7 @@ class _Limited:
             clock=lambda: self.now,
             alarm=self,
             stop_run=lambda: self.stopped.append(self.run),
-            on_ended=lambda _sequences: None,
+            on_stopped=lambda _sequences: None,
             on_stuck=self.told.append,
         )
 

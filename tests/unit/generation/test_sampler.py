@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inferd.generation.request import Sampling
-from inferd.generation.sampler import NO_TOKEN, SequenceSampling, choose
+from inferd.generation.sampler import NO_TOKEN, SequenceSampling, choose_tokens
 from tests.unit.generation.generation_requests import request
 
 _NAN, _INF = np.nan, np.inf
@@ -14,7 +14,7 @@ _NUCLEUS = Sampling(temperature=1.0, top_p=0.9, seed=3)
 
 def _chosen(rows, *samplings, **wanted):
     states = [SequenceSampling(request(sampling=sampling, **wanted)) for sampling in samplings]
-    return choose(np.array(rows, np.float32), states)
+    return choose_tokens(np.array(rows, np.float32), states)
 
 
 @pytest.mark.parametrize("sampling", [_GREEDY, _SAMPLED, _NUCLEUS])
@@ -34,8 +34,8 @@ def test_row_without_token_takes_its_random_number():
     flat = np.zeros((2, 1000), np.float32)
     broken = flat.copy()
     broken[0] = _NAN
-    choose(broken, states)
-    first, second = choose(flat, states)
+    choose_tokens(broken, states)
+    first, second = choose_tokens(flat, states)
     assert first == second
 
 
@@ -63,7 +63,7 @@ def test_top_k_of_one_takes_the_lower_id_of_equal_ones():
 def test_seeds_differ_and_repeat():
     flat = np.zeros((1, 10_000), np.float32)
     states = [SequenceSampling(request(sampling=Sampling(temperature=1.0, seed=seed))) for seed in (1, 1, 2, 2**64 - 1)]
-    answers = [[choose(flat, [state])[0] for _ in range(5)] for state in states]
+    answers = [[choose_tokens(flat, [state])[0] for _ in range(5)] for state in states]
     assert answers[0] == answers[1]
     assert len({tuple(answer) for answer in answers}) == 3
     assert len(set(answers[0])) == 5
@@ -72,7 +72,7 @@ def test_seeds_differ_and_repeat():
 def test_end_tokens_are_not_chosen_before_the_minimum():
     state = SequenceSampling(request(token_ids=(1, 2, 99), min_tokens=2))
     row = np.array([[1, 3, 2, 0]], np.float32)
-    assert [choose(row, [state])[0] for _ in range(4)] == [0, 0, 1, 1]
+    assert [choose_tokens(row, [state])[0] for _ in range(4)] == [0, 0, 1, 1]
 
 
 def test_repetition_counts_the_prompt_and_the_others_do_not():
@@ -85,7 +85,7 @@ def test_frequency_grows_with_each_time_and_presence_does_not():
     def answer(sampling):
         state = SequenceSampling(request(sampling=sampling))
         row = np.array([[1.0, 0.0, -3.5]], np.float32)
-        return [choose(row, [state])[0] for _ in range(6)]
+        return [choose_tokens(row, [state])[0] for _ in range(6)]
 
     assert answer(Sampling(frequency_penalty=0.7)) == [0, 0, 1, 0, 1, 0]
     assert answer(Sampling(presence_penalty=1.5)) == [0, 1, 0, 0, 0, 0]
@@ -103,5 +103,5 @@ def test_logits_are_the_same_afterwards(sampling):
     wanted = {"prompt": (3, 3, 9), "token_ids": (3, 4), "min_tokens": 5}
     states = [SequenceSampling(request(sampling=penalised, **wanted)) for _ in range(2)]
     for _ in range(5):
-        choose(rows, states)
+        choose_tokens(rows, states)
     assert np.array_equal(rows, before)

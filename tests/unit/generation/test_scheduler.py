@@ -1,6 +1,6 @@
 """Which run is next, and which request starts."""
 
-from inferd.generation.scheduler import Chunk, Scheduler, Step
+from inferd.generation.scheduler import DecodeStep, PrefillChunk, Scheduler
 from inferd.generation.sequence import GeneratingSequence
 from inferd.generation.slots import Slots, TokenBudget
 from tests.generating import FakeDecoder, Generation, a_request, alone
@@ -12,17 +12,23 @@ def _slots(*requests, running=0, slots=4):
     placed = Slots(decoder)
     for number, request in enumerate(requests):
         sequence = GeneratingSequence(request, 0.0)
-        placed.join(sequence)
+        placed.add(sequence)
         if number < running:
             decoder.prefill(sequence.slot, request.prompt, 0)
             sequence.length = len(request.prompt)
-            placed.prefilled()
+            placed.finish_prefill()
     return placed
 
 
 def _shape(run):
     """Return the slot and tokens of a chunk, or "step"."""
-    return (run.sequence.slot, run.tokens) if isinstance(run, Chunk) else "step" if isinstance(run, Step) else run
+    return (
+        (run.sequence.slot, run.tokens)
+        if isinstance(run, PrefillChunk)
+        else "step"
+        if isinstance(run, DecodeStep)
+        else run
+    )
 
 
 def test_nothing_to_run():
@@ -46,7 +52,7 @@ def test_between_two_steps_there_is_one_chunk_of_a_long_prompt():
     for _ in range(5):
         run = scheduler.next_run(slots)
         shapes.append(_shape(run))
-        if isinstance(run, Chunk):
+        if isinstance(run, PrefillChunk):
             run.sequence.length += run.tokens
     assert shapes == [(1, 8), "step", (1, 8), "step", (1, 8)]
 
@@ -102,10 +108,10 @@ def test_starts_requests_when_there_is_a_slot_and_room():
 def test_finds_the_next_request_only_while_one_may_start():
     """Not in front of full slots, nor of a prompt of the highest priority."""
     scheduler = Scheduler(8)
-    assert scheduler.has_place(_slots(a_request(), running=1))
-    assert scheduler.has_place(_slots(a_request(priority=2)))
-    assert not scheduler.has_place(_slots(a_request(priority=1)))
-    assert not scheduler.has_place(_slots(a_request(), running=1, slots=1))
+    assert scheduler.may_start_any(_slots(a_request(), running=1))
+    assert scheduler.may_start_any(_slots(a_request(priority=2)))
+    assert not scheduler.may_start_any(_slots(a_request(priority=1)))
+    assert not scheduler.may_start_any(_slots(a_request(), running=1, slots=1))
 
 
 def test_small_requests_do_not_overtake_a_large_one():

@@ -12,9 +12,9 @@ from tests.generating import FakeDecoder, a_request, failing
 _SLOTS = 6
 
 
-def _join(slots, decoder, tokens):
+def _add(slots, decoder, tokens):
     sequence = GeneratingSequence(a_request(tokens), 0.0)
-    slots.join(sequence)
+    slots.add(sequence)
     decoder.prefill(sequence.slot, sequence.request.prompt, 0)
     sequence.length = tokens
     return sequence
@@ -29,11 +29,11 @@ def test_sequences_are_next_to_each_other_with_what_they_hold(actions):
     for action, which in actions:
         if action == "join" and slots.free:
             tokens += 1
-            _join(slots, decoder, 1 + tokens % 7)
+            _add(slots, decoder, 1 + tokens % 7)
         elif action == "prefilled" and slots.prefilling:
-            slots.prefilled()
+            slots.finish_prefill()
         elif action == "leave":
-            slots.leave([sequence for sequence in slots if sequence.slot in which])
+            slots.remove([sequence for sequence in slots if sequence.slot in which])
         assert [sequence.slot for sequence in slots] == list(range(len(slots)))
         assert len(slots) + slots.free == _SLOTS
         assert decoder.held_tokens == sum(sequence.length for sequence in slots)
@@ -47,9 +47,9 @@ def test_few_are_moved(monkeypatch):
     slots = Slots(decoder)
     sequences = []
     for tokens in range(1, 7):
-        sequences.append(_join(slots, decoder, tokens))
-        slots.prefilled()
-    slots.leave([sequences[0], sequences[4]])
+        sequences.append(_add(slots, decoder, tokens))
+        slots.finish_prefill()
+    slots.remove([sequences[0], sequences[4]])
     assert decoder.moves == [(5, 0, 6)]
     assert released == [(5, 6), (4, 5)]
     assert [sequence.slot for sequence in sequences[1:4]] == [1, 2, 3]
@@ -71,10 +71,10 @@ def test_all_are_there_when_the_cache_fails():
     """Those that were leaving too, so that all are failed and their budget is free again."""
     decoder = FakeDecoder(slots=_SLOTS)
     slots = Slots(decoder)
-    sequences = [_join(slots, decoder, tokens) for tokens in (1, 2)]
-    slots.prefilled()
-    [gone] = slots.running
+    sequences = [_add(slots, decoder, tokens) for tokens in (1, 2)]
+    slots.finish_prefill()
+    [gone] = slots.decoding
     decoder.move = lambda *_arguments: failing()
     with pytest.raises(RunFailedError):
-        slots.leave([gone])
+        slots.remove([gone])
     assert set(slots.clear()) == set(sequences)

@@ -39,8 +39,7 @@ def test_special_tokens_of_a_chat_are_the_templates(folder):
     text = ModelText.load(folder)
     begin = 1
     assert text.render(_CHAT) == "<s>the fox"
-    assert text.encode_chat(_CHAT).tolist().count(begin) == 1
-    assert text.encode_chat(_CHAT).tolist() == text.encode_rendered(text.render(_CHAT)).tolist()
+    assert text.encode_rendered(text.render(_CHAT)).tolist().count(begin) == 1
 
 
 def test_model_without_tokenizer_has_no_text(tmp_path):
@@ -79,7 +78,7 @@ def test_half_a_surrogate_pair_is_refused(folder):
 
 def test_without_template_chats_are_refused():
     with pytest.raises(InvalidInputError, match="messages: the model has no chat template") as raised:
-        ModelText(byte_level()).encode_chat(_CHAT)
+        ModelText(byte_level()).render(_CHAT)
     assert raised.value.field == "messages"
 
 

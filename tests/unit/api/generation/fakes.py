@@ -49,7 +49,7 @@ class FakeEngine:
     """Keeps requests until the test generates for them."""
 
     def __init__(self) -> None:
-        self.largest_request = CONTEXT
+        self.max_request_tokens = CONTEXT
         self.submitted: list[GenerationRequest] = []
         self.cancelled: list[GenerationRequest] = []
         self.rejection: ServingError | None = None

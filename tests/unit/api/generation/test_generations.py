@@ -88,7 +88,7 @@ def test_default_length_is_that_of_the_settings() -> None:
 def test_context_is_at_most_the_cache() -> None:
     """A request that never fits is refused at once."""
     model = FakeLanguageModel()
-    model.generator.largest_request = 20
+    model.generator.max_request_tokens = 20
     assert Asked("once", model=model).request.max_tokens == 16
     assert "at most 16, as the context has 20 tokens" in Asked(model=model, max_tokens=17).got.error.message
 

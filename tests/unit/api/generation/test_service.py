@@ -99,7 +99,7 @@ def test_all_fields_reach_the_engine() -> None:
         frequency_penalty=-1,
         presence_penalty=2,
     )
-    assert (request.stops.texts, request.stops.token_ids, request.stops.min_tokens) == (("a", "b"), {7}, 2)
+    assert (request.stops.strings, request.stops.token_ids, request.stops.min_tokens) == (("a", "b"), {7}, 2)
     assert (request.max_tokens, request.top_logprobs, request.priority) == (9, 0, 3)
     assert request.deadline == request.received_at + 5
 

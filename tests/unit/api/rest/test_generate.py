@@ -47,7 +47,7 @@ def test_generate(endpoint: Endpoint) -> None:
         version="3",
     )
     (request,) = endpoint.engine.submitted
-    assert (request.max_tokens, request.sampling.temperature, request.stops.texts) == (5, 0.5, (".",))
+    assert (request.max_tokens, request.sampling.temperature, request.stops.strings) == (5, 0.5, (".",))
     endpoint.engine.generate(" upon")
     endpoint.engine.finish(" a")
     assert call.answer == {

@@ -1,9 +1,9 @@
-"""The waiting line of a language model: every rule about which requests wait, are refused, or start next. Pure.
+"""The waiting queue of a language model: which requests are admitted, blocked or rejected, and which starts next. Pure.
 
-It is the queue of ordinary models, with tokens for rows: order of service, ageing, shares of principals, scavengers and
-backpressure policies are the same. A request counts the tokens that it reserves in the cache.
+It has the rules of ordinary models, with tokens in place of rows: order of service, ageing, shares of principals,
+scavengers and backpressure policies are the same. A request counts the tokens that it reserves in the cache.
 
-    offer ──▶ refused
+    offer ──▶ rejected
       │  └──▶ blocked ──▶ waiting       in order of arrival, as room appears
       └─────▶ waiting ──▶ started
 
@@ -22,18 +22,18 @@ from inferd.batching.waiting import Deadlines, Excess, WaitingRequests, refusal
 from inferd.config.generation import GenerationSettings
 from inferd.config.settings import QueueSettings
 from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
-from inferd.generation.forecast import GenerationForecast, Load
+from inferd.generation.forecast import CacheLoad, GenerationForecast
 from inferd.generation.request import GenerationRequest
 
-LineEffects = QueueEffects[GenerationRequest]
+Effects = QueueEffects[GenerationRequest]
 
 
-class WaitingGenerations(WaitingRequests[GenerationRequest]):
-    """The waiting requests of a language model: bounded in number too, with tokens for rows."""
+class WaitingGenerationRequests(WaitingRequests[GenerationRequest]):
+    """The waiting requests of a language model: with tokens in place of rows, and bounded in number as well."""
 
-    def __init__(self, queue: QueueSettings, generation: GenerationSettings, largest: int) -> None:
+    def __init__(self, queue: QueueSettings, generation: GenerationSettings, max_request_tokens: int) -> None:
         super().__init__(
-            max_rows=max(generation.max_waiting_tokens, largest),
+            max_rows=max(generation.max_waiting_tokens, max_request_tokens),
             max_bytes=queue.max_bytes,
             priority_levels=queue.priority_levels,
             low_share=queue.low_priority_share,
@@ -44,7 +44,7 @@ class WaitingGenerations(WaitingRequests[GenerationRequest]):
         self.max_requests = generation.max_waiting_requests
 
     def fits(self, request: GenerationRequest) -> bool:
-        """Whether there is room for ``request`` now."""
+        """Return whether there is room for ``request`` now."""
         return self.count < self.max_requests and super().fits(request)
 
     def excess(self, request: GenerationRequest) -> Excess:
@@ -54,18 +54,18 @@ class WaitingGenerations(WaitingRequests[GenerationRequest]):
         return excess
 
     def describe(self) -> str:
-        """Say how full it is, for a message."""
+        """Return how full the queue is, for error messages."""
         return (
             f"{self.count} of {self.max_requests} requests with {self.rows} of {self.row_limit} tokens and "
             f"{self.nbytes} of {self.max_bytes} bytes wait"
         )
 
 
-class WaitingLine:
+class WaitingQueue:
     """The waiting and blocked requests of one version of a language model.
 
-    Invariants: the waiting requests are within their limits; every deadline is watched. ``largest`` is the most tokens
-    that a request may reserve. Not thread-safe: guarded by the engine's lock. ``now`` is monotonic.
+    Invariants: the waiting requests are within their limits; a timer watches the earliest deadline. A request may
+    reserve at most ``max_request_tokens``. Not thread-safe: guarded by the intake's lock. ``now`` is monotonic.
     """
 
     def __init__(
@@ -76,35 +76,35 @@ class WaitingLine:
         generation: GenerationSettings,
         policy: Policy,
         forecast: GenerationForecast,
-        largest: int,
+        max_request_tokens: int,
     ) -> None:
-        self.waiting = WaitingGenerations(queue, generation, largest)
+        self.waiting = WaitingGenerationRequests(queue, generation, max_request_tokens)
         self.refusals = Refusals(name, self.waiting, forecast)
         self.closed = False
-        #: What no request is admitted for although the line is open; None while there is nothing.
-        self.obstacle: Callable[[], ServingError] | None = None
+        #: Returns the error that all requests are rejected with at present; None while they are admitted.
+        self.unavailable: Callable[[], ServingError] | None = None
         self._forecast = forecast
-        self._largest = largest
+        self._max_request_tokens = max_request_tokens
         self._overflow: Overflow[GenerationRequest] = Overflow(policy, self.waiting, self.refusals)
         self._deadlines = Deadlines()
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing waits and nothing ever will."""
+        """True if nothing waits and nothing will come any more."""
         return self.closed and not self._overflow.blocked.count and self.waiting.count == 0
 
     @property
-    def present(self) -> int:
-        """Requests that wait or are blocked."""
+    def count(self) -> int:
+        """The number of waiting and blocked requests."""
         return self.waiting.count + self._overflow.blocked.count
 
-    def offer(self, request: GenerationRequest, load: Load, now: float, effects: LineEffects) -> None:
-        """Admit, block or refuse ``request``."""
-        error = self._never(request, now)
+    def offer(self, request: GenerationRequest, load: CacheLoad, now: float, effects: Effects) -> None:
+        """Admit, block or reject ``request``."""
+        error = self._permanent_rejection(request, now)
         if error is None:
             self._drop_expired(now, effects)
             self.waiting.row_limit = self._forecast.row_limit(self.waiting.max_rows, load)
-            error = self._not_now(request, load, now)
+            error = self._temporary_rejection(request, load, now)
         if error is not None:
             effects.failed.append((request, error))
             return
@@ -115,20 +115,20 @@ class WaitingLine:
         self._deadlines.watch(request.deadline, effects)
         self._admit(request, now)
 
-    def _never(self, request: GenerationRequest, now: float) -> ServingError | None:
+    def _permanent_rejection(self, request: GenerationRequest, now: float) -> ServingError | None:
         if self.closed:
             return self.refusals.closed()
-        if self.obstacle is not None:
-            return self.obstacle()
-        if request.rows > self._largest:
+        if self.unavailable is not None:
+            return self.unavailable()
+        if request.rows > self._max_request_tokens:
             return InvalidInputError(
-                f"prompt and max_tokens: expected at most {self._largest} tokens, what the cache holds, got "
+                f"prompt and max_tokens: expected at most {self._max_request_tokens} tokens, what the cache holds, got "
                 f"{len(request.prompt)} and {request.max_tokens}"
             )
         return refusal(request, now, self.waiting)
 
-    def _not_now(self, request: GenerationRequest, load: Load, now: float) -> ServingError | None:
-        if self._forecast.comes_too_late(request, self.waiting.rows_ahead(request), load, now):
+    def _temporary_rejection(self, request: GenerationRequest, load: CacheLoad, now: float) -> ServingError | None:
+        if self._forecast.would_miss_deadline(request, self.waiting.rows_ahead(request), load, now):
             error = self.refusals.too_late()
             error.retry_after_s = self._forecast.retry_in_time_s(request, self.waiting.rows, now)
             return error
@@ -141,7 +141,7 @@ class WaitingLine:
         self.waiting.add(request)
         self._forecast.lengths.admitted(request)
 
-    def _apply_policy(self, request: GenerationRequest, now: float, effects: LineEffects) -> None:
+    def _apply_policy(self, request: GenerationRequest, now: float, effects: Effects) -> None:
         decision = self._overflow.decide(request)
         match decision:
             case Hold():
@@ -156,23 +156,23 @@ class WaitingLine:
             case RunNow():
                 raise AssertionError("caller_runs is refused when a language model is loaded")
 
-    def first(self, now: float, effects: LineEffects) -> GenerationRequest | None:
-        """Return the request that is to start next, if any; scavengers while nothing else waits."""
+    def next_request(self, now: float, effects: Effects) -> GenerationRequest | None:
+        """Return the request that starts next, if any; scavengers only while nothing else waits."""
         self._drop_expired(now, effects)
         order = chain(self.waiting.in_order(), self.waiting.scavengers_in_order())
         return next(order, None)
 
-    def take(self, request: GenerationRequest, now: float, effects: LineEffects) -> None:
-        """Remove ``request``, which starts; charge its principal for what it reserves."""
+    def start(self, request: GenerationRequest, now: float, effects: Effects) -> None:
+        """Remove ``request``, which starts, and charge its principal for the tokens that it reserves."""
         self.waiting.take([request], request.rows, 1.0)
         self._admit_blocked(now, effects)
 
-    def look(self, load: Load, now: float, effects: LineEffects) -> None:
-        """Take note of another load of the cache, and admit what is blocked and fits now."""
+    def update_load(self, load: CacheLoad, now: float, effects: Effects) -> None:
+        """Adapt the limit to the load of the cache, and admit the blocked requests that fit now."""
         self.waiting.row_limit = self._forecast.row_limit(self.waiting.max_rows, load)
         self._admit_blocked(now, effects)
 
-    def _admit_blocked(self, now: float, effects: LineEffects) -> None:
+    def _admit_blocked(self, now: float, effects: Effects) -> None:
         blocked = self._overflow.blocked
         while blocked.count:
             request = next(iter(blocked))
@@ -181,27 +181,27 @@ class WaitingLine:
             blocked.remove(request)
             self._admit(request, now)
 
-    def remove(self, request: GenerationRequest, now: float, effects: LineEffects) -> bool:
-        """Remove a cancelled ``request``; False if it neither waits nor is blocked."""
-        removed = self._take_out(request)
+    def remove(self, request: GenerationRequest, now: float, effects: Effects) -> bool:
+        """Remove a cancelled ``request``; return False if it neither waits nor is blocked."""
+        removed = self._discard(request)
         self._admit_blocked(now, effects)
         return removed
 
-    def _take_out(self, request: GenerationRequest) -> bool:
+    def _discard(self, request: GenerationRequest) -> bool:
         return self.waiting.remove(request) or self._overflow.blocked.remove(request)
 
-    def expire(self, now: float, effects: LineEffects) -> None:
+    def expire(self, now: float, effects: Effects) -> None:
         """Fail expired requests when a timer has fired, and arm the next one."""
         self._drop_expired(now, effects)
         self._deadlines.fired(now, effects)
 
-    def fail_all(self, error: ServingError, effects: LineEffects) -> None:
+    def fail_all(self, error: ServingError, effects: Effects) -> None:
         """Fail all waiting and blocked requests."""
         for request in [*self.waiting, *self._overflow.blocked]:
             effects.failed.append((request, error))
-            self._take_out(request)
+            self._discard(request)
 
-    def _drop_expired(self, now: float, effects: LineEffects) -> None:
+    def _drop_expired(self, now: float, effects: Effects) -> None:
         if self._deadlines.earliest > now:
             return
         error = DeadlineExceededError("the deadline passed before the first token")
@@ -211,6 +211,6 @@ class WaitingLine:
                 earliest = min(earliest, request.deadline)
             else:
                 effects.failed.append((request, error))
-                self._take_out(request)
+                self._discard(request)
         self._deadlines.expired_removed(earliest)
         self._admit_blocked(now, effects)

@@ -1,4 +1,4 @@
-"""Turns token ids into text one by one, so that the pieces together are what the tokenizer makes of all of them."""
+"""Detokenizes token by token, so that the pieces together are the text that the tokenizer decodes from all tokens."""
 
 import codecs
 import json
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 #: Tokens of single bytes, for characters that are not in the vocabulary.
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-#: So many tokens before one are looked at: whether there are any decides on a space, and the last one's kind may.
+#: Tokens before one that its text depends on: a space before a word depends on there being any, and on the last one.
 _CONTEXT = 2
-#: Tokens whose bytes are kept; a few megabytes.
-_KEPT_TOKENS = 32768
+#: Tokens whose bytes are cached; a few megabytes.
+_CACHED_TOKENS = 32768
 
 
-class TokenDecoder:
-    """The tokens of a tokenizer as bytes, and streams of text. Used by any thread.
+class HuggingFaceDetokenizer:
+    """A `Detokenizer` for tokenizers of Hugging Face. Used by any thread.
 
     Byte-level tokenizers write bytes as letters, and any token may end within a character. Others have whole characters
-    in their tokens, and single bytes as tokens of their own; what a token adds, such as a space before a word, is the
-    tokenizer's business, and may depend on the token before it.
+    in their tokens, and tokens for single bytes. Their tokens may add more than their own characters, such as a space
+    before a word, which may depend on the token before; only the tokenizer knows.
     """
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
@@ -34,34 +34,34 @@ class TokenDecoder:
         added = tokenizer.get_added_tokens_decoder()
         self._added = frozenset(added)
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
-        kinds = _decoder_kinds(tokenizer)
-        self.is_byte_level = kinds == {"ByteLevel"}
-        self._has_byte_tokens = "ByteFallback" in kinds
+        types = _decoder_types(tokenizer)
+        self.is_byte_level = types == {"ByteLevel"}
+        self._has_byte_tokens = "ByteFallback" in types
         self._some_word = [token_id for token_id in self._encode("a") if token_id not in self._added][-1:]
-        self.token_bytes = lru_cache(_KEPT_TOKENS)(self._bytes_of)
+        self.token_bytes = lru_cache(_CACHED_TOKENS)(self._bytes_of)
 
     def stream(self, prompt: TokenIds) -> TextStream:
-        """Return a stream of what follows ``prompt``."""
+        """See `Detokenizer.stream`; the text leaves out special tokens."""
         if self.is_byte_level:
             return _ByteStream(self)
         before: list[int] = []
         for token_id in reversed(prompt[-_CONTEXT:].tolist()):
-            # Text begins behind a special token.
+            # Text after a special token begins as it does without a prompt.
             if token_id in self.special_ids:
                 break
             before.insert(0, token_id)
         return _WordStream(self, before)
 
     def is_text(self, token_id: int) -> bool:
-        """Whether a token stands for text: it is not special, nor beyond the vocabulary."""
+        """Return False for special tokens and for ids beyond the vocabulary, which add no text."""
         return token_id not in self.special_ids and bool(self._token(token_id))
 
     def byte(self, token_id: int) -> bytes | None:
-        """Return the byte that a token stands for; None if it is none of those."""
+        """Return the byte of a single-byte token; None for other tokens."""
         found = _BYTE.fullmatch(self._token(token_id)) if self._has_byte_tokens else None
         return bytes.fromhex(found[1]) if found else None
 
-    def text_behind(self, before: Sequence[int], token_id: int) -> str:
+    def added_text(self, before: Sequence[int], token_id: int) -> str:
         """Return what ``token_id`` adds to the text of the tokens ``before`` it."""
         decode = self._tokenizer.decode
         ids = list(before)
@@ -76,10 +76,10 @@ class TokenDecoder:
         if token_id in self._added:
             return token.encode()
         byte = self.byte(token_id)
-        return self.text_behind(self._some_word, token_id).encode() if byte is None else byte
+        return self.added_text(self._some_word, token_id).encode() if byte is None else byte
 
     def _token(self, token_id: int) -> str:
-        """Return a token as it is in the vocabulary; empty for ids beyond it, which models may have."""
+        """Return the vocabulary's string of a token; empty for ids beyond it, which models may have."""
         return self._tokenizer.id_to_token(token_id) or ""
 
     def _encode(self, text: str) -> list[int]:
@@ -87,35 +87,35 @@ class TokenDecoder:
 
 
 class _ByteStream:
-    """Characters of bytes."""
+    """The text of a byte-level tokenizer."""
 
-    def __init__(self, decoder: TokenDecoder) -> None:
-        self._decoder = decoder
+    def __init__(self, detokenizer: HuggingFaceDetokenizer) -> None:
+        self._detokenizer = detokenizer
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, token_id: int) -> str:
-        if token_id in self._decoder.special_ids:
+        if token_id in self._detokenizer.special_ids:
             return ""
-        return self._characters.decode(self._decoder.token_bytes(token_id))
+        return self._characters.decode(self._detokenizer.token_bytes(token_id))
 
     def end(self) -> str:
         return self._characters.decode(b"", final=True)
 
 
 class _WordStream:
-    """Words as the tokenizer writes them, and characters of tokens that are bytes."""
+    """The text of other tokenizers, including characters of single-byte tokens."""
 
-    def __init__(self, decoder: TokenDecoder, before: list[int]) -> None:
-        self._decoder = decoder
+    def __init__(self, detokenizer: HuggingFaceDetokenizer, before: list[int]) -> None:
+        self._detokenizer = detokenizer
         self._before = before
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, token_id: int) -> str:
-        if not self._decoder.is_text(token_id):
+        if not self._detokenizer.is_text(token_id):
             return ""
-        byte = self._decoder.byte(token_id)
+        byte = self._detokenizer.byte(token_id)
         if byte is None:
-            text = self.end() + self._decoder.text_behind(self._before, token_id)
+            text = self.end() + self._detokenizer.added_text(self._before, token_id)
         else:
             text = self._characters.decode(byte)
         self._before = [*self._before[1 - _CONTEXT :], token_id]
@@ -127,7 +127,7 @@ class _WordStream:
         return rest
 
 
-def _decoder_kinds(tokenizer: "Tokenizer") -> set[str]:
+def _decoder_types(tokenizer: "Tokenizer") -> set[str]:
     """Return the types of the steps of the tokenizer's decoder."""
     decoder = tokenizer.decoder
     if decoder is None:

@@ -1,27 +1,28 @@
-"""Counts how requests end."""
+"""Why requests end, and what is counted when they do."""
 
 from inferd.errors import DeadlineExceededError, OverloadedError, ServingError
 from inferd.generation.request import FinishReason, GenerationRequest
 from inferd.generation.sequence import GeneratingSequence
 from inferd.observability.metrics.generation import FinishedGeneration, GenerationStats
 
-#: Reasons besides those of `FinishReason`; see `inferd.observability.metrics.generation.FINISH_REASONS`.
+#: Finish reasons of requests without a complete answer; with those of `FinishReason` they are the
+#: `inferd.observability.metrics.generation.FINISH_REASONS`.
 CANCELLED, DEADLINE, ERROR = "cancelled", "deadline", "error"
 
 
-def reason_of(outcome: FinishReason | ServingError) -> str:
-    """Return the reason that is counted for the end of a request."""
+def finish_reason(outcome: FinishReason | ServingError) -> str:
+    """Return the finish reason to count for the outcome of a request."""
     if isinstance(outcome, FinishReason):
         return outcome.value
     return DEADLINE if isinstance(outcome, DeadlineExceededError) else ERROR
 
 
-def count_refused(stats: GenerationStats, request: GenerationRequest, error: ServingError, now: float) -> None:
+def count_rejected(stats: GenerationStats, request: GenerationRequest, error: ServingError, now: float) -> None:
     """Count a request that failed with ``error`` before it started."""
     if isinstance(error, OverloadedError):
         stats.rejected(now - request.received_at, error.reason)
     elif request.enqueued_at:
-        count_unstarted(stats, request, reason_of(error), now)
+        count_unstarted(stats, request, finish_reason(error), now)
     else:
         stats.rejected(now - request.received_at, "")
 
@@ -42,7 +43,7 @@ def count_unstarted(stats: GenerationStats, request: GenerationRequest, reason: 
     )
 
 
-def count_ended(stats: GenerationStats, sequence: GeneratingSequence, reason: str, now: float) -> None:
+def count_finished(stats: GenerationStats, sequence: GeneratingSequence, reason: str, now: float) -> None:
     """Count a request that had started."""
     request = sequence.request
     stats.finished(

@@ -1,0 +1,209 @@
+"""Which requests to a language model wait, are refused, shed or blocked, and which starts next."""
+
+import math
+
+import pytest
+
+from inferd.batching.policies import policy_for
+from inferd.batching.queued import Principal, QueueEffects
+from inferd.config.generation import GenerationSettings
+from inferd.config.settings import QueueSettings
+from inferd.errors import DeadlineExceededError, InvalidInputError, ModelUnavailableError, OverloadedError
+from inferd.generation.forecast import CacheLoad, GenerationForecast
+from inferd.generation.waiting_queue import WaitingQueue
+from tests.generating import a_request
+
+#: A full cache.
+_FULL = CacheLoad(sequences=4, free_slots=0, free_tokens=0)
+
+
+class Bench:
+    """A waiting queue in front of a full cache, at a time that the test sets."""
+
+    def __init__(self, *, queue=None, max_request_tokens=1000, seeds=None, **generation):
+        settings = QueueSettings(**queue or {})
+        chosen = GenerationSettings(**generation)
+        self.forecast = GenerationForecast(
+            slots=4, total_tokens=400, chunk_tokens=64, max_delay_s=chosen.max_delay_s, jitter=lambda: 0.0
+        )
+        if seeds:
+            self.forecast.times.seed(*seeds)
+        self.queue = WaitingQueue(
+            name="m",
+            queue=settings,
+            generation=chosen,
+            policy=policy_for(settings),
+            forecast=self.forecast,
+            max_request_tokens=max_request_tokens,
+        )
+        self.now = 100.0
+        self.effects = QueueEffects()
+
+    def offer(self, *requests, load=_FULL):
+        for request in requests:
+            self.queue.offer(request, load, self.now, self.effects)
+
+    def take_all(self):
+        """Return the waiting requests in order of service."""
+        taken = []
+        while (request := self.queue.next_request(self.now, self.effects)) is not None:
+            self.queue.start(request, self.now, self.effects)
+            taken.append(request)
+        return taken
+
+    @property
+    def failed(self):
+        return dict(self.effects.failed)
+
+
+def test_priorities_then_arrival():
+    """1 before 2; scavengers last."""
+    bench = Bench()
+    scavenger, low, first, second = (a_request(priority=priority) for priority in (4, 2, 1, 1))
+    bench.offer(scavenger, low, first, second)
+    assert bench.take_all() == [first, second, low, scavenger]
+
+
+def test_principals_take_turns_by_the_tokens_that_they_reserve():
+    """One with long requests gets fewer of them started."""
+    bench = Bench()
+    long = [a_request(90, 10, principal=Principal("long")) for _ in range(3)]
+    short = [a_request(10, 10, principal=Principal("short")) for _ in range(10)]
+    bench.offer(*long, *short)
+    order = bench.take_all()
+    assert [order.index(request) for request in long] == [0, 6, 12]
+
+
+def test_low_priorities_are_slowed_and_not_starved():
+    """They age while higher ones are served, as those of ordinary models."""
+    bench = Bench(queue={"low_priority_share": 0.1})
+    low = a_request(5, 5, priority=3)
+    bench.offer(low)
+    served = 0
+    while bench.queue.waiting.rows_of(3):
+        served += 1
+        bench.offer(a_request(5, 5, priority=1), a_request(5, 5, priority=1))
+        request = bench.queue.next_request(bench.now, bench.effects)
+        bench.queue.start(request, bench.now, bench.effects)
+    assert 5 <= served <= 15
+
+
+def test_full_line_rejects_and_says_how_full_it_is():
+    """In number, or in tokens."""
+    bench = Bench(max_waiting_requests=2)
+    bench.offer(a_request(), a_request(), last := a_request())
+    assert isinstance(bench.failed[last], OverloadedError)
+    assert "2 of 2 requests" in bench.failed[last].message
+    bench = Bench(max_waiting_tokens=1000, max_request_tokens=900)
+    bench.offer(a_request(500, 400), last := a_request(100, 1))
+    assert bench.failed[last].reason == "QUEUE_FULL"
+    assert "900 of 1000 tokens" in bench.failed[last].message
+
+
+def test_block_holds_requests_until_there_is_room():
+    """In order of arrival; more than max_blocked are refused."""
+    bench = Bench(queue={"policy": "block", "max_blocked": 2}, max_waiting_requests=1)
+    requests = [a_request() for _ in range(4)]
+    bench.offer(*requests)
+    assert bench.queue.count == 3
+    assert bench.failed[requests[3]].reason == "BLOCKED_LIMIT"
+    assert bench.take_all() == requests[:3]
+
+
+def test_cancel_makes_room_for_blocked_requests():
+    """At once; and a blocked one can be cancelled."""
+    bench = Bench(queue={"policy": "block"}, max_waiting_requests=1)
+    first, second, third = (a_request() for _ in range(3))
+    bench.offer(first, second, third)
+    assert bench.queue.remove(second, bench.now, bench.effects)
+    assert bench.queue.remove(first, bench.now, bench.effects)
+    assert not bench.queue.remove(first, bench.now, bench.effects)
+    assert bench.take_all() == [third]
+
+
+def test_shed_oldest_evicts_the_oldest_of_the_lowest_priority():
+    """In favour of one that is not less important."""
+    bench = Bench(queue={"policy": "shed_oldest"}, max_waiting_requests=2)
+    low, high, new, lower = (a_request(priority=priority) for priority in (2, 1, 2, 3))
+    bench.offer(low, high, new, lower)
+    assert {request: error.reason for request, error in bench.effects.failed} == {low: "SHED", lower: "QUEUE_FULL"}
+
+
+def test_scavengers_give_way():
+    """Whatever the policy."""
+    bench = Bench(max_waiting_requests=1)
+    bench.offer(scavenger := a_request(priority=4), request := a_request())
+    assert bench.failed[scavenger].reason == "SHED"
+    assert bench.take_all() == [request]
+
+
+def test_limits_a_priority_of_its_own():
+    """In tokens."""
+    bench = Bench(queue={"by_priority": {3: {"max_rows": 20}}})
+    bench.offer(a_request(10, 5, priority=3), other := a_request(10, 5, priority=3), a_request(10, 5, priority=2))
+    assert list(bench.failed) == [other]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (a_request(900, 101), InvalidInputError),
+        (a_request(priority=5), InvalidInputError),
+        (a_request(deadline=99.0), DeadlineExceededError),
+    ],
+    ids=["too long", "priority", "expired"],
+)
+def test_refuses_what_can_never_run(request_, error):
+    """Whatever waits."""
+    bench = Bench()
+    bench.offer(request_)
+    assert isinstance(bench.failed[request_], error)
+
+
+def test_refuses_while_closed_or_stuck():
+    """The reason is that of the engine."""
+    bench = Bench()
+    bench.queue.closed = True
+    bench.offer(request := a_request())
+    assert isinstance(bench.failed[request], ModelUnavailableError)
+    bench = Bench()
+    bench.queue.unavailable = bench.queue.refusals.stuck
+    bench.offer(request := a_request())
+    assert bench.failed[request].reason == "RUNS_STUCK"
+
+
+def test_waiting_and_blocked_requests_expire():
+    """By the timer that was asked for."""
+    bench = Bench(queue={"policy": "block"}, max_waiting_requests=1)
+    bench.offer(first := a_request(deadline=101.0), second := a_request(deadline=102.0), last := a_request())
+    assert bench.effects.timers_at == [101.0]
+    bench.now = 101.0
+    bench.queue.expire(bench.now, bench.effects)
+    assert list(bench.failed) == [first]
+    bench.now = 102.0
+    bench.queue.expire(bench.now, bench.effects)
+    assert list(bench.failed) == [first, second]
+    assert bench.take_all() == [last]
+
+
+def test_refuses_deadlines_that_cannot_be_met():
+    """By what the prompt and the answer take, and by what is in front of it."""
+    # A token a millisecond in chunks, ten milliseconds a step.
+    bench = Bench(seeds=([(1, 0.01), (4, 0.01)], [(1, 0.001), (64, 0.064)]))
+    free = CacheLoad(sequences=0, free_slots=4, free_tokens=400)
+    # 100 ms and 1 s, times the margin.
+    bench.offer(late := a_request(100, 100, deadline=101.0), load=free)
+    assert bench.failed[late].reason == "DEADLINE_TOO_CLOSE"
+    bench.offer(early := a_request(100, 100, deadline=102.0), load=free)
+    assert early not in bench.failed
+    bench.offer(*[a_request(100, 100) for _ in range(5)])
+    bench.offer(behind := a_request(100, 100, deadline=102.0))
+    assert bench.failed[behind].reason == "DEADLINE_TOO_CLOSE"
+    assert bench.failed[behind].retry_after_s > 0.5
+
+
+def test_admits_requests_without_a_deadline_however_long_they_take():
+    """However long it takes."""
+    bench = Bench(seeds=([(1, 1000.0)], [(1, 1000.0)]))
+    bench.offer(request := a_request(deadline=math.inf))
+    assert request not in bench.failed

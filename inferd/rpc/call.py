@@ -14,6 +14,7 @@ from inferd.call_context import CallContext, log_fields, readable_peer
 from inferd.rpc import core
 from inferd.rpc.call_ends import CANCELLED_HERE, Cause
 from inferd.rpc.core import CheckedMetadata, EncodedMetadata, Metadata, SentMetadata, checked_metadata
+from inferd.rpc.inflating import GZIP
 from inferd.rpc.interfaces import Call, Finisher, UnaryHandler
 from inferd.rpc.live_calls import UNREAD, LiveCalls
 
@@ -132,7 +133,7 @@ class CallBase(ABC):
         self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self.end = CallEnd(live.finishers)
-        #: The check of messages before they are delivered; None if there is none.
+        #: The check of messages before they are delivered.
         self.check = live.check
         # From here on the call is live, and a check of memory may end it.
         live.calls[self] = UNREAD
@@ -355,7 +356,8 @@ class CoreUnaryCall(CoreCall):
             # As `LiveCalls.hold` for the first message, without a call for each request.
             live.calls[self] = size = len(message)
             live.held_bytes += size
-            if self.check is None:
+            # Without the call of a check that it passes, for each request.
+            if self.check is live.check and message[:2] != GZIP:
                 self.deliver(message)
             else:
                 self.check.deliver(self, message)

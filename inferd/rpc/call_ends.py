@@ -52,8 +52,15 @@ def message_too_large(size: int, limit: int) -> RejectionCause:
     return RejectionCause("MESSAGE_TOO_LARGE", details)
 
 
+COMPRESSED = RejectionCause(
+    "COMPRESSED_MESSAGE",
+    "expected a message that is not compressed, got one with gzip, which needs the setting server.compressed_requests",
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+
+
 def not_inflatable(expected: str) -> RejectionCause:
-    """Reject a compressed message."""
+    """Reject a message that cannot be inflated."""
     return RejectionCause("COMPRESSED_MESSAGE", f"expected {expected}", grpc.StatusCode.INVALID_ARGUMENT)
 
 
@@ -86,7 +93,7 @@ REASONS = (
     MEMORY_BUDGET.reason,
     "MESSAGE_TIMEOUT",
     "MESSAGE_TOO_LARGE",
-    "COMPRESSED_MESSAGE",
+    COMPRESSED.reason,
     "UNKNOWN_METHOD",
 )
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from inferd.rpc.call_ends import (
+    COMPRESSED,
     REASONS,
     Ends,
     RejectionCause,
@@ -63,8 +64,9 @@ class LiveCalls:
         self._status_of = status_of
         #: None if compressed messages are rejected.
         self.inflater = inflater
-        #: The check of ordinary calls' messages, None if there is nothing to check; and of those that must be small.
-        self.check = None if inflater is None else MessageCheck(self, inflater, max_bytes=None)
+        #: The check of ordinary calls' messages, which those that are not compressed pass; and of those that must be
+        #: small.
+        self.check = MessageCheck(self, inflater, max_bytes=None)
         self.small_check = MessageCheck(self, inflater, max_bytes=SMALL_MESSAGE_BYTES)
 
     @property
@@ -99,10 +101,12 @@ class MessageCheck:
         """Deliver ``message`` to ``call``, inflated if it is compressed, at once or later; else reject the call."""
         if not self._fits(call, message):
             return
-        if self._inflater is not None and message.startswith(GZIP):
-            self._inflater.inflate(message, partial(self._inflated, call))
-        else:
+        if not message.startswith(GZIP):
             call.deliver(message)
+        elif self._inflater is None:
+            self._live.reject(call, COMPRESSED)
+        else:
+            self._inflater.inflate(message, partial(self._inflated, call))
 
     def _inflated(self, call: "CoreCall", outcome: bytes | InflateError) -> None:
         if isinstance(outcome, InflateError):

@@ -3,7 +3,9 @@
 import grpc
 import pytest
 
+from inferd.config.server import ServerSettings
 from inferd.rpc import callback_unary
+from inferd.rpc.channel_options import channel_options
 from tests.integration.rpc.support import TIMEOUT_S, wait_idle
 
 OK = grpc.StatusCode.OK
@@ -70,6 +72,18 @@ def test_large_messages_with_larger_frames(serve):
     payload = bytes(range(256)) * (16 << 12)
     assert running.call("Size", payload) == payload
     assert kinds == [bytes]
+
+
+@pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryUnary"])
+def test_compressed_requests_without_the_setting(serve, method):
+    """Caller, metrics and log see the same status, and its text names the setting; nothing is inflated."""
+    running = serve(options=channel_options(ServerSettings()))
+    error = running.fail(method, bytes(10_000), compression=grpc.Compression.Gzip)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "got one with gzip, which needs the setting server.compressed_requests" in error.details()
+    assert running.recorder.next_code() is grpc.StatusCode.UNIMPLEMENTED
+    assert running.server.usage.rejected["COMPRESSED_MESSAGE"] == 1
+    assert running.call(method, bytes(10_000)) == bytes(10_000)
 
 
 def test_inflates_compressed_requests(running):

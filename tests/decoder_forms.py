@@ -1,4 +1,4 @@
-"""Changes to the tiny language model that make it one of another form, which inferd serves or refuses."""
+"""Edits of the tiny language model to other forms, which inferd serves or refuses."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def flatten_head(path: Path) -> None:
 
 
 def declare_projection(path: Path) -> None:
-    """Let a cast make the logits, and declare what it is given, for all tokens, as genai's builder does."""
+    """Let a cast make the logits, and declare its input with all tokens, as genai's builder does."""
 
     def edit(model: onnx.ModelProto) -> None:
         (head,) = [node for node in model.graph.node if "logits" in node.output]
@@ -83,7 +83,7 @@ def use_int32(path: Path) -> None:
 
 
 def keep_some_logits(path: Path) -> None:
-    """Let an input say of how many last tokens the logits are wanted, as transformers.js has it."""
+    """Add an input for the number of last tokens with logits, as exports for transformers.js have."""
 
     def edit(model: onnx.ModelProto) -> None:
         (head,) = [node for node in model.graph.node if "logits" in node.output]

@@ -1,4 +1,4 @@
-"""An engine of language models on a fake decoder, whose runs are made by the test, one after another."""
+"""An engine of language models on a fake decoder; the test makes one run after another."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -30,10 +30,10 @@ _FACTORS = np.arange(1, VOCABULARY + 1, dtype=np.uint64) * np.uint64(2_654_435_7
 
 
 class FakeDecoder:
-    """A decoder whose logits follow from all tokens that a slot holds, as they were written, copied and released.
+    """A decoder whose logits follow from all tokens of a slot, as they were written, moved and released.
 
-    ``runs`` are what was run: slots, tokens and past of each. ``fails`` is called with each run, and may raise. A run
-    takes ``run_s`` on ``clock``, a number or a function of it, and calls ``during``.
+    ``runs`` records slot, tokens and past of each row of each run. ``fails`` is called with each run, and may raise. A
+    run takes ``run_s`` on ``clock``, a number or a function of the run, and calls ``during``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FakeDecoder:
         return self._logits(slot, past + len(tokens))
 
     def _logits(self, slot: int, length: int) -> Logits:
-        """Return the logits behind the first ``length`` tokens of a slot."""
+        """Return the logits after the first ``length`` tokens of a slot."""
         last = self._hashes[slot][length]
         assert last is not None, f"slot {slot} holds nothing at {length}"
         mixed = (_FACTORS * np.uint64(last)) >> np.uint64(40)
@@ -117,7 +117,7 @@ def failing(run: object = None) -> None:
 
 
 class FakeReceiver:
-    """Keeps what a request gets; ``calls_after_end`` counts what it should not have got."""
+    """Records deltas and the error of a request; ``calls_after_end`` counts calls that should not have come."""
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
@@ -145,12 +145,12 @@ class FakeReceiver:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last delta has come."""
+        """True if the last delta has come."""
         return bool(self.deltas) and self.deltas[-1].finish_reason is not None
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing may come any more."""
+        """True if no further call may come."""
         return self.is_complete or self.error is not None or self.is_cancelled
 
 
@@ -169,12 +169,12 @@ def a_request(
 
 
 def sampled(seed: int, **fields) -> Sampling:
-    """Return a sampling that is not greedy."""
+    """Return sampling parameters that are not greedy."""
     return Sampling(**{"temperature": 1.0, "top_k": 12, "top_p": 0.9, "seed": seed} | fields)
 
 
 class Generation:
-    """An engine whose thread is the test's: `turn` makes one run."""
+    """An engine whose thread is the test's: `run` makes one run."""
 
     def __init__(
         self, decoder: FakeDecoder | None = None, *, max_run_s=60.0, queue=None, seeds=((), ()), **settings
@@ -212,26 +212,26 @@ class Generation:
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is anything to do."""
+        """True if sequences run or requests wait."""
         return self.engine.running > 0 or self.engine.waiting > 0
 
-    def turn(self, times: int = 1) -> None:
-        """Make so many runs, as far as there is anything to run."""
+    def run(self, times: int = 1) -> None:
+        """Make up to ``times`` runs, until there is nothing to run."""
         for _ in range(times):
             if self.is_busy:
                 self.engine.loop.run_once()
                 self.check()
 
     def finish(self) -> None:
-        """Run until there is nothing to do."""
+        """Run until no request runs or waits."""
         for _ in range(100_000):
             if not self.is_busy:
                 return
-            self.turn()
-        raise AssertionError("it does not come to an end")
+            self.run()
+        raise AssertionError("requests still run or wait after 100,000 runs")
 
     def check(self) -> None:
-        """Check what is true between any two runs."""
+        """Check the invariants between any two runs."""
         slots, budget = self.engine.loop.slots, self.engine.loop.budget
         assert [sequence.slot for sequence in slots] == list(range(len(slots)))
         assert len(slots) <= self.decoder.slots
@@ -266,15 +266,15 @@ class OwnPollThread:
         self._callbacks.put(callback)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
-        """Never: these engines have no deadlines."""
+        """Do nothing: these requests have no deadlines."""
 
     def run_ready(self) -> None:
-        """Call what has come."""
+        """Call the callbacks that have come."""
         while not self._callbacks.empty():
             self._callbacks.get()()
 
     def run_until(self, is_done: Callable[[], bool]) -> None:
-        """Call what comes until ``is_done``."""
+        """Call callbacks as they come until ``is_done``."""
         while not is_done():
             self._callbacks.get(timeout=PATIENCE_S)()
 

@@ -97,7 +97,7 @@ class _Replica:
         self._scrapes = []
         while len(self._scrapes) < SCRAPES:
             if self._engine.unanswered_requests:
-                self._engine.generating.turn()
+                self._engine.loop.run_once()
             else:
                 self._pass(min(self._next_request, self._next_scrape))
         return self._scrapes[:SCRAPES]

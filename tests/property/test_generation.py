@@ -79,7 +79,7 @@ class _History:
             case _Cancel(which) if which < len(self.requests) and not self.requests[which].receiver.has_ended:
                 self.generation.cancel(self.requests[which])
             case _Turns(count):
-                self.generation.turn(count)
+                self.generation.run(count)
                 self.generation.poll_thread.fire_due()
 
 

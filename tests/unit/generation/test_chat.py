@@ -1,4 +1,4 @@
-"""Chat templates: what they may use, and what they may not."""
+"""Chat templates: rendering, the sandbox, and the files that they are loaded from."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def _load(folder, config=None, template=None):
         ("{{ bos_token }}{{ eos_token }}", "<s></s>"),
     ],
 )
-def test_templates_use_what_tokenizers_offer(source, expected):
+def test_templates_have_the_functions_of_tokenizers(source, expected):
     assert _rendered(source, bos_token="<s>", eos_token="</s>") == expected
 
 
@@ -82,11 +82,11 @@ def test_output_is_bounded():
     assert len(_rendered("{{ messages[0].content }}{{ messages[0].content }}", [long])) == 2_000_000
 
 
-def test_message_of_a_caller_is_no_template():
+def test_messages_of_callers_are_not_rendered_as_templates():
     assert _rendered("{{ messages[0].content }}", [{"role": "user", "content": "{{ 7 * 7 }}"}]) == "{{ 7 * 7 }}"
 
 
-def test_template_of_the_config(tmp_path):
+def test_loads_the_template_of_the_config(tmp_path):
     config = {
         "chat_template": "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ messages[0].role }}",
         "bos_token": "<s>",
@@ -97,12 +97,12 @@ def test_template_of_the_config(tmp_path):
     assert _load(tmp_path, config).render([_USER]) == "<s>|</s>||user"
 
 
-def test_file_of_its_own_comes_first(tmp_path):
+def test_template_file_overrides_that_of_the_config(tmp_path):
     config = {"chat_template": "no", "bos_token": "<s>"}
     assert _load(tmp_path, config, "{{ bos_token }}yes").render([_USER]) == "<s>yes"
 
 
-def test_of_several_with_names_the_default(tmp_path):
+def test_of_several_named_templates_the_default_is_used(tmp_path):
     named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}]
     assert _load(tmp_path, {"chat_template": named}).render([_USER]) == "yes"
     assert _load(tmp_path, {"chat_template": named[:1]}).render([_USER]) == "no"

@@ -1,4 +1,4 @@
-"""The engine of a language model: what its requests get, and when, with runs that the test makes."""
+"""The engine of a language model: deltas and errors of its requests. The test makes each run of the model."""
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ from inferd.runtime.errors import ModelLoadError, RunFailedError
 from tests.generating import END, VOCABULARY, FakeDecoder, Generation, a_request, alone, failing, sampled
 
 
-def _one_turn_posts(generation):
+def _callbacks_posted_by_a_run(generation):
     """Make a run; return the callbacks that it gave to the poll thread."""
     generation.poll_thread.busy = True
-    generation.turn()
+    generation.run()
     posted = len(generation.poll_thread.soon)
     generation.poll_thread.run_soon()
     generation.poll_thread.busy = False
@@ -30,7 +30,7 @@ def _one_turn_posts(generation):
 
 
 def test_streams_tokens_one_by_one_and_a_last_delta():
-    """The last one says why it is the last, and what the request took."""
+    """Each delta has one token; the last one has the finish reason and the usage."""
     generation, request = Generation(FakeDecoder(run_s=0.5)), a_request(prompt=3, max_tokens=3)
     generation.submit(request)
     generation.finish()
@@ -43,7 +43,7 @@ def test_streams_tokens_one_by_one_and_a_last_delta():
 
 
 def test_stops_at_an_end_token():
-    """The token is the last one that the caller gets."""
+    """The end token is the last one of the answer, and the finish reason is STOP."""
     for first in range(2, VOCABULARY):
         generation, request = Generation(), a_request([first], max_tokens=60, ends=True)
         generation.submit(request)
@@ -54,25 +54,25 @@ def test_stops_at_an_end_token():
 
 
 def test_posts_the_tokens_of_a_step_in_one_call():
-    """However many sequences it has."""
+    """The poll thread is woken once for a step of four sequences."""
     generation, requests = Generation(), [a_request(prompt=n + 1, max_tokens=9) for n in range(4)]
     generation.submit(*requests)
     while generation.engine.loop.slots.free or generation.engine.loop.slots.prefilling:
-        generation.turn()
+        generation.run()
     before = [len(request.receiver.deltas) for request in requests]
-    assert _one_turn_posts(generation) == 1
+    assert _callbacks_posted_by_a_run(generation) == 1
     assert [len(request.receiver.deltas) for request in requests] == [count + 1 for count in before]
 
 
 def test_posts_nothing_for_a_part_of_a_prompt():
-    """Nobody is woken for it."""
+    """A chunk that is not the last one of its prompt does not wake the poll thread."""
     generation = Generation()
     generation.submit(a_request(prompt=20))
-    assert _one_turn_posts(generation) == 0
+    assert _callbacks_posted_by_a_run(generation) == 0
 
 
 def test_cancel_frees_the_cache_before_the_next_run():
-    """While it runs, and while its prompt is read; the other one is not disturbed."""
+    """Both of a decoding and of a prefilling request; the tokens of the other one are those that it gets alone."""
     decoder = FakeDecoder()
     generation = Generation(decoder)
     running, prefilling, other = (
@@ -81,13 +81,13 @@ def test_cancel_frees_the_cache_before_the_next_run():
         a_request(prompt=5, max_tokens=20),
     )
     generation.submit(running, other)
-    generation.turn(4)
+    generation.run(4)
     generation.submit(prefilling)
-    generation.turn(2)
+    generation.run(2)
     assert generation.engine.running == 3
     generation.cancel(running)
     generation.cancel(prefilling)
-    generation.turn()
+    generation.run()
     assert generation.engine.running == 1
     assert generation.engine.cache_bytes_in_use == other.rows * decoder.cache_bytes_per_token
     generation.finish()
@@ -100,15 +100,15 @@ def test_cancel_during_a_run_discards_its_tokens():
     decoder = FakeDecoder()
     generation, request = Generation(decoder), a_request(max_tokens=9)
     generation.submit(request)
-    generation.turn(2)
+    generation.run(2)
     decoder.during = lambda: request.receiver.is_cancelled or generation.cancel(request)
     generation.finish()
     assert len(request.receiver.tokens) == 2
     assert not request.receiver.calls_after_end
 
 
-def test_cancel_of_a_waiting_request_frees_its_place_at_once():
-    """Before any run."""
+def test_cancel_of_a_waiting_request_makes_room_at_once():
+    """The next request is admitted before any run."""
     generation = Generation(max_waiting_requests=1)
     first, second = a_request(), a_request()
     generation.submit(first)
@@ -120,7 +120,7 @@ def test_cancel_of_a_waiting_request_frees_its_place_at_once():
 
 
 def test_cancelling_twice_or_after_the_end_does_nothing():
-    """As calls end by themselves and by their callers."""
+    """A request is counted once, whatever order its end and its cancels come in."""
     generation, request = Generation(), a_request()
     generation.submit(request)
     generation.finish()
@@ -130,7 +130,7 @@ def test_cancelling_twice_or_after_the_end_does_nothing():
 
 
 def test_expires_running_requests_after_the_tokens_that_they_have():
-    """Between two runs."""
+    """The request keeps the tokens of all runs that ended before its deadline, and then fails."""
     generation = Generation(FakeDecoder(run_s=1.0))
     request = a_request(max_tokens=20, deadline=103.5)
     generation.submit(request)
@@ -140,11 +140,11 @@ def test_expires_running_requests_after_the_tokens_that_they_have():
     assert generation.stats.read().finished["deadline"] == 1
 
 
-def test_cancelled_requests_that_expire_meanwhile_leave_once():
-    """The other one is not disturbed."""
+def test_cancelled_requests_that_expire_too_are_removed_once():
+    """The request counts as cancelled, and the other one gets the tokens that it gets alone."""
     generation, cancelled, other = Generation(), a_request(max_tokens=20, deadline=101.0), a_request(max_tokens=20)
     generation.submit(cancelled, other)
-    generation.turn(5)
+    generation.run(5)
     generation.cancel(cancelled)
     generation.clock.advance(2.0)
     generation.finish()
@@ -153,11 +153,11 @@ def test_cancelled_requests_that_expire_meanwhile_leave_once():
 
 
 def test_expires_waiting_requests_by_a_timer():
-    """No run has to end for it."""
+    """A waiting request fails at its deadline although no run ends."""
     generation = Generation(FakeDecoder(slots=1))
     running, waiting = a_request(max_tokens=20), a_request(deadline=101.0)
     generation.submit(running)
-    generation.turn()
+    generation.run()
     generation.submit(waiting)
     generation.clock.advance(1.01)
     generation.poll_thread.fire_due()
@@ -166,24 +166,24 @@ def test_expires_waiting_requests_by_a_timer():
 
 
 def test_failed_step_fails_only_the_sequence_that_cannot_run():
-    """The others get what they get alone."""
+    """The step is repeated for each sequence alone, and the others get the tokens that they get alone."""
     decoder = FakeDecoder()
     generation, requests = Generation(decoder), [a_request(prompt=n + 1, max_tokens=8) for n in range(3)]
     generation.submit(*requests)
-    generation.turn(6)
+    generation.run(6)
 
-    victim = requests[1]
+    failed = requests[1]
     decoder.fails = lambda run: failing() if any(slot == 1 for slot, _, _ in run) else None
-    generation.turn()
+    generation.run()
     decoder.fails = lambda run: None
     generation.finish()
-    assert isinstance(victim.receiver.error, InferenceFailedError)
+    assert isinstance(failed.receiver.error, InferenceFailedError)
     for request in (requests[0], requests[2]):
         assert request.receiver.tokens == alone(request)
 
 
 def test_failed_chunk_fails_its_request():
-    """The next one is served."""
+    """The next request is served as if it were alone."""
     decoder = FakeDecoder()
     generation, bad, good = Generation(decoder), a_request(prompt=20), a_request(prompt=4)
     decoder.fails = lambda run: failing() if len(run[0][1]) == 8 and run[0][2] == 8 else None
@@ -194,7 +194,7 @@ def test_failed_chunk_fails_its_request():
 
 
 def test_serves_again_after_all_runs_failed():
-    """And serves again when it works again."""
+    """All requests fail and free the cache; one that comes when the model runs again is served."""
     decoder = FakeDecoder()
     generation, requests = Generation(decoder), [a_request() for _ in range(9)]
     decoder.fails = failing
@@ -208,8 +208,8 @@ def test_serves_again_after_all_runs_failed():
     assert generation.engine.cache_bytes_in_use == 0
 
 
-def test_no_memory_is_told_apart():
-    """So that clients do not repeat the request."""
+def test_run_without_memory_is_an_out_of_memory_error():
+    """Clients do not retry that error, unlike other failures."""
     decoder = FakeDecoder()
 
     def fails(_run):
@@ -223,17 +223,17 @@ def test_no_memory_is_told_apart():
 
 
 def test_fails_requests_whose_logits_are_nan():
-    """NaN in place of logits."""
+    """A row without a token to choose fails its request."""
     decoder = FakeDecoder()
     decoder._write = lambda *_: np.full(VOCABULARY, np.nan, dtype=np.float32)
     generation, request = Generation(decoder), a_request()
     generation.submit(request)
-    generation.turn()
+    generation.run()
     assert isinstance(request.receiver.error, InferenceFailedError)
 
 
 def test_survives_a_fault_of_the_cache():
-    """Whatever goes wrong, the requests end, and the next ones are served."""
+    """All requests end with an error, their tokens are free again, and later requests are served."""
     decoder = FakeDecoder()
     generation, requests = Generation(decoder), [a_request(max_tokens=3), a_request(max_tokens=9)]
     generation.submit(*requests)
@@ -251,7 +251,7 @@ def test_survives_a_fault_of_the_cache():
 
 
 def test_broken_receiver_does_not_disturb_other_requests():
-    """Its exceptions are logged."""
+    """An exception of one receiver ends neither the engine nor the requests of others."""
     generation, broken, other = Generation(), a_request(), a_request()
     broken.receiver.on_delta = failing
     generation.submit(broken, other)
@@ -261,7 +261,7 @@ def test_broken_receiver_does_not_disturb_other_requests():
 
 
 def test_refuses_requests_larger_than_the_cache():
-    """With what fits."""
+    """The message has the number of tokens that fit, and those of the request."""
     decoder = FakeDecoder(token_bytes=1024 * 1024 // 20)
     generation = Generation(decoder, cache_bytes=1024 * 1024)
     request = a_request(prompt=10, max_tokens=11)
@@ -272,47 +272,47 @@ def test_refuses_requests_larger_than_the_cache():
 
 
 def test_refuses_a_cache_of_less_than_two_tokens():
-    """Nothing could be generated."""
+    """A prompt and one generated token need two."""
     with pytest.raises(ModelLoadError, match=r"generation\.cache_bytes: expected at least"):
         Generation(FakeDecoder(token_bytes=1024 * 1024), cache_bytes=1024 * 1024)
 
 
 @pytest.mark.parametrize("policy", [policy for policy in Backpressure if policy is not Backpressure.CALLER_RUNS])
 def test_policies_of_language_models(policy):
-    """All but one."""
+    """All policies but caller_runs are supported."""
     require_policy(QueueSettings(policy=policy))
 
 
 def test_caller_runs_is_refused():
-    """A sequence cannot run outside the cache."""
+    """The policy runs requests outside the queue, and a sequence cannot run outside the cache."""
     with pytest.raises(ModelLoadError, match="expected reject, block or shed_oldest"):
         Generation(queue={"policy": "caller_runs"})
 
 
-def test_answers_at_the_limit_of_a_long_run():
-    """They are told while it still runs; those that wait are served after it."""
+def test_fails_the_sequences_of_a_run_at_its_time_limit():
+    """Their error comes while the run is still in progress; waiting requests are served after it."""
     decoder = FakeDecoder()
     generation, slow, waiting = Generation(decoder, max_run_s=5.0), a_request(), a_request(prompt=20)
-    told = []
+    errors = []
 
     def hang():
         decoder.during = lambda: None
         generation.clock.advance(5.0)
         generation.alarm.fire_due()
-        told.append(slow.receiver.error)
+        errors.append(slow.receiver.error)
         failing()
 
     decoder.during = hang
     generation.submit(slow, waiting)
     generation.finish()
     assert decoder.stops == 1
-    assert isinstance(told[0], RunTooLongError)
+    assert isinstance(errors[0], RunTooLongError)
     assert waiting.receiver.tokens == alone(waiting)
     assert generation.stats.read().finished["error"] == 1
 
 
 def test_refuses_requests_while_a_run_does_not_end():
-    """Its cache is in use; health says so meanwhile."""
+    """Waiting and new requests are rejected, and the engine reports a stuck thread, until the run ends."""
     decoder = FakeDecoder()
     generation = Generation(decoder, max_run_s=5.0)
     slow, waiting, meanwhile, later = a_request(), a_request(), a_request(), a_request()
@@ -330,7 +330,7 @@ def test_refuses_requests_while_a_run_does_not_end():
 
     decoder.during = hang
     generation.submit(slow, waiting)
-    generation.turn(3)
+    generation.run(3)
     for request in (waiting, meanwhile):
         assert isinstance(request.receiver.error, OverloadedError)
         assert request.receiver.error.reason == "RUNS_STUCK"
@@ -341,25 +341,25 @@ def test_refuses_requests_while_a_run_does_not_end():
 
 
 def test_runs_within_the_limit_are_left_alone():
-    """The alarm looks again when a later run may be at its limit."""
+    """The alarm of an early run does not stop a later one."""
     decoder = FakeDecoder(run_s=4.0)
     generation, request = Generation(decoder, max_run_s=5.0), a_request(max_tokens=9)
     generation.submit(request)
     while generation.is_busy:
-        generation.turn()
+        generation.run()
         generation.alarm.fire_due()
     assert request.receiver.is_complete
     assert decoder.stops == 0
 
 
-def test_numbers_of_the_engine():
-    """For metrics and health."""
+def test_reports_requests_tokens_and_bytes():
+    """Running and waiting requests, their tokens, and the reserved part of the cache, for metrics and health."""
     decoder = FakeDecoder(slots=1)
     generation = Generation(decoder)
     assert generation.engine.cache_bytes == 64 * 1024
     assert generation.engine.max_request_tokens == 64
     generation.submit(a_request(prompt=3, max_tokens=4), a_request(prompt=5, max_tokens=6))
-    generation.turn()
+    generation.run()
     engine = generation.engine
     assert (engine.running, engine.waiting, engine.waiting_tokens) == (1, 1, 11)
     assert engine.cache_bytes_in_use == 7 * 1024
@@ -369,7 +369,7 @@ def test_numbers_of_the_engine():
 
 
 def test_counts_tokens_runs_and_ends():
-    """Tokens, runs, intervals and ends."""
+    """Prompt and generated tokens, first tokens, intervals and finish reasons of two requests."""
     generation = Generation(FakeDecoder(run_s=0.1))
     requests = [a_request(prompt=10, max_tokens=3, sampling=sampled(n)) for n in range(2)]
     generation.submit(*requests)
@@ -381,8 +381,8 @@ def test_counts_tokens_runs_and_ends():
     assert counts.token_interval_s.count == 4
 
 
-def test_refuses_requests_when_closed():
-    """Without a thread, it stops at once."""
+def test_refuses_requests_after_stop():
+    """An engine whose thread never started stops at once."""
     generation, request = Generation(), a_request()
     assert generation.engine.stop(0.0)
     generation.submit(request)

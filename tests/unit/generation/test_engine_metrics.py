@@ -1,4 +1,4 @@
-"""What the engine reports about its requests and runs."""
+"""The counts and durations that the engine reports for metrics."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def generation():
 
 
 def test_durations_of_a_request(generation):
-    """Two runs over its prompt, the second with the first token, and a step for each further one."""
+    """A prompt of two chunks, the second of which gives the first token, and a step for each further token."""
     generation.clock.advance(1.0)
     generation.submit(a_request(10, 3))
     generation.clock.advance(2.0)
@@ -28,7 +28,7 @@ def test_durations_of_a_request(generation):
 
 
 def test_tokens_and_runs(generation):
-    """A run has the tokens of a chunk, or one for each of the sequences that generate."""
+    """A prefill run counts the tokens of its chunk, a decode step one token for each sequence."""
     generation.submit(a_request(10, 3), a_request(8, 3))
     generation.finish()
     counts = generation.stats.read()
@@ -40,11 +40,11 @@ def test_tokens_and_runs(generation):
     assert statistics.execution_count == counts.run_tokens.count == len(generation.decoder.runs)
 
 
-def test_ends(generation):
-    """Each request ends once, for one reason; what was rejected was never there."""
+def test_finish_reasons(generation):
+    """Each admitted request is counted once, with one finish reason; a rejected one is not counted."""
     requests = [a_request(3, 4), a_request(3, 20), a_request(3, 9, deadline=100.0 + 6.5 * RUN_S), a_request(3, 4)]
     generation.submit(*requests)
-    generation.turn(3)
+    generation.run(3)
     generation.cancel(requests[0])
     generation.cancel(requests[3])
     generation.finish()
@@ -57,10 +57,10 @@ def test_ends(generation):
 
 
 def test_sample(generation):
-    """What runs, what waits, and what is reserved, at any moment; a capacity as soon as it is known."""
+    """Running and waiting requests, reserved bytes, and the capacity, which is 0 while it is unknown."""
     assert generation.engine.sample().capacity_tokens_per_s == 0
     generation.submit(*[a_request(3, 5) for _ in range(3)])
-    generation.turn(3)
+    generation.run(3)
     sample = generation.engine.sample()
     assert (sample.running, sample.max_running, sample.waiting, sample.waiting_tokens) == (2, 2, 1, 8)
     assert (sample.cache_bytes, sample.cache_used_bytes) == (2 * 64 * 100, 2 * 8 * 100)
@@ -72,10 +72,10 @@ def test_sample(generation):
 
 
 def test_rejections():
-    """By reason, and offered all the same."""
+    """Rejected requests are counted by reason, and their tokens are offered tokens."""
     full = Generation(FakeDecoder(slots=1), max_waiting_requests=1)
     full.submit(a_request(3, 5))
-    full.turn()
+    full.run()
     full.submit(a_request(3, 5), a_request(3, 5))
     assert full.engine.statistics().rejected["QUEUE_FULL"] == 1
     assert full.stats.read().offered_tokens == 24

@@ -1,4 +1,4 @@
-"""The engine with a thread of its own: nothing is left of what was cancelled, and it stops when all is answered."""
+"""The engine with its own thread: cancels, stop, the start of the thread, and failures in it."""
 
 import random
 import threading
@@ -22,7 +22,7 @@ def _threads() -> list[threading.Thread]:
 
 
 def test_ten_thousand_cancels_leave_nothing():
-    """At random moments, of waiting and running requests; those that are not cancelled get what they get alone."""
+    """Cancels at random moments free queue, cache and thread; other requests get the tokens that they get alone."""
     chance, poll_thread, decoder = random.Random(3), OwnPollThread(), FakeDecoder(slots=8)
     engine = started_engine(decoder, poll_thread)
     kept, open_requests, cancelled = [], [], 0
@@ -63,8 +63,8 @@ def _stopped(engine, poll_thread, timeout_s):
     return results[0]
 
 
-def test_stop_answers_what_was_admitted():
-    """Running and waiting requests; later ones are refused."""
+def test_stop_answers_admitted_requests():
+    """Running and waiting requests complete; later ones are rejected."""
     poll_thread = OwnPollThread()
     engine = started_engine(FakeDecoder(slots=2), poll_thread)
     requests = [a_request(n + 1, 9) for n in range(8)]
@@ -76,8 +76,8 @@ def test_stop_answers_what_was_admitted():
     assert isinstance(late.receiver.error, ModelUnavailableError)
 
 
-def test_stop_fails_what_is_not_answered_in_time():
-    """And the thread ends after its run."""
+def test_stop_fails_requests_that_are_not_answered_in_time():
+    """The thread ends after the run in progress."""
     poll_thread, decoder, may_go_on = OwnPollThread(), FakeDecoder(slots=1), threading.Event()
     decoder.during = lambda: may_go_on.wait(PATIENCE_S)
     engine = started_engine(decoder, poll_thread)
@@ -93,7 +93,7 @@ def test_stop_fails_what_is_not_answered_in_time():
 
 
 def test_stop_reports_a_hanging_run():
-    """The decoder is in use."""
+    """It returns False while the run uses the decoder, although no request is open."""
     poll_thread, decoder, may_go_on = OwnPollThread(), FakeDecoder(slots=1), threading.Event()
     decoder.during = lambda: may_go_on.wait(PATIENCE_S)
     engine = started_engine(decoder, poll_thread)
@@ -106,7 +106,7 @@ def test_stop_reports_a_hanging_run():
 
 
 def test_starts_its_thread_with_the_first_request():
-    """Not before: idle models have no threads."""
+    """A model without requests has no thread."""
     poll_thread = OwnPollThread()
     engine = started_engine(FakeDecoder(), poll_thread)
     assert not _threads()
@@ -116,8 +116,8 @@ def test_starts_its_thread_with_the_first_request():
     assert engine.stop(PATIENCE_S)
 
 
-def test_without_a_thread_requests_are_refused(monkeypatch: pytest.MonkeyPatch):
-    """Until the system gives one."""
+def test_requests_are_refused_while_no_thread_can_start(monkeypatch: pytest.MonkeyPatch):
+    """A later request starts the thread."""
     poll_thread = OwnPollThread()
     engine = started_engine(FakeDecoder(), poll_thread)
     with monkeypatch.context() as patched:
@@ -132,7 +132,7 @@ def test_without_a_thread_requests_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_thread_survives_a_failing_decoder():
-    """It serves the next request."""
+    """The request whose run fails gets an error, and the next one is served."""
     poll_thread, decoder = OwnPollThread(), FakeDecoder()
     engine = started_engine(decoder, poll_thread)
     decoder.fails = failing

@@ -1,4 +1,4 @@
-"""When generations are complete, as far as that can be known."""
+"""Predicted completion times, the rate of the queue, early rejections and retry hints."""
 
 import pytest
 
@@ -11,7 +11,7 @@ _CHUNK = 10
 
 
 def _forecast(**fields):
-    """One in which a step takes 0.1 s, and a chunk 0.02 s a token."""
+    """Return a forecast in which a step takes 0.1 s, and a chunk 0.02 s for each token."""
     forecast = GenerationForecast(
         **{"slots": 4, "total_tokens": 4000, "chunk_tokens": _CHUNK, "max_delay_s": 30.0, "jitter": lambda: 0.0}
         | fields
@@ -21,7 +21,7 @@ def _forecast(**fields):
 
 
 def test_refuses_nothing_while_nothing_is_known():
-    """So nothing is refused, and a retry is due in a second."""
+    """No deadline is too close, the queue has its full limit, and the retry hint is a second."""
     forecast = GenerationForecast(slots=4, total_tokens=4000, chunk_tokens=_CHUNK, max_delay_s=30.0)
     request = a_request(10, 10, deadline=100.001)
     assert not forecast.would_miss_deadline(request, 0, _FREE, 100.0)
@@ -30,12 +30,12 @@ def test_refuses_nothing_while_nothing_is_known():
 
 
 def test_predicts_a_request_alone():
-    """Its chunks, and a step for each token but the first."""
+    """Alone, a request takes its chunks, and a step for each token but the first."""
     assert _forecast().predict_completion_s(a_request(25, 11), 0, _FREE) == pytest.approx(0.5 + 1.0)
 
 
 def test_predicts_a_request_beside_others():
-    """A step between any two chunks of its prompt."""
+    """Beside decoding sequences, a step follows each chunk of its prompt."""
     load = CacheLoad(sequences=2, free_slots=2, free_tokens=1000, prompt_tokens=20)
     assert _forecast().predict_completion_s(a_request(25, 11), 0, load) == pytest.approx(0.4 + 0.5 + 0.3 + 1.0)
 
@@ -48,14 +48,14 @@ def test_rate_is_that_of_a_full_cache():
 
 
 def test_rate_of_a_small_cache():
-    """Two such requests at a time."""
+    """Only two requests of 10 + 40 tokens fit into the cache, so each has half of a step."""
     forecast = _forecast(total_tokens=120)
     forecast.lengths.admitted(a_request(10, 40))
     assert forecast.tokens_per_s == pytest.approx(50 / (0.2 + 40 * 0.1 / 2))
 
 
-def test_short_answers_make_it_faster():
-    """When enough have ended."""
+def test_rate_follows_the_length_of_answers():
+    """Once enough answers have ended, their average length replaces max_tokens."""
     forecast = _forecast()
     for _ in range(20):
         request = a_request(10, 40, ends=True)
@@ -65,7 +65,7 @@ def test_short_answers_make_it_faster():
 
 
 def test_limit_is_what_starts_within_the_delay():
-    """What can start at once, and what the rate allows."""
+    """The limit is the tokens that can start immediately, and those that the rate starts within the delay."""
     forecast = _forecast(max_delay_s=2.0)
     forecast.lengths.admitted(a_request(10, 40))
     rate = forecast.tokens_per_s
@@ -76,7 +76,7 @@ def test_limit_is_what_starts_within_the_delay():
 
 
 def test_hint_is_what_the_waiting_tokens_take():
-    """At most the delay limit, unless so much waits that there is no room then; never more than half a minute."""
+    """It is at most the delay limit, unless the queue is still full then; never more than 30 s."""
     forecast = _forecast(max_delay_s=10.0)
     forecast.lengths.admitted(a_request(10, 40))
     rate = forecast.tokens_per_s
@@ -87,7 +87,7 @@ def test_hint_is_what_the_waiting_tokens_take():
 
 
 def test_answers_are_as_long_as_others_with_such_a_limit():
-    """As long as allowed if nothing ends them; unknown ones are tried, unless others wait."""
+    """Without stop conditions, an answer has max_tokens; with too few answers to tell, one token unless others wait."""
     lengths = _forecast().lengths
     assert lengths.expected_answer_tokens(a_request(5, 1000), is_contended=False) == 1000
     unknown = a_request(5, 1000, ends=True)
@@ -102,8 +102,8 @@ def test_answers_are_as_long_as_others_with_such_a_limit():
     assert lengths.expected_answer_tokens(a_request(5, 30, ends=True), is_contended=False) == 1
 
 
-def test_margin_follows_what_requests_take():
-    """Late ones widen it at once; it narrows slowly while none is late."""
+def test_error_factor_follows_actual_times():
+    """A late request widens the margin at once; requests in time narrow it slowly, and cancelled ones do not count."""
     forecast = _forecast()
     request = a_request(10, 10)
     request.enqueued_at, request.expected_s = 100.0, 1.0
@@ -120,7 +120,7 @@ def test_margin_follows_what_requests_take():
 
 
 def test_refuses_nothing_by_old_measurements():
-    """Or a model that once was slow would be refused forever."""
+    """A model that was slow once is tried again when the last run is more than ten seconds ago."""
     forecast = _forecast()
     for _ in range(3):
         forecast.times.chunk_ran(10, 5.0, 100.0)

@@ -16,7 +16,7 @@ def _run_s(run):
     return 0.006 + 0.0018 * len(run)
 
 
-#: What warm-up has measured of it.
+#: Run times of its warm-up.
 _SEEDS = [(n, _run_s([(0, [0], 0)] * n)) for n in (1, _SLOTS)], [(n, _run_s([(0, [0] * n, 0)])) for n in (8, 64)]
 
 
@@ -33,7 +33,7 @@ def _served(generation, *, rate=80.0, seconds=25.0, ends=False, timeout_s=math.i
     """Submit random requests for some time; return them, when all have ended."""
     chance, requests = random.Random(1), []
     for at in _arrivals(generation, rate, seconds, chance):
-        _go_on_until(generation, at)
+        _run_until(generation, at)
         tokens = chance.randrange(8, 60)
         requests.append(
             a_request(
@@ -67,8 +67,8 @@ def _complete(requests):
     return [request for request in requests if request.receiver.is_complete]
 
 
-def test_completes_in_time_whatever_is_admitted():
-    """From the first request on; the others are refused on arrival, and the model is always busy."""
+def test_admitted_requests_complete_in_time():
+    """From the first request on; the others are rejected on arrival, and the model is always busy."""
     requests = _served(_model(), timeout_s=8.0)
     admitted = _admitted(requests)
     assert len(_complete(admitted)) >= 0.99 * len(admitted)
@@ -76,8 +76,8 @@ def test_completes_in_time_whatever_is_admitted():
     assert {request.receiver.error.reason for request in requests if request not in admitted} == {"DEADLINE_TOO_CLOSE"}
 
 
-def test_answers_of_any_length_are_complete_in_time_when_some_have_ended():
-    """Of those that may end long before max_tokens."""
+def test_answers_of_unknown_length_complete_in_time_once_some_have_ended():
+    """Answers that end at a quarter of max_tokens on average: 97 % of the admitted ones are in time."""
     requests = _served(_model(), timeout_s=8.0, ends=True)
     late = _admitted([request for request in requests if request.received_at > 110.0])
     assert len(_complete(late)) >= 0.97 * len(late)
@@ -85,13 +85,13 @@ def test_answers_of_any_length_are_complete_in_time_when_some_have_ended():
 
 
 def test_refuses_nothing_below_capacity():
-    """At half of what the model can do."""
+    """At half of the model's capacity, all requests are served."""
     requests = _served(_model(), rate=3.0, timeout_s=20.0)
     assert len(_complete(requests)) == len(requests)
 
 
-def test_limits_the_line_by_time():
-    """Nobody waits for much longer than the limit, and everybody who is admitted is served."""
+def test_limits_the_queue_by_time():
+    """No request waits for much longer than max_delay_s, and all admitted ones are served."""
     requests = _served(_model(max_delay_s=3.0))
     admitted = _admitted(requests)
     assert len(_complete(admitted)) == len(admitted) > 150
@@ -101,7 +101,7 @@ def test_limits_the_line_by_time():
 
 
 def test_serves_a_refused_request_after_its_hint():
-    """If no others have come meanwhile."""
+    """A retry after the hint is admitted and served if no others have come meanwhile."""
     generation = _model(max_delay_s=3.0)
     for runs in (0, 50):
         for _ in range(runs):
@@ -119,17 +119,17 @@ def test_serves_a_refused_request_after_its_hint():
 
 
 def test_admits_after_their_hints_what_would_have_been_late():
-    """As many as are served within the hints come again, each with the same deadline as before."""
+    """Of as many retries as are served within the hints, with the same timeout, most are admitted."""
     generation, chance, refused = _model(), random.Random(2), []
     for at in _arrivals(generation, 80.0, 12.0, chance):
-        _go_on_until(generation, at)
+        _run_until(generation, at)
         request = a_request(60, chance.randrange(8, 60), received_at=at, deadline=at + 4.0)
         generation.submit(request)
         if request.receiver.error is not None:
             refused.append((at + request.receiver.error.retry_after_s, request))
     again = []
     for at, request in sorted(refused[-60::6], key=lambda each: each[0]):
-        _go_on_until(generation, at)
+        _run_until(generation, at)
         now = generation.clock()
         again.append(a_request(60, request.max_tokens, received_at=now, deadline=now + 4.0))
         generation.submit(again[-1])
@@ -137,7 +137,7 @@ def test_admits_after_their_hints_what_would_have_been_late():
     assert len(_admitted(again)) >= 7
 
 
-def _go_on_until(generation, at):
+def _run_until(generation, at):
     while generation.clock() < at:
         if not generation.engine.loop.run_once():
             generation.clock.now = at

@@ -1,4 +1,4 @@
-"""The most likely tokens, compared with sorting."""
+"""The largest logits of rows, compared with those by sorting."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_finds_the_largest_in_descending_order(vocabulary, count):
     assert np.array_equal(ids, expected_ids)
 
 
-def test_of_equal_ones_lower_ids_come_first():
+def test_of_equal_logits_lower_ids_come_first():
     rng = np.random.default_rng(1)
     logits = rng.integers(-3, 3, (4, 6000)).astype(np.float32)
     logits[:2] *= -0.0  # zeros of both signs are equal
@@ -31,7 +31,7 @@ def test_of_equal_ones_lower_ids_come_first():
     assert np.array_equal(ids, expected_ids)
 
 
-def test_rows_may_be_apart_in_memory():
+def test_rows_may_be_views_that_are_not_contiguous():
     logits = np.random.default_rng(2).standard_normal((8, 3000)).astype(np.float32)
     assert np.array_equal(top_logits(logits[::2, :2500], 9)[1], _sorted(logits[::2, :2500], 9)[1])
 
@@ -51,7 +51,7 @@ def test_leaves_out_tokens_that_cannot_be_chosen():
     assert ids[0, :2].tolist() == [7, 4999]
 
 
-def test_infinite_ones_come_first():
+def test_infinite_logits_come_first():
     logits = np.zeros((1, 3000), np.float32)
     logits[0, [5, 2000]] = np.inf
     assert top_logits(logits, 2)[1].tolist() == [[5, 2000]]

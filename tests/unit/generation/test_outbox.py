@@ -1,4 +1,4 @@
-"""What the engine has made comes to the receivers in order, and not all at once."""
+"""Deltas reach their receivers in order, a few in each round of the poll thread."""
 
 from inferd.errors import ModelUnavailableError
 from inferd.generation.outbox import Outbox
@@ -8,7 +8,7 @@ from tests.generating import a_request
 
 
 def an_outbox(count):
-    """Return one with open requests, whose poll thread collects what it is to do."""
+    """Return an outbox with ``count`` open requests, and its poll thread, which keeps its callbacks for the test."""
     poll_thread = ManualPollThread(FakeClock())
     poll_thread.busy = True
     outbox = Outbox(poll_thread, lambda: None)
@@ -23,7 +23,7 @@ def post_step(outbox, requests, token):
 
 
 def test_other_work_comes_between_the_outcomes_of_a_step():
-    """Thirty-two messages take the poll thread for milliseconds."""
+    """The 32 deltas of a step are delivered in several rounds of the poll thread."""
     outbox, poll_thread, requests = an_outbox(32)
     post_step(outbox, requests, 7)
     found = []
@@ -36,7 +36,7 @@ def test_other_work_comes_between_the_outcomes_of_a_step():
 
 
 def test_steps_come_in_order():
-    """The next step may be posted before all of the last one was delivered."""
+    """Also if a step is posted before all of the one before it was delivered."""
     outbox, poll_thread, requests = an_outbox(20)
     post_step(outbox, requests, 1)
     poll_thread.run_soon()

@@ -1,4 +1,4 @@
-"""The text of a sequence, and where it stops."""
+"""The text of a sequence, up to an end token or a stop string."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The engine's log probabilities of prompts."""
+"""Log probabilities of prompts (``scores_prompt``) by the engine."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.generating import Generation, a_request, alone, failing
 
 @pytest.mark.parametrize("max_tokens", [0, 3])
 def test_scores_prompts(max_tokens):
-    """With the first delta come the log probabilities of the prompt, in whatever chunks it was read."""
+    """The first delta has the log probabilities of the whole prompt, which was prefilled in several chunks."""
     generation, request = Generation(), a_request(prompt=21, max_tokens=max_tokens, top_logprobs=1, scores_prompt=True)
     generation.submit(request, a_request(prompt=9, max_tokens=9))
     generation.finish()
@@ -27,7 +27,7 @@ def test_scores_prompts(max_tokens):
 
 
 def test_failure_of_scores_ends_its_request_only(monkeypatch):
-    """The others go on."""
+    """Other requests complete."""
     generation, request, other = Generation(), a_request(scores_prompt=True, top_logprobs=0), a_request()
     monkeypatch.setattr(runs, "prompt_logprobs", failing)
     generation.submit(request, other)

@@ -1,4 +1,4 @@
-"""The limit of a run, where the alarm's thread and the engine's meet."""
+"""The time limit of a run, with the alarm's thread and the engine's in every order."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from inferd.generation.run_limit import RunLimit
 
 
 class _Limited:
-    """A `RunLimit` of a second with a clock and an alarm that the test moves."""
+    """A `RunLimit` of a second, with a clock and an alarm that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.run = 0
         self.stopped: list[int] = []
-        self.told: list[bool] = []
+        self.reports: list[bool] = []
         self._alarms: list[tuple[float, object]] = []
         self.limit = RunLimit(
             name="m",
@@ -22,7 +22,7 @@ class _Limited:
             alarm=self,
             stop_run=lambda: self.stopped.append(self.run),
             on_stopped=lambda _sequences: None,
-            on_stuck=self.told.append,
+            on_stuck=self.reports.append,
         )
 
     def call_at(self, when, call):
@@ -41,7 +41,7 @@ class _Limited:
 
 
 def test_ends_the_run_at_its_limit_and_not_the_next_one(monkeypatch: pytest.MonkeyPatch):
-    """Which begins while the alarm's thread still reports."""
+    """The next run begins while the alarm's thread still reports that the first one was stopped."""
     limited = _Limited()
 
     def next_run(*_args):
@@ -57,12 +57,12 @@ def test_ends_the_run_at_its_limit_and_not_the_next_one(monkeypatch: pytest.Monk
 
 
 def test_reports_last_that_a_stuck_run_has_ended(monkeypatch: pytest.MonkeyPatch):
-    """When that comes just as it is reported as stuck: the engine takes requests again."""
+    """If the run ends just as it is reported as stuck, the last report is that it is not."""
     limited = _Limited()
     limited.begin()
     limited.advance(1.0)
     with monkeypatch.context() as patched:
         patched.setattr(run_limit._logger, "error", lambda *_args: limited.limit.end())
         limited.advance(1.0)
-    assert limited.told[-1] is False
+    assert limited.reports[-1] is False
     assert limited.limit.end() is False

@@ -1,4 +1,4 @@
-"""How tokens are chosen: single cases. What holds in general is in tests/property/test_sampling.py."""
+"""Sampling: single cases. General properties are in tests/property/test_sampling.py."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def _chosen(rows, *samplings, **wanted):
 
 
 @pytest.mark.parametrize("sampling", [_GREEDY, _SAMPLED, _NUCLEUS])
-def test_row_that_names_no_token_is_reported_and_leaves_others_alone(sampling):
+def test_row_without_a_token_is_reported_and_does_not_change_others(sampling):
     rows = [[1, _NAN, 3], [-_INF] * 3, [0, 50, 1], [_NAN] * 3]
     assert _chosen(rows, *[sampling] * 4) == [NO_TOKEN, NO_TOKEN, 1, NO_TOKEN]
 
@@ -29,7 +29,7 @@ def test_infinite_logit_is_the_most_likely(sampling):
 
 
 def test_row_without_token_takes_its_random_number():
-    """So what follows depends on the seed and the position alone."""
+    """The tokens after it depend on the seed and their position alone."""
     states = [SequenceSampling(request(sampling=_SAMPLED)) for _ in range(2)]
     flat = np.zeros((2, 1000), np.float32)
     broken = flat.copy()
@@ -39,7 +39,7 @@ def test_row_without_token_takes_its_random_number():
     assert first == second
 
 
-def test_greedy_and_sampled_rows_stand_side_by_side():
+def test_greedy_and_sampled_rows_together_are_as_alone():
     rows = np.random.default_rng(1).standard_normal((4, 300))
     mixed = _chosen(rows, _GREEDY, _SAMPLED, _NUCLEUS, _GREEDY)
     alone = [_chosen(rows[n : n + 1], sampling)[0] for n, sampling in enumerate([_GREEDY, _SAMPLED, _NUCLEUS, _GREEDY])]
@@ -75,13 +75,13 @@ def test_end_tokens_are_not_chosen_before_the_minimum():
     assert [choose_tokens(row, [state])[0] for _ in range(4)] == [0, 0, 1, 1]
 
 
-def test_repetition_counts_the_prompt_and_the_others_do_not():
+def test_repetition_penalty_counts_the_prompt_and_the_others_do_not():
     row = np.array([[2.0, 1.9, -1.0]], np.float32)
     assert _chosen(row, Sampling(repetition_penalty=1.5), prompt=(0,)) == [1]
     assert _chosen(row, Sampling(frequency_penalty=1.0, presence_penalty=1.0), prompt=(0,)) == [0]
 
 
-def test_frequency_grows_with_each_time_and_presence_does_not():
+def test_frequency_penalty_grows_with_each_repetition_and_presence_penalty_does_not():
     def answer(sampling):
         state = SequenceSampling(request(sampling=sampling))
         row = np.array([[1.0, 0.0, -3.5]], np.float32)
@@ -91,12 +91,12 @@ def test_frequency_grows_with_each_time_and_presence_does_not():
     assert answer(Sampling(presence_penalty=1.5)) == [0, 1, 0, 0, 0, 0]
 
 
-def test_negative_logits_are_made_less_likely_by_repetition():
+def test_repetition_penalty_makes_negative_logits_less_likely():
     assert _chosen([[-1.0, -1.1]], Sampling(repetition_penalty=2.0), prompt=(0,)) == [1]
 
 
 @pytest.mark.parametrize("sampling", [_GREEDY, _NUCLEUS])
-def test_logits_are_the_same_afterwards(sampling):
+def test_restores_the_logits(sampling):
     rows = np.random.default_rng(2).standard_normal((2, 50)).astype(np.float32)
     before = rows.copy()
     penalised = Sampling(**{name: getattr(sampling, name) for name in ("temperature", "top_p")}, repetition_penalty=1.5)

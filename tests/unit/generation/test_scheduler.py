@@ -1,4 +1,4 @@
-"""Which run is next, and which request starts."""
+"""Which run is next, and when a waiting request starts."""
 
 from inferd.generation.scheduler import DecodeStep, PrefillChunk, Scheduler
 from inferd.generation.sequence import GeneratingSequence
@@ -6,14 +6,14 @@ from inferd.generation.slots import Slots, TokenBudget
 from tests.generating import FakeDecoder, Generation, a_request, alone
 
 
-def _slots(*requests, running=0, slots=4):
-    """Place ``requests``; the first so many have their prompts in the cache."""
+def _slots(*requests, decoding=0, slots=4):
+    """Place ``requests`` in slots; the first ``decoding`` have their whole prompts in the cache."""
     decoder = FakeDecoder(slots=slots)
     placed = Slots(decoder)
     for number, request in enumerate(requests):
         sequence = GeneratingSequence(request, 0.0)
         placed.add(sequence)
-        if number < running:
+        if number < decoding:
             decoder.prefill(sequence.slot, request.prompt, 0)
             sequence.length = len(request.prompt)
             placed.finish_prefill()
@@ -32,12 +32,12 @@ def _shape(run):
 
 
 def test_nothing_to_run():
-    """Without sequences."""
+    """Without sequences there is no next run."""
     assert Scheduler(8).next_run(_slots()) is None
 
 
 def test_runs_a_prompt_alone_chunk_after_chunk():
-    """Nobody waits for a step."""
+    """Without decoding sequences, no step comes between the chunks."""
     slots, scheduler = _slots(a_request(20)), Scheduler(8)
     for tokens in (8, 8, 4):
         run = scheduler.next_run(slots)
@@ -46,8 +46,8 @@ def test_runs_a_prompt_alone_chunk_after_chunk():
 
 
 def test_between_two_steps_there_is_one_chunk_of_a_long_prompt():
-    """The tokens of those that run keep coming."""
-    slots, scheduler = _slots(a_request(3), a_request(30), running=1), Scheduler(8)
+    """So decoding sequences get tokens while a prompt is prefilled."""
+    slots, scheduler = _slots(a_request(3), a_request(30), decoding=1), Scheduler(8)
     shapes = []
     for _ in range(5):
         run = scheduler.next_run(slots)
@@ -58,23 +58,23 @@ def test_between_two_steps_there_is_one_chunk_of_a_long_prompt():
 
 
 def test_short_prompts_share_the_time_of_a_chunk():
-    """As many as have no more tokens together."""
+    """Several prompts run between two steps if they have no more tokens together than a chunk."""
     generation = Generation()
     first, others = a_request(8, 20), [a_request(3, 20) for _ in range(3)]
     generation.submit(first, *others)
-    generation.turn(7)
+    generation.run(7)
     kinds = [len(run) if len(run[0][1]) == 1 else f"{len(run[0][1])} tokens" for run in generation.decoder.runs]
     assert kinds == ["8 tokens", 1, "3 tokens", "3 tokens", 3, "3 tokens", 4]
 
 
-def test_prompt_gives_way_to_one_of_a_higher_priority():
-    """It goes on after it, from where it was, and both get what they get alone."""
+def test_prefill_is_interrupted_by_a_higher_priority():
+    """It continues afterwards, and both requests get the tokens that they get alone."""
     generation = Generation()
     long, urgent = a_request(40, 4, priority=2), a_request(20, 4, priority=1)
     generation.submit(long)
-    generation.turn(2)
+    generation.run(2)
     generation.submit(urgent)
-    generation.turn(3)
+    generation.run(3)
     assert len(urgent.receiver.tokens) == 1
     assert not long.receiver.tokens
     generation.finish()
@@ -82,48 +82,48 @@ def test_prompt_gives_way_to_one_of_a_higher_priority():
     assert urgent.receiver.tokens == alone(urgent)
 
 
-def test_prompt_does_not_give_way_to_its_own_priority():
-    """First come, first served."""
+def test_prefill_is_not_interrupted_by_its_own_priority():
+    """Prompts of one priority are prefilled in order of arrival."""
     generation = Generation()
     first, second = a_request(40), a_request(3)
     generation.submit(first)
-    generation.turn()
+    generation.run()
     generation.submit(second)
-    generation.turn(4)
+    generation.run(4)
     assert len(first.receiver.tokens) == 1
     assert not second.receiver.tokens
 
 
-def test_starts_requests_when_there_is_a_slot_and_room():
-    """No slot, no room, or a prompt that is being read."""
+def test_starts_requests_when_slot_and_tokens_are_free():
+    """Not without a slot or enough tokens, nor during a prefill of the same priority."""
     scheduler, request = Scheduler(8), a_request(3, 4)
     assert scheduler.may_start(request, _slots(), TokenBudget(7))
     assert not scheduler.may_start(request, _slots(), TokenBudget(6))
-    assert not scheduler.may_start(request, _slots(a_request(), running=1, slots=1), TokenBudget(100))
-    assert scheduler.may_start(request, _slots(a_request(), running=1), TokenBudget(100))
+    assert not scheduler.may_start(request, _slots(a_request(), decoding=1, slots=1), TokenBudget(100))
+    assert scheduler.may_start(request, _slots(a_request(), decoding=1), TokenBudget(100))
     assert not scheduler.may_start(request, _slots(a_request()), TokenBudget(100))
     assert scheduler.may_start(request, _slots(a_request(priority=2)), TokenBudget(100))
 
 
-def test_finds_the_next_request_only_while_one_may_start():
-    """Not in front of full slots, nor of a prompt of the highest priority."""
+def test_no_request_may_start_without_slots_or_during_an_urgent_prefill():
+    """Not with full slots, nor while a prompt of the highest priority is prefilled."""
     scheduler = Scheduler(8)
-    assert scheduler.may_start_any(_slots(a_request(), running=1))
+    assert scheduler.may_start_any(_slots(a_request(), decoding=1))
     assert scheduler.may_start_any(_slots(a_request(priority=2)))
     assert not scheduler.may_start_any(_slots(a_request(priority=1)))
-    assert not scheduler.may_start_any(_slots(a_request(), running=1, slots=1))
+    assert not scheduler.may_start_any(_slots(a_request(), decoding=1, slots=1))
 
 
 def test_small_requests_do_not_overtake_a_large_one():
-    """Or it would never start while they keep coming."""
+    """A large request is next until enough tokens are free for it, although small ones would fit."""
     decoder = FakeDecoder(token_bytes=1024 * 1024 // 60)
     generation = Generation(decoder, cache_bytes=1024 * 1024)
     running, large = a_request(10, 20), a_request(20, 20)
     generation.submit(running)
-    generation.turn()
+    generation.run()
     small = [a_request(2, 2) for _ in range(3)]
     generation.submit(large, *small)
-    generation.turn(10)
+    generation.run(10)
     assert not any(request.receiver.tokens for request in small)
     generation.finish()
     assert all(request.receiver.is_complete for request in (running, large, *small))

@@ -1,4 +1,4 @@
-"""The places of sequences in the cache."""
+"""Slots of sequences in the cache, and the token budget."""
 
 import pytest
 from hypothesis import given
@@ -20,27 +20,27 @@ def _add(slots, decoder, tokens):
     return sequence
 
 
-@given(st.lists(st.tuples(st.sampled_from(["join", "prefilled", "leave"]), st.sets(st.integers(0, _SLOTS - 1)))))
-def test_sequences_are_next_to_each_other_with_what_they_hold(actions):
-    """Whatever joins and leaves: running ones from slot 0, then those that are prefilling."""
+@given(st.lists(st.tuples(st.sampled_from(["add", "finish_prefill", "remove"]), st.sets(st.integers(0, _SLOTS - 1)))))
+def test_sequences_have_adjacent_slots_and_keep_their_tokens(actions):
+    """After any additions and removals, decoding sequences have the slots from 0, then come the prefilling ones."""
     decoder = FakeDecoder(slots=_SLOTS)
     slots = Slots(decoder)
     tokens = 0
     for action, which in actions:
-        if action == "join" and slots.free:
+        if action == "add" and slots.free:
             tokens += 1
             _add(slots, decoder, 1 + tokens % 7)
-        elif action == "prefilled" and slots.prefilling:
+        elif action == "finish_prefill" and slots.prefilling:
             slots.finish_prefill()
-        elif action == "leave":
+        elif action == "remove":
             slots.remove([sequence for sequence in slots if sequence.slot in which])
         assert [sequence.slot for sequence in slots] == list(range(len(slots)))
         assert len(slots) + slots.free == _SLOTS
         assert decoder.held_tokens == sum(sequence.length for sequence in slots)
 
 
-def test_few_are_moved(monkeypatch):
-    """Only as many of the last ones as there are holes; the memory of a hole is used again as it is."""
+def test_moves_as_few_sequences_as_possible(monkeypatch):
+    """Only the last sequences fill free slots, whose memory is overwritten and not released."""
     decoder = FakeDecoder(slots=_SLOTS)
     released, release = [], decoder.release
     monkeypatch.setattr(decoder, "release", lambda *what: (released.append(what), release(*what)))
@@ -56,7 +56,7 @@ def test_few_are_moved(monkeypatch):
 
 
 def test_budget_is_never_exceeded():
-    """It raises before."""
+    """More tokens than are free or reserved are errors."""
     budget = TokenBudget(10)
     budget.reserve(7)
     assert budget.free == 3
@@ -67,14 +67,14 @@ def test_budget_is_never_exceeded():
         budget.release(1)
 
 
-def test_all_are_there_when_the_cache_fails():
-    """Those that were leaving too, so that all are failed and their budget is free again."""
+def test_clear_returns_all_sequences_after_the_cache_fails():
+    """Those that were being removed too, so that all are failed and their tokens are free again."""
     decoder = FakeDecoder(slots=_SLOTS)
     slots = Slots(decoder)
     sequences = [_add(slots, decoder, tokens) for tokens in (1, 2)]
     slots.finish_prefill()
-    [gone] = slots.decoding
+    [removed] = slots.decoding
     decoder.move = lambda *_arguments: failing()
     with pytest.raises(RunFailedError):
-        slots.remove([gone])
+        slots.remove([removed])
     assert set(slots.clear()) == set(sequences)

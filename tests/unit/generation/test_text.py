@@ -35,7 +35,7 @@ def test_reads_the_files_of_a_model(folder):
     assert text.encode("the fox").dtype == np.int64
 
 
-def test_special_tokens_of_a_chat_are_the_templates(folder):
+def test_special_tokens_of_a_chat_come_from_the_template_alone(folder):
     text = ModelText.load(folder)
     begin = 1
     assert text.render(_CHAT) == "<s>the fox"
@@ -61,7 +61,7 @@ def test_file_that_is_no_tokenizer_is_refused(tmp_path, content):
     assert str(tmp_path) not in str(raised.value)
 
 
-def test_texts_are_neither_cut_nor_filled_up(tmp_path):
+def test_texts_are_neither_truncated_nor_padded(tmp_path):
     made = byte_level()
     made.enable_truncation(3)
     made.enable_padding(length=64)
@@ -107,7 +107,7 @@ def test_other_threads_run_while_a_text_is_encoded():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bytes_of_tokens_are_their_text_behind_others(kind):
+def test_bytes_of_tokens_are_the_text_that_they_add(kind):
     tokenizer = KINDS[kind]()
     text = ModelText(tokenizer)
     ids = tokenizer.encode("the fox jumps", add_special_tokens=False).ids

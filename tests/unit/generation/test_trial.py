@@ -1,4 +1,4 @@
-"""Trial runs of a language model: what is found of models that mix up sequences, and what their runs take."""
+"""Trial runs of a language model: verdicts about models whose sequences disturb each other, and run times."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from tests.fakes import FakeClock
 
 
 class TrialDecoder:
-    """Its logits follow from all tokens in the slot. ``mixing`` of those of other rows is added."""
+    """A decoder whose logits follow from all tokens in the slot, plus ``mixing`` for each other row of the run."""
 
     context_length = 64
     vocabulary_size = 32
@@ -60,7 +60,7 @@ class TrialDecoder:
 
 
 def test_proves_a_model_whose_sequences_are_independent():
-    """Slots are as empty afterwards as before."""
+    """All slots are empty afterwards."""
     decoder = TrialDecoder()
     assert verify(decoder).standing is Standing.PROVEN
     assert decoder.cache == [[]] * 4
@@ -70,33 +70,33 @@ def test_proves_a_model_whose_sequences_are_independent():
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
 def test_proves_a_model_with_few_slots(slots):
-    """With as many sequences."""
+    """The trial uses as many sequences as there are slots."""
     assert verify(TrialDecoder(slots)).standing is Standing.PROVEN
 
 
-def test_rounding_beside_others():
-    """The difference is told, and the model can be served."""
+def test_rounding_contradicts_and_is_served():
+    """The verdict has the size of the difference."""
     verdict = verify(TrialDecoder(mixing=1e-4))
     assert verdict.standing is Standing.CONTRADICTED
     assert verdict.reason == "beside others, the logits of a sequence differ by up to 0.0003 from those alone"
 
 
-def test_sequences_that_disturb_each_other():
-    """Such a model is not served."""
+def test_refuses_a_model_whose_sequences_disturb_each_other():
+    """A large difference is no rounding."""
     with pytest.raises(ModelLoadError, match=r"differ by up to 6 from those alone, so sequences disturb each other"):
         verify(TrialDecoder(mixing=2.0))
 
 
-def test_moved_sequences():
-    """A move that loses the cache is found."""
+def test_refuses_a_model_that_loses_moved_sequences():
+    """The trial moves a sequence to another slot, and compares its logits afterwards."""
     decoder = TrialDecoder()
     decoder.moves = False
     with pytest.raises(ModelLoadError, match="so sequences disturb each other"):
         verify(decoder)
 
 
-def test_model_that_differs_from_run_to_run():
-    """Then nothing can be proven."""
+def test_model_that_differs_from_run_to_run_is_unproven():
+    """If a repeated run gives other logits, a comparison proves nothing."""
     decoder, count = TrialDecoder(), iter(range(1000))
     exact = decoder.prefill
     decoder.prefill = lambda *run: exact(*run) + np.float32(1e-3 * next(count))
@@ -105,8 +105,8 @@ def test_model_that_differs_from_run_to_run():
     assert verdict.reason.endswith("from run to run")
 
 
-def test_failing_runs():
-    """The cause is told, as no caller's data is in it."""
+def test_failing_runs_are_load_errors_with_their_cause():
+    """The cause may be quoted, as trial prompts have no data of callers."""
     decoder = TrialDecoder()
     decoder.fails_from = 3
     with pytest.raises(ModelLoadError, match=r"^the model does not run: out of something$"):
@@ -116,7 +116,7 @@ def test_failing_runs():
 
 
 def test_warm_up_measures_chunks_and_steps():
-    """Powers of two, and the most sequences."""
+    """Steps of powers of two sequences, and of all slots; chunks of about a quarter, and of all of the chunk size."""
     decoder = TrialDecoder(slots=6)
     seeds = warm_up(decoder, 16, decoder.clock)
     assert seeds.chunks == [(5, pytest.approx(0.005)), (16, pytest.approx(0.016))]
@@ -124,14 +124,14 @@ def test_warm_up_measures_chunks_and_steps():
     assert decoder.cache == [[]] * 6
 
 
-def test_chunks_longer_than_the_context():
-    """Are no longer than a prompt can be."""
+def test_warm_up_chunks_fit_into_the_context():
+    """Chunks larger than the context are measured with the longest prompt."""
     decoder = TrialDecoder(slots=1)
     assert [tokens for tokens, _ in warm_up(decoder, 512, decoder.clock).chunks] == [16, 63]
 
 
-def test_long_runs_are_repeated_once():
-    """The first is slower for other reasons."""
+def test_long_runs_are_repeated_once_and_short_ones_twice():
+    """The first run may be slow for other reasons, so each is repeated."""
     decoder = TrialDecoder(slots=8)
     warm_up(decoder, 16, decoder.clock)
     assert decoder.runs.count(("decode", 8)) == 2

@@ -1,4 +1,4 @@
-"""Which requests to a language model wait, are refused, shed or blocked, and which starts next."""
+"""The waiting queue of a language model: which requests are admitted, blocked, shed or rejected, which starts next."""
 
 import math
 
@@ -56,16 +56,16 @@ class Bench:
         return dict(self.effects.failed)
 
 
-def test_priorities_then_arrival():
-    """1 before 2; scavengers last."""
+def test_orders_by_priority_then_arrival():
+    """Priority 1 starts before 2, and scavengers last."""
     bench = Bench()
     scavenger, low, first, second = (a_request(priority=priority) for priority in (4, 2, 1, 1))
     bench.offer(scavenger, low, first, second)
     assert bench.take_all() == [first, second, low, scavenger]
 
 
-def test_principals_take_turns_by_the_tokens_that_they_reserve():
-    """One with long requests gets fewer of them started."""
+def test_principals_share_the_model_by_reserved_tokens():
+    """Of a principal with long requests, fewer are started than of one with short requests."""
     bench = Bench()
     long = [a_request(90, 10, principal=Principal("long")) for _ in range(3)]
     short = [a_request(10, 10, principal=Principal("short")) for _ in range(10)]
@@ -75,7 +75,7 @@ def test_principals_take_turns_by_the_tokens_that_they_reserve():
 
 
 def test_low_priorities_are_slowed_and_not_starved():
-    """They age while higher ones are served, as those of ordinary models."""
+    """They age while higher priorities are served, as those of ordinary models."""
     bench = Bench(queue={"low_priority_share": 0.1})
     low = a_request(5, 5, priority=3)
     bench.offer(low)
@@ -88,8 +88,8 @@ def test_low_priorities_are_slowed_and_not_starved():
     assert 5 <= served <= 15
 
 
-def test_full_line_rejects_and_says_how_full_it_is():
-    """In number, or in tokens."""
+def test_full_queue_rejects_and_says_how_full_it_is():
+    """A queue may be full in requests or in tokens."""
     bench = Bench(max_waiting_requests=2)
     bench.offer(a_request(), a_request(), last := a_request())
     assert isinstance(bench.failed[last], OverloadedError)
@@ -101,7 +101,7 @@ def test_full_line_rejects_and_says_how_full_it_is():
 
 
 def test_block_holds_requests_until_there_is_room():
-    """In order of arrival; more than max_blocked are refused."""
+    """Blocked requests are admitted in order of arrival; more than max_blocked are rejected."""
     bench = Bench(queue={"policy": "block", "max_blocked": 2}, max_waiting_requests=1)
     requests = [a_request() for _ in range(4)]
     bench.offer(*requests)
@@ -111,7 +111,7 @@ def test_block_holds_requests_until_there_is_room():
 
 
 def test_cancel_makes_room_for_blocked_requests():
-    """At once; and a blocked one can be cancelled."""
+    """A blocked request takes the room of a cancelled one at once, and can be cancelled itself."""
     bench = Bench(queue={"policy": "block"}, max_waiting_requests=1)
     first, second, third = (a_request() for _ in range(3))
     bench.offer(first, second, third)
@@ -122,23 +122,23 @@ def test_cancel_makes_room_for_blocked_requests():
 
 
 def test_shed_oldest_evicts_the_oldest_of_the_lowest_priority():
-    """In favour of one that is not less important."""
+    """A new request of a lower priority than all waiting ones evicts none."""
     bench = Bench(queue={"policy": "shed_oldest"}, max_waiting_requests=2)
     low, high, new, lower = (a_request(priority=priority) for priority in (2, 1, 2, 3))
     bench.offer(low, high, new, lower)
     assert {request: error.reason for request, error in bench.effects.failed} == {low: "SHED", lower: "QUEUE_FULL"}
 
 
-def test_scavengers_give_way():
-    """Whatever the policy."""
+def test_scavengers_are_evicted_first():
+    """A scavenger is evicted for any other request, also with the policy reject."""
     bench = Bench(max_waiting_requests=1)
     bench.offer(scavenger := a_request(priority=4), request := a_request())
     assert bench.failed[scavenger].reason == "SHED"
     assert bench.take_all() == [request]
 
 
-def test_limits_a_priority_of_its_own():
-    """In tokens."""
+def test_limits_a_priority_by_tokens():
+    """The limit of one priority counts reserved tokens, and does not apply to others."""
     bench = Bench(queue={"by_priority": {3: {"max_rows": 20}}})
     bench.offer(a_request(10, 5, priority=3), other := a_request(10, 5, priority=3), a_request(10, 5, priority=2))
     assert list(bench.failed) == [other]
@@ -153,15 +153,15 @@ def test_limits_a_priority_of_its_own():
     ],
     ids=["too long", "priority", "expired"],
 )
-def test_refuses_what_can_never_run(request_, error):
-    """Whatever waits."""
+def test_refuses_requests_that_can_never_run(request_, error):
+    """They are rejected by an empty queue too."""
     bench = Bench()
     bench.offer(request_)
     assert isinstance(bench.failed[request_], error)
 
 
 def test_refuses_while_closed_or_stuck():
-    """The reason is that of the engine."""
+    """The error says whether the model is unloaded or a run does not end."""
     bench = Bench()
     bench.queue.closed = True
     bench.offer(request := a_request())
@@ -173,7 +173,7 @@ def test_refuses_while_closed_or_stuck():
 
 
 def test_waiting_and_blocked_requests_expire():
-    """By the timer that was asked for."""
+    """They fail when the timer of the earliest deadline fires."""
     bench = Bench(queue={"policy": "block"}, max_waiting_requests=1)
     bench.offer(first := a_request(deadline=101.0), second := a_request(deadline=102.0), last := a_request())
     assert bench.effects.timers_at == [101.0]
@@ -187,7 +187,7 @@ def test_waiting_and_blocked_requests_expire():
 
 
 def test_refuses_deadlines_that_cannot_be_met():
-    """By what the prompt and the answer take, and by what is in front of it."""
+    """The prediction counts the prompt, the answer, and the requests that are ahead."""
     # A token a millisecond in chunks, ten milliseconds a step.
     bench = Bench(seeds=([(1, 0.01), (4, 0.01)], [(1, 0.001), (64, 0.064)]))
     free = CacheLoad(sequences=0, free_slots=4, free_tokens=400)
@@ -203,7 +203,7 @@ def test_refuses_deadlines_that_cannot_be_met():
 
 
 def test_admits_requests_without_a_deadline_however_long_they_take():
-    """However long it takes."""
+    """Without a deadline, no prediction rejects a request."""
     bench = Bench(seeds=([(1, 1000.0)], [(1, 1000.0)]))
     bench.offer(request := a_request(deadline=math.inf))
     assert request not in bench.failed

@@ -1,4 +1,4 @@
-"""Language models on slots of a cache: every row as if it were alone."""
+"""Runs of language models on slots of a KV cache: each row is bit for bit what it is alone."""
 
 import dataclasses
 import logging
@@ -74,7 +74,7 @@ def generated(decoder: OnnxDecoder, prompt: list[int], count: int) -> list[np.nd
 
 
 def unbound(path: Path, prompt: list[int], count: int) -> list[np.ndarray]:
-    """Return the same from the file as it is, by plain runs with a cache that grows."""
+    """Return the same by plain runs of the unedited file, whose outputs are the next run's cache."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
     names = {value.name: value for value in session.get_inputs()}
@@ -96,8 +96,8 @@ def unbound(path: Path, prompt: list[int], count: int) -> list[np.ndarray]:
     return rows
 
 
-def test_answers_are_those_of_the_file_as_it_is(decoder, path):
-    """With logits of the last token only and the cache in place, they come out as without; greedy answers vary."""
+def test_logits_are_those_of_the_unedited_file(decoder, path):
+    """Logits of the last token only and a cache in place change nothing; greedy answers have several tokens."""
     for prompt in PROMPTS[:3]:
         ours, plain = generated(decoder, prompt, 12), unbound(path, prompt, 12)
         np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-4)
@@ -106,7 +106,7 @@ def test_answers_are_those_of_the_file_as_it_is(decoder, path):
 
 
 def test_rows_are_the_same_in_steps_of_any_size(decoder):
-    """Bit for bit: sequences of different lengths, in steps of 1 to all slots."""
+    """Sequences of different lengths have the same logits in steps of one sequence up to all slots."""
     alone = [generated(decoder, prompt, 4) for prompt in PROMPTS]
     for size in range(1, len(PROMPTS) + 1):
         rows = [[decoder.prefill(slot, np.array(PROMPTS[slot]), 0).copy()] for slot in range(size)]
@@ -121,8 +121,8 @@ def test_rows_are_the_same_in_steps_of_any_size(decoder):
             np.testing.assert_array_equal(row, expected)
 
 
-def test_prompts_in_parts_are_the_same_in_any_slot(decoder):
-    """The parts are a function of the prompt; steps of other slots in between change nothing."""
+def test_prompts_in_chunks_are_the_same_in_any_slot(decoder):
+    """Steps of other slots between the chunks of a prompt do not change its logits."""
     prompt = PROMPTS[2]
 
     def in_parts(slot: int, between: Callable[[], object]) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_prompts_in_parts_are_the_same_in_any_slot(decoder):
 
 
 def test_scores_prompts_where_the_graph_has_logits_of_all_tokens(decoder, kind):
-    """In parts too, they are those of shorter prompts; what is computed later is the same."""
+    """Scores are the logits of shorter prompts, also in chunks, and later logits are the same as without scores."""
     assert decoder.scores_prompts == (kind != "pruned")
     if kind == "pruned":
         return
@@ -155,7 +155,7 @@ def test_scores_prompts_where_the_graph_has_logits_of_all_tokens(decoder, kind):
 
 
 def test_moves_sequence_to_another_slot(decoder):
-    """It continues there as if it had always been there, after the one that was there has ended."""
+    """A sequence that is moved to the slot of an ended one continues with the same logits."""
     expected = generated(decoder, PROMPTS[2], 3)
     for slot, prompt in enumerate([PROMPTS[0], PROMPTS[3], PROMPTS[2]]):
         logits = decoder.prefill(slot, np.array(prompt), 0).copy()
@@ -167,7 +167,7 @@ def test_moves_sequence_to_another_slot(decoder):
 
 
 def test_uses_released_slot_again(decoder):
-    """Of what was there nothing is left, and the slot beside it keeps what it has."""
+    """Nothing is left of the earlier sequence, and the other slot keeps its own."""
     expected = generated(decoder, PROMPTS[4], 3)
     decoder.prefill(0, np.array(PROMPTS[2]), 0)
     first = decoder.prefill(1, np.array(PROMPTS[4]), 0).copy()
@@ -177,8 +177,8 @@ def test_uses_released_slot_again(decoder):
     np.testing.assert_array_equal(step[1], expected[1])
 
 
-def test_tells_what_it_has(decoder, kind):
-    """Sizes are those of the file and of the settings."""
+def test_sizes_are_those_of_file_and_settings(decoder, kind):
+    """Slots, context, vocabulary, bytes of a token and of the cache."""
     assert (decoder.slots, decoder.context_length, decoder.vocabulary_size) == (SLOTS, CONTEXT, VOCABULARY)
     # Two layers with keys and values of two heads of 16.
     assert decoder.cache_bytes_per_token == 2 * 2 * 2 * 16 * (2 if kind == "fp16" else 4)
@@ -189,13 +189,13 @@ def test_tells_what_it_has(decoder, kind):
 
 
 def test_context_is_limited_by_the_settings(tiny):
-    """The shorter one counts, of the model and the setting."""
+    """The context is the shorter one of the model's and the setting's."""
     assert opened(tiny, max_context_tokens=100).context_length == 100
     assert opened(tiny, max_context_tokens=100_000).context_length == CONTEXT
 
 
-def test_logits_of_all_tokens_where_the_projection_is_not_recognised(tmp_path, caplog):
-    """The answers are the same, which costs time for long prompts and is logged."""
+def test_logits_of_all_tokens_if_the_projection_is_not_recognised(tmp_path, caplog):
+    """The answers are the same; the log has it, because long prompts take longer."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
     expected = generated(opened(path), PROMPTS[2], 4)
     decoder_forms.flatten_head(path)
@@ -205,8 +205,8 @@ def test_logits_of_all_tokens_where_the_projection_is_not_recognised(tmp_path, c
     np.testing.assert_allclose(generated(decoder, PROMPTS[2], 4), expected, rtol=0, atol=1e-4)
 
 
-def test_logits_of_all_tokens_where_those_of_the_last_come_out_otherwise(tiny, caplog):
-    """A wrong place to pick tokens is noticed by a run, and the file is used as it is."""
+def test_logits_of_all_tokens_if_the_edited_graph_has_others(tiny, caplog):
+    """A trial run detects a wrong edit, and the unedited file is used."""
     form = read_decoder(tiny)
     expected = generated(opened(tiny), PROMPTS[2], 4)
     wrong = next(node.outputs[0] for node in form.file.graph.nodes if node.operator == "MatMul")
@@ -215,8 +215,8 @@ def test_logits_of_all_tokens_where_those_of_the_last_come_out_otherwise(tiny, c
     np.testing.assert_array_equal(generated(decoder, PROMPTS[2], 4), expected)
 
 
-def test_exports_that_are_told_how_many_logits_to_keep(tmp_path):
-    """They get 1."""
+def test_exports_with_num_logits_to_keep_get_one(tmp_path):
+    """Exports for transformers.js have an input for the number of last tokens with logits."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
     expected = generated(opened(path), PROMPTS[2], 4)
     decoder_forms.keep_some_logits(path)
@@ -225,7 +225,7 @@ def test_exports_that_are_told_how_many_logits_to_keep(tmp_path):
 
 @pytest.mark.parametrize("edit", [decoder_forms.declare_projection, decoder_forms.use_int32])
 def test_other_forms_have_the_same_answers(edit, tmp_path, caplog):
-    """Logits are computed for last tokens only, whatever the file declares about all of them; ids may be INT32."""
+    """Logits are of last tokens only although the file declares those of all tokens; ids may be INT32."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
     expected = generated(opened(path), PROMPTS[2], 4)
     edit(path)
@@ -234,16 +234,16 @@ def test_other_forms_have_the_same_answers(edit, tmp_path, caplog):
     assert "logits of all tokens" not in caplog.text
 
 
-def test_names_of_the_configuration(tmp_path):
-    """Inputs and outputs may have other names, which genai_config.json tells."""
+def test_tensor_names_of_the_configuration(tmp_path):
+    """Inputs and outputs may have other names, which genai_config.json has."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
     expected = generated(opened(path), PROMPTS[0], 4)
     decoder_forms.rename(path)
     np.testing.assert_array_equal(generated(opened(path), PROMPTS[0], 4), expected)
 
 
-def test_rows_run_alone_where_the_model_mixes_them(tmp_path):
-    """Dynamic quantization takes one scale for all rows, so that those beside a row would change its answer."""
+def test_rows_run_alone_if_the_graph_mixes_them(tmp_path):
+    """Dynamic quantization has one scale for all rows, so that other rows would change the answer of one."""
     write_tiny_decoder(tmp_path, tokenizer=False)
     path = tmp_path / "dynamic.onnx"
     quantize_dynamic(tmp_path / "model.onnx", path, extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
@@ -257,8 +257,8 @@ def test_rows_run_alone_where_the_model_mixes_them(tmp_path):
         assert np.array_equal(step, expected) == (each is decoder)
 
 
-def test_rejects_cache_that_is_not_kept(tiny):
-    """Here the layers get each other's keys and values."""
+def test_rejects_a_cache_that_is_not_written_in_place(tiny):
+    """Here the outputs of two layers are bound to each other's memory."""
     form = read_decoder(tiny)
     first, second, third, fourth = form.caches
     crossed = [
@@ -277,7 +277,7 @@ def test_rejects_cache_that_is_not_kept(tiny):
     ids=["default", "set", "unlimited"],
 )
 def test_idle_threads_spin_for_a_moment(tiny, monkeypatch, runtime, duration):
-    """Waking them for each operator takes longer; the operator may choose another time, or no limit."""
+    """By default for 200 µs; settings may choose another time, or no limit."""
     opened_with = []
 
     def spy(path, settings, *others, **options):
@@ -292,11 +292,11 @@ def test_idle_threads_spin_for_a_moment(tiny, monkeypatch, runtime, duration):
 
 
 def test_stops_run_from_another_thread(tiny, monkeypatch):
-    """It fails, and the next one is as if it had not been; without a run there is nothing to stop."""
+    """The run fails, and the next one has the same logits as without it; without a run, a stop has no effect."""
     stops: list[Callable[[], None]] = []
 
     class StoppedRunner(SlotRunner):
-        """Is stopped before it runs, as often as there are ``stops``."""
+        """A runner that is stopped before each of its first runs, once for each of ``stops``."""
 
         def run(self, slot, ids, past, options):
             if stops:
@@ -315,7 +315,7 @@ def test_stops_run_from_another_thread(tiny, monkeypatch):
 
 
 def test_failed_run_leaves_other_slots_as_they_are(tiny):
-    """A token that the vocabulary does not have fails the run, without its value in the text."""
+    """A token beyond the vocabulary fails the run, and the error does not quote it."""
     decoder = opened(tiny)
     expected = generated(decoder, PROMPTS[0], 2)
     first = decoder.prefill(0, np.array(PROMPTS[0]), 0).copy()
@@ -325,8 +325,8 @@ def test_failed_run_leaves_other_slots_as_they_are(tiny):
     np.testing.assert_array_equal(decoder.decode([int(first.argmax())], [len(PROMPTS[0])])[0], expected[1])
 
 
-def test_closed_decoder_runs_no_more(tiny):
-    """What is still done with slots has no effect."""
+def test_closed_decoder_rejects_runs(tiny):
+    """Moves and releases have no effect."""
     decoder = opened(tiny)
     decoder.close()
     with pytest.raises(SessionClosedError):
@@ -336,7 +336,7 @@ def test_closed_decoder_runs_no_more(tiny):
 
 
 def test_rejects_damaged_weights(tmp_path):
-    """The external weights are missing, or end early."""
+    """External weights that are missing or too short are load errors."""
     path = write_tiny_decoder(tmp_path, tokenizer=False, external_weights=True)
     weights = tmp_path / "model.onnx.data"
     os.truncate(weights, 100)
@@ -348,7 +348,7 @@ def test_rejects_damaged_weights(tmp_path):
 
 
 def test_rejects_model_without_context_length(tmp_path):
-    """Neither a configuration nor a rotary table: the setting has to tell."""
+    """Without a configuration or a rotary table, generation.max_context_tokens has to be set."""
     path = write_tiny_decoder(tmp_path, tokenizer=False, genai_config=False, position_ids=True)
     with pytest.raises(ModelLoadError, match=r"set generation\.max_context_tokens"):
         opened(path)

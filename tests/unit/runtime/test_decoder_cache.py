@@ -1,4 +1,4 @@
-"""The memory of keys and values."""
+"""The KV cache on the host and on a device: slots, moves, released memory."""
 
 import ctypes
 import mmap
@@ -20,7 +20,7 @@ TENSORS = [
 
 
 class Binding:
-    """Keeps the memory that is bound, by the names of inputs and outputs."""
+    """Records the bound memory by the names of inputs and outputs."""
 
     def __init__(self) -> None:
         self.bound: dict[str, np.ndarray] = {}
@@ -36,7 +36,7 @@ class Binding:
 
 @pytest.fixture(params=["host", "device"])
 def cache(request: pytest.FixtureRequest) -> Iterator[SlotCache]:
-    """Both caches; the CPU stands for a device, whose memory this process could not read."""
+    """Both kinds of cache; the CPU stands in for a device, so that the test can read its memory."""
     element = np.dtype(np.float32)
     if request.param == "host":
         yield HostCache(TENSORS, element, SLOTS, CONTEXT)
@@ -52,7 +52,7 @@ def views(cache: SlotCache, slot: int = 0, rows: int = SLOTS) -> dict[str, np.nd
 
 
 def test_inputs_and_outputs_are_the_same_memory(cache):
-    """Each slot has its own, and those of consecutive slots are beside each other."""
+    """Each slot has its own memory, and consecutive slots are adjacent."""
     every = views(cache)
     for slot in range(SLOTS):
         for name, array in views(cache, slot, 1).items():
@@ -69,7 +69,7 @@ def test_inputs_and_outputs_are_the_same_memory(cache):
 
 
 def test_moves_slot(cache):
-    """The tokens are there; the others keep theirs."""
+    """The target has the tokens of the source, and other slots keep theirs."""
     every = views(cache)
     for slot in range(SLOTS):
         for tensor in TENSORS:
@@ -81,8 +81,8 @@ def test_moves_slot(cache):
         np.testing.assert_array_equal(every[name][[0, 2, 3]], array[[0, 2, 3]])
 
 
-def test_released_pages_go_back_to_the_system():
-    """They are zeros when they are used again; those of other slots stay."""
+def test_release_returns_pages_to_the_system():
+    """They are zero when they are used again, and other slots keep their tokens."""
     cache = HostCache(TENSORS, np.dtype(np.float32), SLOTS, CONTEXT)
     every = views(cache)
     for array in every.values():
@@ -93,8 +93,8 @@ def test_released_pages_go_back_to_the_system():
         assert (array[[0, 1, 3]] == 5.0).all()
 
 
-def test_released_but_for_the_first_tokens():
-    """Whole pages of each head go back, of as many tokens as there were."""
+def test_release_keeps_the_first_tokens():
+    """Of each head, the whole pages between the kept and the last tokens are returned."""
     tensor = CacheTensor(past="past.k", present="present.k", heads=2, size=16)
     page = mmap.PAGESIZE // (16 * 4)
     cache = HostCache([tensor], np.dtype(np.float32), 3, 4 * page)
@@ -109,7 +109,7 @@ def test_released_but_for_the_first_tokens():
 
 
 def test_pages_belong_to_one_head_of_one_slot():
-    """For any size of a head, also one that does not divide a page."""
+    """Also if the size of a head does not divide a page."""
     tensors = [CacheTensor(past="k", present="p", heads=3, size=size) for size in (1, 80, 96, 128)]
     for tensor in tensors:
         for element in (np.float16, np.float32):
@@ -117,15 +117,15 @@ def test_pages_belong_to_one_head_of_one_slot():
             assert cache.nbytes % (2 * 3 * mmap.PAGESIZE) == 0
 
 
-def test_more_than_there_are_addresses_for():
-    """The error says what to lower."""
+def test_cache_larger_than_the_address_space():
+    """The load error names the settings to lower."""
     tensor = CacheTensor(past="k", present="p", heads=1024, size=1024)
     with pytest.raises(ModelLoadError, match=r"no addresses for a cache .*generation\.max_context_tokens"):
         HostCache([tensor], np.dtype(np.float32), 1024, 16_777_216)
 
 
-def test_more_than_the_device_has(monkeypatch):
-    """The error says what to lower."""
+def test_cache_larger_than_the_memory_of_the_device(monkeypatch):
+    """The load error names the settings to lower."""
 
     class NoMemory:
         @staticmethod

@@ -1,4 +1,4 @@
-"""Which files are language models that can be served, and what is said of others."""
+"""Which files are language models, which of them can be served, and the reasons for the others."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +87,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", list(REFUSED))
 def test_refuses_other_decoders(what, tmp_path):
-    """With the reason, in one sentence."""
+    """The load error says in one sentence why a decoder cannot be served."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
     edit, reason = REFUSED[what]
     change(path, edit)
@@ -108,7 +108,7 @@ def test_refuses_other_decoders(what, tmp_path):
     ],
 )
 def test_refuses_inputs_that_it_cannot_fill(name, reason, tmp_path):
-    """Encoders, embeddings and states other than keys and values."""
+    """Inputs of encoders, embeddings, and states other than keys and values."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
     add_input(path, name)
     with pytest.raises(ModelLoadError, match=f'cannot be served: input "{name}": .*{reason}'):
@@ -116,15 +116,15 @@ def test_refuses_inputs_that_it_cannot_fill(name, reason, tmp_path):
 
 
 def test_refuses_a_configuration_of_a_model_without_a_cache(tmp_path):
-    """genai_config.json says that it is a language model."""
+    """With genai_config.json a model is a language model, and one without caches cannot be served."""
     write_tiny_decoder(tmp_path, tokenizer=False)
     path = onnx_models.save(onnx_models.linear(), tmp_path / "other.onnx")
     with pytest.raises(ModelLoadError, match=r'other\.onnx is a language model that cannot be served: input "x"'):
         read_decoder(path)
 
 
-def test_ordinary_models_are_none(tmp_path):
-    """Whatever lies beside them, unless it is genai's configuration."""
+def test_ordinary_models_have_no_form(tmp_path):
+    """Other configuration files beside a model do not make it a language model."""
     (tmp_path / "config.json").write_text("not JSON")
     assert read_decoder(onnx_models.save(onnx_models.linear(), tmp_path / "model.onnx")) is None
 
@@ -140,7 +140,7 @@ def test_ordinary_models_are_none(tmp_path):
     ],
 )
 def test_reads_the_form(options, projection, logits_of_all, has_position_ids, bytes_per_token, tmp_path):
-    """Without reading weights."""
+    """The form follows from the graph, and weights are not read."""
     path = write_tiny_decoder(tmp_path, tokenizer=False, **options)
     form = read_decoder(path)
     assert form is not None
@@ -153,7 +153,7 @@ def test_reads_the_form(options, projection, logits_of_all, has_position_ids, by
 
 
 def test_reads_configuration_above_the_version(tmp_path):
-    """The configuration may lie above the directory of the version."""
+    """genai_config.json may be in the directory above that of the version."""
     path = write_tiny_decoder(tmp_path / "1", tokenizer=False)
     (tmp_path / "1" / "genai_config.json").rename(tmp_path / "genai_config.json")
     form = read_decoder(path)
@@ -162,14 +162,14 @@ def test_reads_configuration_above_the_version(tmp_path):
 
 
 def test_context_length_of_the_rotary_table(tmp_path):
-    """Where no configuration tells it."""
+    """It is used if no configuration has the context length."""
     form = read_decoder(write_tiny_decoder(tmp_path, tokenizer=False, genai_config=False, context=192))
     assert form is not None
     assert form.context_length == 192
 
 
 def test_tokens_are_not_picked_before_a_projection_of_another_shape(tmp_path):
-    """Its activations have all tokens in one list."""
+    """A Gemm has the activations of all tokens of all sequences in one dimension."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
     flatten_head(path)
     form = read_decoder(path)
@@ -178,8 +178,8 @@ def test_tokens_are_not_picked_before_a_projection_of_another_shape(tmp_path):
 
 
 @pytest.mark.parametrize("operators", [["Add"], ["Cast"], ["Div", "Tanh", "Mul"]])
-def test_tokens_are_picked_before_what_treats_each_logit_alone(operators, tmp_path):
-    """A bias, a cast, a soft cap."""
+def test_tokens_are_picked_before_elementwise_operators(operators, tmp_path):
+    """A bias, a cast or a soft cap may follow the projection."""
     path = write_tiny_decoder(tmp_path, tokenizer=False)
 
     def edit(model: onnx.ModelProto) -> None:
@@ -199,7 +199,7 @@ def test_tokens_are_picked_before_what_treats_each_logit_alone(operators, tmp_pa
 
 
 def test_rejects_damaged_file(tmp_path):
-    """As of any other file."""
+    """A file that is not ONNX is a load error, as for ordinary models."""
     path = Path(tmp_path / "model.onnx")
     path.write_bytes(b"\xff\xff")
     with pytest.raises(ModelLoadError, match="not an ONNX file"):

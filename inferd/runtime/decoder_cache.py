@@ -1,8 +1,8 @@
-"""The memory in which a language model keeps the keys and values of its sequences, each in a slot of its own.
+"""The KV cache of a language model: memory for the keys and values of its sequences, a slot for each.
 
-Each tensor of a layer is one region [slots, heads, capacity, size], of which the model gets the slots that run; the
-outputs are bound to the same memory, where GroupQueryAttention writes in place. On the host, the region is only
-reserved: pages take memory when a token is written to them, and give it back when the sequence ends.
+Each cache tensor of a layer is one region [slots, heads, capacity, size]. A run gets the part with its slots as input
+and as output, so that GroupQueryAttention writes in place. On the host, the region is only reserved: a page takes
+memory when a token is written to it, and returns it when the sequence ends.
 """
 
 import math
@@ -20,21 +20,21 @@ from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_wire import message
 from inferd.runtime.runners import OrtObject
 
-#: Of Linux's mmap; Python has the name from 3.13 on. Without it, a reservation may count as memory.
+#: A flag of Linux's mmap, which Python names from 3.13 on: without it, the kernel may count a reservation as memory.
 _MAP_NORESERVE = 0x4000
 _ELEMENT_NUMBERS = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
 
 
 class SlotCache(Protocol):
-    """Keys and values of ``slots`` sequences, used by one thread."""
+    """Keys and values of sequences, each in a slot. Used by one thread."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are reserved."""
+        """Bytes of all slots."""
         ...
 
     def bind(self, binding: OrtObject, slot: int, rows: int) -> None:
-        """Bind the caches of the slots ``slot`` to ``slot + rows - 1`` as inputs and outputs."""
+        """Bind the slots ``slot`` to ``slot + rows - 1`` as past inputs and present outputs."""
         ...
 
     def move(self, source: int, target: int, tokens: int) -> None:
@@ -42,14 +42,14 @@ class SlotCache(Protocol):
         ...
 
     def release(self, slot: int, tokens: int, kept: int = 0) -> None:
-        """Give back the memory of the ``tokens`` in ``slot`` but for the first ``kept``, if parts can go."""
+        """Return the memory of all but the first ``kept`` of the ``tokens`` in ``slot``, where that is possible."""
         ...
 
 
 class HostCache:
     """A `SlotCache` in the memory of this process.
 
-    Pages begin at the first token of a head, so that slots share none.
+    Each head of a slot begins with a new page, so that slots share no pages.
     """
 
     def __init__(self, tensors: Sequence[CacheTensor], element: np.dtype[np.generic], slots: int, context: int) -> None:
@@ -65,11 +65,11 @@ class HostCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are reserved."""
+        """See `SlotCache.nbytes`; only pages in use take memory."""
         return self._starts[-1]
 
     def bind(self, binding: OrtObject, slot: int, rows: int) -> None:
-        """Bind the caches of the slots ``slot`` to ``slot + rows - 1`` as inputs and outputs."""
+        """See `SlotCache.bind`."""
         for tensor, array in zip(self._tensors, self._arrays, strict=True):
             part = array[slot : slot + rows]
             where = ("cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
@@ -77,12 +77,12 @@ class HostCache:
             binding.bind_output(tensor.present, *where)
 
     def move(self, source: int, target: int, tokens: int) -> None:
-        """Copy the first ``tokens`` of slot ``source`` over slot ``target``."""
+        """See `SlotCache.move`."""
         for array in self._arrays:
             array[target, :, :tokens] = array[source, :, :tokens]
 
     def release(self, slot: int, tokens: int, kept: int = 0) -> None:
-        """Give back the memory of the ``tokens`` in ``slot`` but for the first ``kept``, in whole pages."""
+        """See `SlotCache.release`; memory is returned in whole pages."""
         for array, start in zip(self._arrays, self._starts, strict=False):
             _, heads, capacity, size = array.shape
             token_bytes = size * array.itemsize
@@ -99,7 +99,7 @@ class HostCache:
 
 
 class DeviceCache:
-    """A `SlotCache` in the memory of a device, all of which is taken from the start."""
+    """A `SlotCache` in the memory of a device, which is allocated at once."""
 
     def __init__(
         self,
@@ -131,19 +131,19 @@ class DeviceCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are reserved."""
+        """See `SlotCache.nbytes`."""
         return sum(math.prod(shape) for shape in self._shapes) * self._element.itemsize
 
     def bind(self, binding: OrtObject, slot: int, rows: int) -> None:
-        """Bind the caches of the slots ``slot`` to ``slot + rows - 1`` as inputs and outputs."""
+        """See `SlotCache.bind`."""
         for index, tensor in enumerate(self._tensors):
             where = self._where(index, slot, rows)
             binding.bind_input(tensor.past, *where)
             binding.bind_output(tensor.present, *where)
 
     def move(self, source: int, target: int, tokens: int) -> None:
-        """Copy slot ``source`` over slot ``target``."""
-        del tokens  # A part of each head would be a copy for each.
+        """See `SlotCache.move`; copies the whole slot."""
+        del tokens  # The first tokens of each head are not contiguous: they would take a copy for each head.
         for index in range(len(self._tensors)):
             binding = self._copier.io_binding()
             binding.bind_input("x", *self._where(index, source, 1))
@@ -151,7 +151,7 @@ class DeviceCache:
             self._copier.run_with_iobinding(binding)
 
     def release(self, slot: int, tokens: int, kept: int = 0) -> None:
-        """Keep the memory, which cannot be given back in parts."""
+        """Do nothing: the memory cannot be returned in parts."""
 
     def _where(self, index: int, slot: int, rows: int) -> tuple[str, int, type[np.generic], Sequence[int], int]:
         shape = self._shapes[index][1:]
@@ -180,14 +180,14 @@ def _reserved(nbytes: int) -> mmap.mmap:
             f"generation.max_context_tokens"
         )
         raise ModelLoadError(msg) from error
-    # A huge page would be taken by the first token of a head. Some systems have none.
+    # The first token of a head would take a whole huge page. Some systems have none, and fail here.
     with suppress(OSError):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory
 
 
 def _copying_model(element: np.dtype[np.generic]) -> bytes:
-    """Return a model that copies x to y. The numbers of fields are those of onnx.proto."""
+    """Return an ONNX model that copies x to y. The field numbers are those of onnx.proto."""
 
     def number(field: int, value: int) -> bytes:
         return wire.integer(wire.integer_tag(field), value)

@@ -1,6 +1,6 @@
-"""Recognise language models by their graphs: decoders whose cache GroupQueryAttention writes in place.
+"""Recognise language models by their graphs: decoders whose KV cache GroupQueryAttention writes in place.
 
-That is what onnxruntime-genai's builder writes: token ids and an attention mask in, logits out, and for each layer keys
+onnxruntime-genai's builder writes such graphs: token ids and an attention mask in, logits out, and for each layer keys
 and values in and out. Other decoders are refused, with what is missing. Weights are not read.
 """
 
@@ -15,14 +15,14 @@ from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.genai_config import GenaiConfig, TensorNames, is_described, read_genai_config
 from inferd.runtime.onnx_file import Graph, ModelFile, Node, TensorType, read_model_file
 
-#: A scalar with how many of the last tokens get logits, in exports of transformers.js.
+#: A scalar input of exports for transformers.js: how many of the last tokens get logits.
 LOGITS_TO_KEEP = "num_logits_to_keep"
 
 _ATTENTION = "GroupQueryAttention"
-#: The indices of its past key, past value and table of rotary cosines, and of its present key.
+#: Indices of its past key, which its past value follows, its present key, and its table of rotary cosines.
 _PAST, _PRESENT, _COSINES = 3, 1, 7
 
-#: Types of the cache that were tested, and of inputs.
+#: Tested types of the cache, and types of the other inputs.
 _CACHE_TYPES = ("FP32", "FP16")
 _INTEGER_TYPES = ("INT64", "INT32")
 
@@ -37,7 +37,7 @@ _PROJECTIONS = frozenset({"MatMul", "MatMulNBits", "FusedMatMul"})
 
 _TYPES = {datatype.onnx_element_type: datatype for datatype in ALL}
 
-#: Parts of the names of inputs that decoders have which are not supported, and what these are.
+#: Parts of input names of unsupported decoders, with the reason for the refusal.
 _FOREIGN_INPUTS: Mapping[str, str] = {
     "encoder": "it is the decoder of a pair of encoder and decoder",
     "cross": "it is the decoder of a pair of encoder and decoder",
@@ -61,12 +61,11 @@ class CacheTensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderForm:
-    """How a decoder is fed.
+    """The inputs and outputs of a decoder, and what its graph computes.
 
-    ``integer`` and ``element`` are the types of token ids and cache. ``projection`` is the output of the node that
-    projects to the vocabulary if tokens can be picked before it; ``logits_of_all``: the model itself does not pick the
-    last one. ``mixes_rows``: what it computes for a sequence depends
-    on those beside it, so that each has to run alone. ``file`` is what was read.
+    ``integer`` and ``element`` are the types of token ids and cache. ``logits_of_all``: it computes logits of all
+    tokens; then ``projection`` is the output of the node that projects to the vocabulary, if tokens can be picked
+    before it. ``mixes_rows``: the result of a sequence depends on others in the run, so that each has to run alone.
     """
 
     config: GenaiConfig
@@ -83,20 +82,20 @@ class DecoderForm:
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes of the cache that one token takes."""
+        """Bytes of keys and values of one token."""
         return sum(cache.heads * cache.size for cache in self.caches) * self.element.itemsize
 
 
 def read_decoder(path: Path) -> DecoderForm | None:
-    """Return how the language model in the file ``path`` is fed; None if it is an ordinary model.
+    """Return the form of the language model in the file ``path``; None if it is an ordinary model.
 
-    Raises `ModelLoadError` for files that are not ONNX, and for language models of other forms.
+    Raises `ModelLoadError` for files that are not ONNX, and for language models that cannot be served.
     """
     return decoder_form(path, read_model_file(path))
 
 
 def decoder_form(path: Path, file: ModelFile) -> DecoderForm | None:
-    """Return how the language model in ``file``, read from ``path``, is fed. Raises as `read_decoder` does."""
+    """Do the same for ``file``, which was read from ``path``."""
     graph = file.graph
     if not is_described(path) and not any(name.startswith("past_key_values.") for name in graph.inputs):
         return None
@@ -109,7 +108,7 @@ def decoder_form(path: Path, file: ModelFile) -> DecoderForm | None:
 
 
 class _RefusedError(Exception):
-    """Why a language model cannot be served."""
+    """A language model cannot be served; the text says why."""
 
 
 def _form(config: GenaiConfig, file: ModelFile) -> DecoderForm:
@@ -139,7 +138,7 @@ def _form(config: GenaiConfig, file: ModelFile) -> DecoderForm:
 
 
 def _layers(graph: Graph, names: TensorNames) -> dict[str, str]:
-    """Return the present of each past: names of outputs by names of inputs, in order of layers."""
+    """Return the present outputs by their past inputs, in the order of layers, keys before values."""
     found: dict[str, str] = {}
     for layer in range(len(graph.inputs)):
         for past, present in ((names.past_key, names.present_key), (names.past_value, names.present_value)):
@@ -157,7 +156,7 @@ def _numbered(template: str, layer: int) -> str:
 
 
 def _check_inputs(graph: Graph, names: TensorNames, layers: Mapping[str, str]) -> None:
-    """Refuse a model with inputs that it is not known how to fill, or without those that are needed."""
+    """Refuse a model with unknown inputs, or without required ones."""
     required = {names.input_ids: 2, names.attention_mask: 2}
     known = required | {names.position_ids: 2, LOGITS_TO_KEEP: 0} | dict.fromkeys(layers, 4)
     # Initializers may be inputs too, with a default.
@@ -180,7 +179,7 @@ def _check_inputs(graph: Graph, names: TensorNames, layers: Mapping[str, str]) -
 
 
 def _check_attention(graph: Graph, attentions: Sequence[Node], layers: Mapping[str, str]) -> None:
-    """Refuse a model whose caches are not all written in place by attention over all tokens."""
+    """Refuse a model unless GroupQueryAttention over all tokens writes all its caches in place."""
     writers = {past: present for node in attentions for past, present in _written(node)}
     users = {name for node in graph.nodes if node.operator != _ATTENTION for name in node.inputs}
     for past, present in layers.items():
@@ -203,7 +202,7 @@ def _written(node: Node) -> Iterator[tuple[str, str]]:
 
 def _cache_tensor(graph: Graph, past: str, present: str) -> CacheTensor:
     dims = graph.types[past].dims
-    # All four were checked to be there.
+    # `_check_inputs` has checked that there are four.
     heads, size = (dims[1], dims[3]) if dims is not None else ("", "")
     if not isinstance(heads, int) or not isinstance(size, int):
         msg = f'input "{past}" declares no number of heads or no size of a head'
@@ -229,19 +228,19 @@ def _numpy_type(graph: Graph, name: str, allowed: Sequence[str]) -> np.dtype[np.
 
 
 def _has_last_token_only(graph: Graph, logits: str) -> bool:
-    """Whether the model itself computes logits of the last token only."""
+    """Return whether the graph computes logits of the last token only."""
     dims = graph.types[logits].dims
     return LOGITS_TO_KEEP in graph.inputs or (dims is not None and (len(dims) < 3 or dims[1] == 1))
 
 
 def _projection(graph: Graph, logits: str) -> str | None:
-    """Return the output of the node that projects to the vocabulary, if what is behind it treats each row alone."""
+    """Return the output of the node that projects to the vocabulary, if only elementwise operators follow it."""
     makers = {output: node for node in graph.nodes for output in node.outputs if output}
     name = logits
     while (node := makers.get(name)) is not None and len(node.outputs) == 1:
         if node.operator in _PROJECTIONS and node.attributes.get("transA", 0) == 0:
             return None if node.inputs[0] in graph.constants else name
-        # One input that is computed; the others, such as a bias, are constants.
+        # An elementwise operator has one computed input; the others, such as a bias, are constants.
         computed = [each for each in node.inputs if each in makers and makers[each].operator != "Constant"]
         if node.operator not in _ELEMENTWISE or len(computed) != 1:
             return None

@@ -1,4 +1,4 @@
-"""Open language models: session, cache, and a trial run that verifies that the session uses the cache correctly."""
+"""Open language models: the session, its KV cache, and a trial run that verifies that the cache is used in place."""
 
 import logging
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from inferd.config.settings import ModelSettings
 from inferd.runtime.decoder import DecoderSizes, OnnxDecoder
 from inferd.runtime.decoder_cache import DeviceCache, HostCache, SlotCache
 from inferd.runtime.decoder_graph import DecoderForm
-from inferd.runtime.decoder_rows import with_chosen_tokens
+from inferd.runtime.decoder_pruning import with_chosen_tokens
 from inferd.runtime.decoder_runner import LogitsForm, SlotRunner, logits_of
 from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.external_weights import ExternalWeights, find_weights
@@ -23,41 +23,41 @@ from inferd.runtime.verdict_cache import fingerprints
 
 _log = logging.getLogger("inferd.runtime")
 
-#: The context without generation.max_context_tokens: longer ones have to be asked for.
-_MOST_DEFAULT_TOKENS = 8192
+#: The most tokens of the context without generation.max_context_tokens.
+_MAX_DEFAULT_CONTEXT = 8192
 
-#: How long idle threads spin, so that they need not be woken for each of the hundreds of operators of a step, which
-#: would take up to a third of it. When nothing runs, they do not spin.
+#: How long idle threads spin. Waking them for each of the hundreds of operators of a step would take up to a third of
+#: its time. Between runs they do not spin.
 _SPIN_DURATION = "session.intra_op.spin_duration_us", "200"
 
 #: Tokens of trial runs.
 _TRIAL_TOKENS = 3
-#: How far the logits of a prompt in two parts may be from those in one, as a share of their range: int8 rounds.
-_CLOSE = 0.1
+#: How far the logits of a prompt in two chunks may be from those in one, as a share of their range: int8 rounds.
+_MAX_ROUNDING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A session that was tried out."""
+    """A session that has run once, and the form of its logits."""
 
     session: OrtObject
     logits: LogitsForm
 
 
 def open_decoder(path: Path, settings: ModelSettings, form: DecoderForm, *, is_immutable: bool = False) -> OnnxDecoder:
-    """Open the language model in ``path``, which `read_decoder` has found to be of ``form``. Raises `ModelLoadError`.
+    """Open the language model in ``path``, whose ``form`` is that of `read_decoder`. Raises `ModelLoadError`.
 
-    ``is_immutable``: nobody changes its files while it is loaded.
+    ``is_immutable``: the files cannot change while the model is loaded.
     """
     weights = find_weights(path, form.file.external_files, are_immutable=is_immutable)
     before = fingerprints(path, weights.files)
-    settings = _for_one_run(settings)
+    settings = _one_run_at_a_time(settings)
     context = _context_length(path, settings, form)
-    opened = _opened(path, settings, form, weights)
+    opened = _open_session(path, settings, form, weights)
     if fingerprints(path, weights.files) != before:
         msg = f"{path.name} or a file with its weights was changed while it was loaded"
         raise ModelLoadError(msg)
-    slots, cache = _cache(opened.session, settings, form, context)
+    slots, cache = _make_cache(opened.session, settings, form, context)
     decoder = OnnxDecoder(
         runner=SlotRunner(opened.session, form, cache, opened.logits, context),
         cache=cache,
@@ -65,12 +65,12 @@ def open_decoder(path: Path, settings: ModelSettings, form: DecoderForm, *, is_i
         sizes=DecoderSizes(slots=slots, context_length=context, vocabulary_size=opened.logits.vocabulary_size),
         providers=tuple(opened.session.get_providers()),
     )
-    _try_cache(path, decoder)
+    _verify_cache(path, decoder)
     return decoder
 
 
-def _for_one_run(settings: ModelSettings) -> ModelSettings:
-    """Return ``settings`` for a session that has all cores, as its runs follow one another."""
+def _one_run_at_a_time(settings: ModelSettings) -> ModelSettings:
+    """Return ``settings`` that give each run all cores, as no two runs are in progress at the same time."""
     runtime = settings.runtime
     # Spinning without a limit is the operator's choice.
     spins = {} if runtime.allow_spinning else dict([_SPIN_DURATION])
@@ -88,11 +88,11 @@ def _context_length(path: Path, settings: ModelSettings, form: DecoderForm) -> i
     if form.context_length is None and wanted is None:
         msg = f"{path.name} does not say how long its context is; set generation.max_context_tokens"
         raise ModelLoadError(msg)
-    return min(wanted or _MOST_DEFAULT_TOKENS, form.context_length or wanted or _MOST_DEFAULT_TOKENS)
+    return min(wanted or _MAX_DEFAULT_CONTEXT, form.context_length or wanted or _MAX_DEFAULT_CONTEXT)
 
 
-def _opened(path: Path, settings: ModelSettings, form: DecoderForm, weights: ExternalWeights) -> _Opened:
-    """Open the session so that it computes the logits of last tokens only, if that is possible."""
+def _open_session(path: Path, settings: ModelSettings, form: DecoderForm, weights: ExternalWeights) -> _Opened:
+    """Open the session, with a graph that computes logits of chosen tokens only if that gives the same logits."""
     if form.projection is not None:
         content = with_chosen_tokens(path.read_bytes(), form.projection, form.config.names.logits)
         try:
@@ -116,7 +116,7 @@ def _opened(path: Path, settings: ModelSettings, form: DecoderForm, weights: Ext
 
 
 def _logits_form(logits: Array) -> LogitsForm:
-    """Return the form of the logits of one sequence of several tokens."""
+    """Return the form of ``logits``, which a run of one sequence of several tokens returned."""
     return LogitsForm(
         vocabulary_size=logits.shape[-1],
         element=logits.dtype,
@@ -125,14 +125,14 @@ def _logits_form(logits: Array) -> LogitsForm:
     )
 
 
-def _cache(session: OrtObject, settings: ModelSettings, form: DecoderForm, context: int) -> tuple[int, SlotCache]:
-    """Return the number of slots and their memory: on the device that the model runs on, if that is CUDA."""
+def _make_cache(session: OrtObject, settings: ModelSettings, form: DecoderForm, context: int) -> tuple[int, SlotCache]:
+    """Return the number of slots and their cache, which is on the device if the model runs on CUDA."""
     slots = settings.generation.max_sequences
     provider = session.get_providers()[0]
     if not on_cuda((provider,)):
         return slots, HostCache(form.caches, form.element, slots, context)
     if settings.generation.cache_bytes is not None:
-        # All of it is taken from the start, unlike on the host.
+        # Unlike on the host, all slots are allocated at once.
         slots = max(1, min(slots, settings.generation.cache_bytes // (context * form.cache_bytes_per_token)))
     options = session.get_provider_options()[provider]
     device_id = int(options.get("device_id", 0))
@@ -148,13 +148,13 @@ def _cache(session: OrtObject, settings: ModelSettings, form: DecoderForm, conte
     return slots, cache
 
 
-def _try_cache(path: Path, decoder: OnnxDecoder) -> None:
-    """Require that a prompt in two parts, of which the second needs the cache of the first, is as good as in one."""
+def _verify_cache(path: Path, decoder: OnnxDecoder) -> None:
+    """Require that a prompt in two chunks, the second of which reads the cache of the first, has the same logits."""
     prompt = np.arange(_TRIAL_TOKENS)
     whole = decoder.prefill(0, prompt, 0).copy()
     decoder.prefill(0, prompt[:-1], 0)
     parts = decoder.decode([int(prompt[-1])], [len(prompt) - 1])[0]
     decoder.release(0, len(prompt))
-    if not np.abs(whole - parts).max() <= _CLOSE * np.ptp(whole):
+    if not np.abs(whole - parts).max() <= _MAX_ROUNDING * np.ptp(whole):
         msg = f"{path.name} does not keep its cache in place with {decoder.providers[0]}"
         raise ModelLoadError(msg)

@@ -1,4 +1,4 @@
-"""Run a language model on slots of its cache, which ONNX Runtime reads and writes in place."""
+"""Run a language model on slots of its KV cache, which ONNX Runtime reads and writes in place."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from inferd.runtime.decoder_cache import SlotCache
 from inferd.runtime.decoder_graph import LOGITS_TO_KEEP, DecoderForm
-from inferd.runtime.decoder_rows import CHOSEN_TOKENS
+from inferd.runtime.decoder_pruning import CHOSEN_TOKENS
 from inferd.runtime.runners import OrtObject
 from inferd.runtime.signature import Array
 
@@ -16,18 +16,19 @@ Logits = NDArray[np.float32]
 #: Token ids [sequences,tokens], and numbers of tokens [sequences].
 Integers = NDArray[np.integer]
 
-_LEAST_MASK = 64
+#: The shortest attention mask of runs with tokens in the cache.
+_MIN_MASK = 64
 
-#: Bindings that are kept: those of prompts and of the usual numbers of rows.
-_MOST_BINDINGS = 256
+#: Bindings to keep: one for each slot of prefill runs, and for each number of rows of decode steps.
+_MAX_BINDINGS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogitsForm:
-    """Form of the logits that a run returns.
+    """The form of the logits that the graph returns for a prompt of several tokens.
 
-    Flat: [sequences,``vocabulary_size``]; else [sequences,tokens,``vocabulary_size``].
-    ``of_last_token``: of the last token only, so that there is one.
+    ``is_flat``: [sequences,``vocabulary_size``]; else [sequences,tokens,``vocabulary_size``]. ``of_last_token``: the
+    graph returns those of the last token only, so that ``tokens`` is 1.
     """
 
     vocabulary_size: int
@@ -37,10 +38,10 @@ class LogitsForm:
 
 
 class SlotRunner:
-    """Runs of a session with its cache bound in place; used by one thread.
+    """Runs a session with its cache bound in place; used by one thread.
 
-    A binding of slots keeps their caches bound, which are dozens of tensors; the few others are bound for each run,
-    after they are filled, because values for a device are copied when they are bound.
+    The bindings of slots are kept, because a cache has dozens of tensors. The few other inputs are bound for each run,
+    after they are filled, because inputs for a device are copied when they are bound.
     """
 
     def __init__(
@@ -57,14 +58,15 @@ class SlotRunner:
         self._bindings: dict[tuple[int, int], OrtObject] = {}
 
     @property
-    def gives_every(self) -> bool:
-        """Whether `run_every` is possible: the graph computes the logits of other tokens than the last one."""
+    def can_run_every(self) -> bool:
+        """True if `run_every` is supported: the graph can compute logits of other tokens than the last one."""
         return self._has_chosen_tokens or self._form.has_logits_to_keep or not self._logits_form.of_last_token
 
     def run(self, slot: int, ids: Integers, past: Integers, options: OrtObject) -> Logits:
-        """Add ``ids`` [rows,tokens] to the ``past`` tokens of the slots from ``slot`` on; return [rows,vocabulary].
+        """Append ``ids`` [rows,tokens] to the ``past`` tokens [rows] of the slots from ``slot`` on.
 
-        These are the logits behind the last token, valid until the next run. Raises whatever ONNX Runtime raises.
+        Return the logits of the last tokens, [rows,vocabulary_size], valid until the next run. Raises the errors of
+        ONNX Runtime.
         """
         logits = self._output(*ids.shape)
         self._run(slot, ids, past, options, logits)
@@ -72,19 +74,19 @@ class SlotRunner:
         return last.astype(np.float32, copy=False)
 
     def run_every(self, slot: int, ids: Integers, past: Integers, options: OrtObject) -> Logits:
-        """Do the same for one row; return the logits behind each of its tokens, [tokens,vocabulary]."""
+        """Do the same for one row; return the logits of each of its tokens, [tokens,vocabulary_size]."""
         form = self._logits_form
-        # Not kept, as it is much more than what other runs need.
+        # The memory is not kept for later runs, as it is much more than theirs.
         logits = np.empty((1, ids.shape[1], form.vocabulary_size), form.element)
         self._run(slot, ids, past, options, logits)
         every: Logits = logits[0].astype(np.float32, copy=False)
         return every
 
     def _run(self, slot: int, ids: Integers, past: Integers, options: OrtObject, logits: Array) -> None:
-        """Run on ``ids``, and write ``logits``: as many of the last tokens as these have."""
+        """Run on ``ids``, and write ``logits``: for as many of the last tokens as the array has."""
         binding = self._binding(slot, len(ids))
         # These must live until the run ends.
-        feeds = self._feeds(ids, past) | self._kept(1 if logits.ndim == 2 else logits.shape[1])
+        feeds = self._feeds(ids, past) | self._logits_feeds(1 if logits.ndim == 2 else logits.shape[1])
         for name, array in feeds.items():
             _bind(binding, name, array)
         binding.bind_output(
@@ -95,7 +97,7 @@ class SlotRunner:
     def _binding(self, slot: int, rows: int) -> OrtObject:
         binding = self._bindings.get((slot, rows))
         if binding is None:
-            if len(self._bindings) >= _MOST_BINDINGS:
+            if len(self._bindings) >= _MAX_BINDINGS:
                 self._bindings.clear()
             binding = self._session.io_binding()
             self._cache.bind(binding, slot, rows)
@@ -117,8 +119,8 @@ class SlotRunner:
             feeds[names.position_ids] = (past[:, None] + columns[:tokens]).astype(self._form.integer)
         return feeds
 
-    def _kept(self, tokens: int) -> dict[str, Array]:
-        """Return the inputs that have the logits of the last ``tokens`` computed, where the graph has some."""
+    def _logits_feeds(self, tokens: int) -> dict[str, Array]:
+        """Return the inputs that ask for the logits of the last ``tokens``, where the graph has such inputs."""
         feeds: dict[str, Array] = {}
         if self._has_chosen_tokens:
             feeds[CHOSEN_TOKENS] = np.arange(-tokens, 0, dtype=np.int64)
@@ -127,14 +129,14 @@ class SlotRunner:
         return feeds
 
     def _mask_length(self, past: int, tokens: int) -> int:
-        """Return the length of the attention mask: of prompts from their beginning, where it counts, the exact one.
+        """Return the length of the attention mask.
 
-        Others only have to be long enough. As ONNX Runtime keeps a plan of the memory of runs for each shape of the
-        inputs, there are few.
+        It must be exact without ``past``; otherwise it only has to be long enough. Powers of two make few different
+        lengths, as ONNX Runtime keeps a memory plan for each shape of the inputs.
         """
         if not past:
             return tokens
-        return min(max(_LEAST_MASK, 1 << (past + tokens - 1).bit_length()), self._context_length)
+        return min(max(_MIN_MASK, 1 << (past + tokens - 1).bit_length()), self._context_length)
 
     def _first_columns(self, count: int) -> Integers:
         if len(self._columns) < count:
@@ -142,13 +144,13 @@ class SlotRunner:
         return self._columns[:count]
 
     def _output(self, rows: int, tokens: int) -> Array:
-        """Return memory for the logits of a run."""
+        """Return reused memory for the logits of a run."""
         form = self._logits_form
-        kept = 1 if form.of_last_token else tokens
-        count = rows * kept * form.vocabulary_size
+        with_logits = 1 if form.of_last_token else tokens
+        count = rows * with_logits * form.vocabulary_size
         if len(self._logits) < count:
             self._logits = np.empty(count, form.element)
-        shape = (rows, form.vocabulary_size) if form.is_flat else (rows, kept, form.vocabulary_size)
+        shape = (rows, form.vocabulary_size) if form.is_flat else (rows, with_logits, form.vocabulary_size)
         return self._logits[:count].reshape(shape)
 
 
@@ -157,9 +159,9 @@ def _bind(binding: OrtObject, name: str, array: Array) -> None:
 
 
 def logits_of(session: OrtObject, form: DecoderForm, tokens: int, chosen: list[int] | None) -> Array:
-    """Run ``session`` once without a cache on the first ``tokens`` of the vocabulary, and return its logits.
+    """Run ``session`` once with an empty cache on the first ``tokens`` ids of the vocabulary, and return its logits.
 
-    ``chosen`` are the tokens that get logits, if the session has that input. Raises whatever ONNX Runtime raises.
+    ``chosen`` is the input `CHOSEN_TOKENS`, if the session has it. Raises the errors of ONNX Runtime.
     """
     names = form.config.names
     feeds: dict[str, Array] = {

@@ -1,17 +1,18 @@
-"""Rewrite the file of a language model so that logits are computed for chosen tokens only.
+"""Edit the file of a language model so that it computes logits for chosen tokens only.
 
-Most models compute them for every token of a prompt, of which only the last ones are wanted: about a third of the time
-of a prompt with small models. A Gather with a new input picks the tokens before the projection to the vocabulary.
+Most models compute logits for every token of a prompt, although only those of the last one are needed. That is about a
+third of the prefill time of small models. The edited graph has a new input, by which a Gather picks the activations of
+chosen tokens before the projection to the vocabulary.
 """
 
 from inferd import wire
 from inferd.runtime.onnx_wire import Content, Field, fields, integers, message, text
 
-#: The new input: indices of tokens, [chosen].
+#: The new input: indices of the tokens that get logits, [chosen] of int64; negative ones count from the end.
 CHOSEN_TOKENS = "inferd_chosen_tokens"
 _ACTIVATIONS = "inferd_chosen_activations"
 
-# Numbers of fields in onnx.proto: of ModelProto, GraphProto, NodeProto, ValueInfoProto, TypeProto and its Tensor.
+# Field numbers in onnx.proto: of ModelProto, GraphProto, NodeProto, ValueInfoProto, TypeProto and its Tensor.
 _GRAPH = 7
 _NODE, _INPUT, _OUTPUT, _VALUE_INFO = 1, 11, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
@@ -25,10 +26,10 @@ _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TYPE, _IS_INTEGER = 1, 3, 20, 2
 
 
 def with_chosen_tokens(content: Content, projection: str, logits: str) -> bytes:
-    """Return the file ``content`` with the input `CHOSEN_TOKENS`, for which ``logits`` are computed.
+    """Return the ONNX file ``content`` with the additional input `CHOSEN_TOKENS`.
 
-    ``projection`` is the output of the node that projects to the vocabulary, whose first input are the activations
-    [batch,sequence,width]. Raises `ValueError` if it is not there.
+    ``logits`` is the name of the output of logits. ``projection`` is the output of the node that projects to the
+    vocabulary, whose first input are the activations [batch,sequence,width]. Raises `ValueError` without that node.
     """
     return b"".join(
         message(_GRAPH, *_graph(content, part, projection, logits))
@@ -39,7 +40,7 @@ def with_chosen_tokens(content: Content, projection: str, logits: str) -> bytes:
 
 
 def _graph(content: Content, graph: Field, projection: str, logits: str) -> list[bytes]:
-    """Return the fields of the graph, with the nodes that make the logits of chosen tokens."""
+    """Return the fields of the edited graph."""
     parts: list[bytes] = []
     is_found = False
     for part in fields(content, graph.start, graph.end):
@@ -48,7 +49,7 @@ def _graph(content: Content, graph: Field, projection: str, logits: str) -> list
             is_found = True
         elif part.number == _OUTPUT and _has(content, part, _VALUE_NAME, logits):
             parts.append(_without_shape(content, part))
-        # What is declared of values in between is about all tokens.
+        # The declared shapes of intermediate values are those for all tokens.
         elif part.number != _VALUE_INFO:
             parts.append(bytes(content[part.begin : part.behind]))
     if not is_found:
@@ -62,7 +63,7 @@ def _has(content: Content, node: Field, number: int, name: str) -> bool:
 
 
 def _nodes(content: Content, projection: Field) -> list[bytes]:
-    """Return a Gather and, behind it, the projection with what it has picked."""
+    """Return a Gather, and the projection with its output as input."""
     kept: list[bytes] = []
     activations = ""
     for part in fields(content, projection.start, projection.end):
@@ -88,7 +89,7 @@ def _nodes(content: Content, projection: Field) -> list[bytes]:
 
 
 def _without_shape(content: Content, output: Field) -> bytes:
-    """Return the declaration of ``output`` with its element type and without its dims, which are about all tokens."""
+    """Return the declaration of ``output`` with its element type, without its dims, which are those for all tokens."""
     name, element = b"", 0
     for part in fields(content, output.start, output.end):
         if part.number == _VALUE_NAME:

@@ -15,6 +15,7 @@ from inferd.api.reflection import add_reflection
 from inferd.api.services import INFERENCE_SERVICE_NAMES, InferenceServices
 from inferd.api.status import StatusTable
 from inferd.api.wire_scanner import MessageLimits
+from inferd.app import listeners
 from inferd.app.http_inference import HttpInference
 from inferd.app.machine_limits import LoweredSetting
 from inferd.app.readiness import Readiness
@@ -156,8 +157,9 @@ class Application:
     def start(self) -> None:
         """Bind all ports and answer on them; health reports NOT_SERVING for now.
 
-        Raises `OSError` naming the address, or `BadFileError` naming a file of credentials, rules or certificates.
+        Raises `ListenError`, or `BadFileError` naming a file of credentials, rules or certificates.
         """
+        server = self._settings.server
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._telemetry.log.start()
         self._telemetry.recorder.start()
@@ -167,13 +169,16 @@ class Application:
         self._add_services()
         self._http = self._build_http()
         self._telemetry.metrics.set_sources(self._metric_sources())
-        self._grpc_port = self._transport.listen(self._server)
+        with listeners.named(listeners.grpc_settings(server)):
+            self._grpc_port = self._transport.listen(self._server)
         self._telemetry.tracing.start()
         self._telemetry.gpus.start()
         self._models.start()
-        self._monitoring.start()
+        with listeners.named(listeners.metrics_settings(server)):
+            self._monitoring.start()
         if self._http is not None:
-            self._http.start()
+            with listeners.named(listeners.http_settings(server)):
+                self._http.start()
         if self._page is not None:
             self._page.start()
         self._readiness.start()

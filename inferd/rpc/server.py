@@ -15,6 +15,7 @@ import grpc
 
 from inferd.rpc import core, unix_sockets
 from inferd.rpc.accept import Acceptor, CallSource, Entrance, InterceptorChain, Methods
+from inferd.rpc.bind_errors import why_not_bound
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call_ends import ConnectionAges, Ends, StatusOf, bare_status
 from inferd.rpc.corks import Corks
@@ -235,10 +236,7 @@ class Server(grpc.Server):
             raise RuntimeError(f"cannot listen on {address}: {reason}")
         port = core.bind(self._core, address, credentials)
         if port == 0:
-            raise RuntimeError(
-                f"cannot listen on {address}: it is taken, not permitted or no address of this machine; "
-                "gRPC's log on standard error tells which"
-            )
+            raise RuntimeError(f"cannot listen on {address}: {why_not_bound(address)}")
         return port
 
     def _launch(self, *, accept: bool) -> None:

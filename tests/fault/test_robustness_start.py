@@ -53,14 +53,17 @@ ODD_OUTPUT = "größe → y"
 ODD_MODELS = ["модель", "text-v1.5 (final)", "a" * 200]
 
 
-@pytest.mark.parametrize("taken", ["grpc_port", "http_port", "metrics_port"])
-def test_port_in_use_is_named(taken):
-    """The server exits at once, with status 1 and the address."""
+@pytest.mark.parametrize(
+    ("taken", "flag"), [("grpc_port", "--grpc-port"), ("http_port", "--http-port"), ("metrics_port", "--metrics-port")]
+)
+def test_port_in_use_is_named(taken, flag):
+    """The server exits at once, with status 1, the setting and its flag, the address and the reason."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         server = ServerProcess("--set", f"server.{taken}={other.getsockname()[1]}")
         assert server.wait() == 1
-    assert f"cannot listen on {address}" in server.text
+    assert f"server.{taken} ({flag}) on server.host (--host): cannot listen on {address}" in server.text
+    assert "Address already in use" in server.text
     assert "Traceback" not in server.text
 
 

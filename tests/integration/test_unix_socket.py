@@ -74,7 +74,7 @@ def test_second_server_does_not_replace_socket(server, path):
     """By default, gRPC replaces it: callers would reach the second server, and the first would not notice."""
     other = ServerProcess("--host", f"unix:{path}")
     assert other.wait() == 1
-    assert f"cannot listen on unix:{path}: another server listens there" in other.text
+    assert f"server.host (--host): cannot listen on unix:{path}: another server listens there" in other.text
     assert _inferd("health", "--address", server.grpc).stdout == "SERVING\n"
 
 

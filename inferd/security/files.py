@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,15 @@ _Fingerprint = tuple[str, int, int, int, int] | None
 
 class BadFileError(Exception):
     """A file that cannot be used; the text names the file, what was expected and what came, and holds no secrets."""
+
+
+@contextmanager
+def chosen_by(setting: str) -> Iterator[None]:
+    """Put ``setting``, which has chosen the file, before its error."""
+    try:
+        yield
+    except BadFileError as error:
+        raise BadFileError(f"{setting}: {error}") from None
 
 
 def read_text(path: Path) -> str:

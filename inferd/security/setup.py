@@ -14,7 +14,7 @@ from inferd.security.authentication.spiffe import SpiffeVerifier
 from inferd.security.authentication.stream_revoker import StreamRevoker
 from inferd.security.authorization.policy import read_policy
 from inferd.security.authorization.quota import QuotaStore
-from inferd.security.files import FileWatcher
+from inferd.security.files import FileWatcher, chosen_by
 
 #: How soon a stream ends after its credential expired; changed files are noticed later by the watcher's period.
 _STREAM_CHECK_PERIOD_S = 0.5
@@ -53,13 +53,13 @@ class Security:
         """Read all files and start to watch them. Raises `BadFileError` for a file that cannot be used."""
         settings = self._settings
         if settings.tokens_file is not None:
-            self._load_and_watch("tokens", settings.tokens_file, self._read_tokens)
+            self._load_and_watch("tokens", "tokens_file", settings.tokens_file, self._read_tokens)
         if settings.policy_file is not None:
-            self._load_and_watch("policy", settings.policy_file, self._read_policy)
+            self._load_and_watch("policy", "policy_file", settings.policy_file, self._read_policy)
         if settings.spiffe.trust_domains:
             self._snapshots.update(spiffe=SpiffeVerifier(settings.spiffe.trust_domains))
         if settings.jwt.jwks_file is not None:
-            self._load_and_watch("jwks", settings.jwt.jwks_file, self._read_keys)
+            self._load_and_watch("jwks", "jwt.jwks_file", settings.jwt.jwks_file, self._read_keys)
         if self._jwks is not None:
             # Even if the URL cannot be reached yet: a token with an unknown key then causes another fetch.
             self._use_keys(KeySet({}))
@@ -88,9 +88,10 @@ class Security:
         """Return the number of requests over a quota, by limit."""
         return self._quotas.rejections.by_limit
 
-    def _load_and_watch(self, name: str, path: Path, read: Callable[[Path], None]) -> None:
+    def _load_and_watch(self, name: str, setting: str, path: Path, read: Callable[[Path], None]) -> None:
         self.files.watch(name, [path], lambda: read(path))
-        read(path)
+        with chosen_by(f"security.{setting}"):
+            read(path)
 
     def _read_tokens(self, path: Path) -> None:
         self._snapshots.update(tokens=TokenTable.read(path))

@@ -9,7 +9,7 @@ from inferd.addresses import is_loopback
 from inferd.config.security import ClientCertificates
 from inferd.config.settings import Settings
 from inferd.rpc import Server
-from inferd.security.files import FileWatcher
+from inferd.security.files import FileWatcher, chosen_by
 from inferd.security.tls.server_tls import ServerTls
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,8 @@ class Transport:
         """Load and watch the certificates, and warn of insecure settings. Raises `BadFileError`."""
         if self._tls is not None:
             self._tls.watch(self._files)
-            self._tls.load()
+            with chosen_by("security.tls"):
+                self._tls.load()
         for insecure in insecure_settings(self._settings):
             _log.warning(insecure.text, extra={"set": insecure.settings})
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from inferd.config.security import SecuritySettings
-from inferd.security.files import BadFileError
+from inferd.config.settings import Settings
+from inferd.security.files import BadFileError, FileWatcher
 from inferd.security.setup import Security
+from inferd.security.tls.transport import Transport
 
 
 def test_no_interceptor_without_authentication() -> None:
@@ -17,7 +19,7 @@ def test_no_interceptor_without_authentication() -> None:
 
 @pytest.mark.parametrize("bad", ["tokens_file", "policy_file", "jwks_file"])
 def test_bad_file_fails_the_start(tmp_path: Path, bad: str) -> None:
-    """The error names the file."""
+    """The error names the setting and the file."""
     good = {"tokens_file": "[]", "policy_file": 'rules: [{principals: ["*"]}]'}
     for name, content in good.items():
         (tmp_path / name).write_text(content)
@@ -27,5 +29,14 @@ def test_bad_file_fails_the_start(tmp_path: Path, bad: str) -> None:
         del settings["jwt"]
         files[bad].write_text("nonsense")
     security = Security(SecuritySettings(**settings))
-    with pytest.raises(BadFileError, match=bad):
+    setting = f"security.{'jwt.' if bad == 'jwks_file' else ''}{bad}"
+    with pytest.raises(BadFileError, match=f"^{setting}: {tmp_path}/{bad}"):
         security.start()
+
+
+def test_bad_certificate_fails_the_start(tmp_path: Path) -> None:
+    """As do the files of TLS."""
+    tls = {"cert_file": tmp_path / "cert.pem", "key_file": tmp_path / "key.pem"}
+    transport = Transport(Settings.model_validate({"security": {"tls": tls}}), FileWatcher())
+    with pytest.raises(BadFileError, match=f"^security.tls: {tmp_path}/cert.pem: "):
+        transport.start()

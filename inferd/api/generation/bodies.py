@@ -1,4 +1,4 @@
-"""Read the bodies of requests that generate over HTTP, off the poll thread if that takes long."""
+"""Read the JSON bodies of generation requests over HTTP; large ones in another thread than the poll thread."""
 
 import logging
 import math
@@ -17,8 +17,7 @@ from inferd.http.messages import HttpMessage, HttpUnaryCall
 
 _log = logging.getLogger(__name__)
 
-#: Half a million tokens of text. Parsing it holds the interpreter lock for two milliseconds, and so does that of as
-#: many token ids as there may be.
+#: Half a million tokens of text, or `_MAX_ELEMENTS` token ids: parsing either holds the interpreter lock for 2 ms.
 MAX_BODY_BYTES = 2 * 1024 * 1024
 _MAX_ELEMENTS = 65_536
 
@@ -26,7 +25,7 @@ Parsed = TypeVar("Parsed")
 
 
 class BodyReader:
-    """Makes requests of bodies. `read` on the poll thread."""
+    """Reads bodies into requests; `read` is called on the poll thread."""
 
     def __init__(self, resources: HandlerResources) -> None:
         self._resources = resources
@@ -38,7 +37,7 @@ class BodyReader:
         read: Callable[[dict[str, Any]], Parsed],
         then: Callable[[Parsed], None],
     ) -> None:
-        """Call ``then`` on the poll thread with what ``read`` makes of a body, or end ``call`` with what it raises."""
+        """Call ``then`` on the poll thread with what ``read`` returns for the body, or end ``call`` with its error."""
         try:
             if len(message.body) > LARGE_BYTES:
                 self._resources.large_messages.decode(partial(self._read_in_thread, call, message, read, then))

@@ -1,4 +1,4 @@
-"""Submit generation requests: look up the model, validate, tokenize, charge the quota, hand over to the engine."""
+"""Submit generation requests: look up the model, validate, tokenize, charge the quota, submit to the engine."""
 
 import logging
 import math
@@ -14,10 +14,9 @@ from inferd.api.admission import (
     granted_priority,
     priority_of,
 )
-from inferd.api.generation.limits import Limits, limits_of
 from inferd.api.generation.params import Chat, GenerationParams, GenerationReceiver
-from inferd.api.generation.prompt import takes_long, tokens_of
-from inferd.api.generation.validation import Checked, check, max_tokens_of
+from inferd.api.generation.tokenization import is_long_prompt, tokenize_prompt
+from inferd.api.generation.validation import Limits, ValidParams, limits_of, resolve_max_tokens, validate
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.batching.queued import Principal
@@ -61,12 +60,12 @@ class Generations:
         generated: Generated | None = None,
         waited: Waited | None = None,
     ) -> Callable[[], None]:
-        """Generate as ``params`` say; return a function that cancels the request.
+        """Submit a request with ``params`` for ``call``; return a function that cancels it.
 
-        Every error reaches the receiver, which may happen before this returns.
-        ``waited`` is what the request has waited for its model, if it has.
-        ``on_settled`` is called once, when the request has been admitted or rejected, unless it is cancelled before.
-        ``generated`` records what is generated, in addition to what the call records.
+        All errors go to ``receiver``, possibly before this returns. ``on_settled`` is called once, when the request has
+        been admitted or rejected, unless it is cancelled before. ``generated`` records the output for the log in
+        addition to the record of the call, which may have several requests. ``waited`` has the wait for a cold model,
+        if there was one.
         """
         if call.ended_at != math.inf:
             return _nothing
@@ -77,7 +76,7 @@ class Generations:
 
 @dataclass(slots=True)
 class _Admitted:
-    """A request that the engine has, the version whose engine that is, and the quota that it is charged to."""
+    """A request that was submitted to the engine of ``version``, and the quota that it was charged to."""
 
     version: ModelVersion
     request: GenerationRequest
@@ -85,10 +84,10 @@ class _Admitted:
 
 
 class _Generation:
-    """One request, from its params to its end; stands between the engine and the receiver.
+    """One request from its params to its end; the receiver of the engine, which passes output on to ``receiver``.
 
-    Invariants: the receiver gets one end, or none once the request is cancelled; the quota is released once, at
-    the end. On the poll thread, except `_tokenize`.
+    Invariants: ``receiver`` gets one end, or none once the request is cancelled; the quota is released once, at the
+    end. On the poll thread, except `_tokenize` and `_tokenize_in_thread`.
     """
 
     def __init__(
@@ -114,56 +113,56 @@ class _Generation:
         self._has_ended = False
 
     def start(self, waited: Waited) -> None:
-        """Look up the model and tokenize the prompt; called again after the wait for a cold model."""
+        """Look up the model, and tokenize and submit the request; called again after the wait for a cold model."""
         self._waited, self._withdraw = waited, None
         self._began_at = monotonic()
         try:
-            self._look_up()
+            self._prepare()
         except ColdModelError as error:
-            self._wait(error)
+            self._wait_for_model(error)
         except ServingError as error:
-            self._refuse(error)
+            self._reject(error)
 
-    def _look_up(self) -> None:
+    def _prepare(self) -> None:
         params = self._params
         try:
             version, grant = find_model(self._resources.registry, self._call, params.model, params.version)
             limits = limits_of(version)
-            checked = check(params, limits)
+            valid = validate(params, limits)
         except InvalidInputError as error:
             params.name_field(error)
             raise
-        prepare = partial(self._tokenize, version, limits)
-        admit = partial(self._admit, version, grant, limits, checked)
-        if takes_long(params):
-            self._resources.large_messages.decode(partial(self._in_thread, prepare, admit))
+        tokenize = partial(self._tokenize, version, limits)
+        admit = partial(self._admit, version, grant, limits, valid)
+        if is_long_prompt(params):
+            self._resources.large_messages.decode(partial(self._tokenize_in_thread, tokenize, admit))
         else:
-            admit(prepare())
+            admit(tokenize())
 
     def _tokenize(self, version: ModelVersion, limits: Limits) -> TokenIds | ServingError:
-        """Return the tokens of the prompt, or what is wrong with it; any thread."""
+        """Return the tokens of the prompt, or the error; any thread."""
         try:
-            return tokens_of(self._params, version, limits)[0]
+            return tokenize_prompt(self._params, version, limits)[0]
         except ServingError as error:
             return error
         except Exception:  # noqa: BLE001  (the thread must go on, and the call must end)
             _log.exception("could not tokenize a prompt of %s", self._call.method, extra=log_fields(self._call))
             return InferenceFailedError()
 
-    def _in_thread(
-        self, prepare: Callable[[], TokenIds | ServingError], admit: Callable[[TokenIds | ServingError], None]
+    def _tokenize_in_thread(
+        self, tokenize: Callable[[], TokenIds | ServingError], admit: Callable[[TokenIds | ServingError], None]
     ) -> None:
         if not self._has_ended and self._call.ended_at == math.inf:
-            self._resources.call_soon(partial(admit, prepare()))
+            self._resources.call_soon(partial(admit, tokenize()))
 
-    def _wait(self, error: ColdModelError) -> None:
+    def _wait_for_model(self, error: ColdModelError) -> None:
         self._withdraw = self._resources.waits.add(
             self._call,
             error,
             self._waited,
             timeout_s=self._params.timeout_s,
             go_on=self.start,
-            fail=self._refuse,
+            fail=self._reject,
         )
 
     def _admit(
@@ -171,10 +170,10 @@ class _Generation:
         version: ModelVersion,
         grant: Grant | None,
         limits: Limits,
-        checked: Checked,
+        valid: ValidParams,
         tokens: TokenIds | ServingError,
     ) -> None:
-        """Charge the quota and give the request to the engine."""
+        """Charge the quota, and submit the request to the engine."""
         if self._has_ended:
             return
         try:
@@ -183,14 +182,14 @@ class _Generation:
             engine = version.generator
             if engine is None:
                 raise version.unavailable()
-            request = self._build(version, limits, checked, tokens)
+            request = self._build(version, limits, valid, tokens)
             self._admitted = _Admitted(
                 version, request, None if grant is None else self._charge(grant, version, request)
             )
         except ServingError as error:
             if isinstance(error, InvalidInputError):
                 self._params.name_field(error)
-            self._refuse(error)
+            self._reject(error)
             return
         operation = "chat" if isinstance(self._params.prompt, Chat) else "text_completion"
         for record in self._records():
@@ -202,18 +201,18 @@ class _Generation:
         engine.submit(request)
         self._on_settled()
 
-    def _build(self, version: ModelVersion, limits: Limits, checked: Checked, tokens: TokenIds) -> GenerationRequest:
+    def _build(self, version: ModelVersion, limits: Limits, valid: ValidParams, tokens: TokenIds) -> GenerationRequest:
         params, call = self._params, self._call
         priority = priority_of(version, params.priority)
         received_at = self._waited.received_at
         return GenerationRequest(
             prompt=tokens,
-            max_tokens=max_tokens_of(params, limits, len(tokens)),
+            max_tokens=resolve_max_tokens(params, limits, len(tokens)),
             receiver=self,
             received_at=received_at,
-            sampling=checked.sampling,
-            stops=checked.stops,
-            top_logprobs=checked.top_logprobs,
+            sampling=valid.sampling,
+            stops=valid.stops,
+            top_logprobs=valid.top_logprobs,
             scores_prompt=params.scores_prompt,
             wants_text=params.wants_text and limits.has_tokenizer,
             deadline=generation_deadline(version, priority, params.timeout_s, received_at, call.deadline),
@@ -223,7 +222,7 @@ class _Generation:
         )
 
     def _charge(self, grant: Grant, version: ModelVersion, request: GenerationRequest) -> Quota | None:
-        """Charge ``request`` to the quota of ``grant``, and give it the priority and weight that are granted."""
+        """Charge ``request`` to the quota of ``grant``, and set the priority and weight that are granted."""
         request.priority = granted_priority(grant, version, request.priority)
         request.principal = Principal(request.principal.name, grant.rule.weight)
         try:
@@ -235,7 +234,7 @@ class _Generation:
         return grant.quota
 
     def on_delta(self, delta: Delta) -> None:
-        """Pass on what was generated; see `Receiver`."""
+        """Record ``delta`` and pass it on; see `Receiver`."""
         admitted = self._admitted
         if self._has_ended or admitted is None:
             return
@@ -257,11 +256,11 @@ class _Generation:
         """Pass on the error of the engine; see `Receiver`."""
         if self._has_ended:
             return
-        self._end(is_refused=not self._tokens and isinstance(error, OverloadedError | ModelUnavailableError))
+        self._end(is_rejected=not self._tokens and isinstance(error, OverloadedError | ModelUnavailableError))
         self._receiver.on_error(error)
 
     def cancel(self) -> None:
-        """End the request without calling the receiver again; no effect if it has ended."""
+        """End the request; the receiver is not called again. No effect if it has ended."""
         if self._has_ended:
             return
         admitted = self._admitted
@@ -271,28 +270,28 @@ class _Generation:
             admitted.version.generator.cancel(admitted.request)
         self._end()
 
-    def _refuse(self, error: ServingError) -> None:
-        """End a request that never came to the engine."""
+    def _reject(self, error: ServingError) -> None:
+        """End a request that was not submitted to the engine."""
         if self._has_ended:
             return
         self._end()
         self._receiver.on_error(charge_invalid(self._call, error))
         self._on_settled()
 
-    def _end(self, *, is_refused: bool = False) -> None:
-        """Release the quota; the tokens that were not generated are refunded, all of a request that was rejected."""
+    def _end(self, *, is_rejected: bool = False) -> None:
+        """Release the quota, and refund the tokens that were not generated; all of a rejected request."""
         self._has_ended = True
-        # The request refers to this as its receiver: nothing is to wait for the garbage collector.
+        # Break the reference cycle with the request, so that memory does not wait for the garbage collector.
         admitted, self._admitted = self._admitted, None
         if admitted is None or admitted.quota is None:
             return
-        if is_refused:
+        if is_rejected:
             admitted.quota.release(1, refund_tokens=admitted.request.rows)
         else:
             admitted.quota.release(refund_tokens=max(0, admitted.request.max_tokens - self._tokens))
 
     def _record(self, delta: Delta, request: GenerationRequest) -> None:
-        """Record what was generated, for logs and traces."""
+        """Record ``delta`` for logs and traces."""
         since_received_s = monotonic() - request.received_at
         for record in self._records():
             record.add(len(delta.token_ids), since_received_s)
@@ -308,6 +307,6 @@ class _Generation:
         return (of_call,) if self._own_record is None else (of_call, self._own_record)
 
     def _stages(self) -> Stages | None:
-        """Return the stages to fill for a call with a single request; None unless they are measured."""
+        """Return the timing stages to fill; None unless they are measured for a call with a single request."""
         annotations = self._call.annotations
         return timing.of(annotations) if self._own_record is None and timing.KEY in annotations else None

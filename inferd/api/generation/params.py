@@ -1,4 +1,4 @@
-"""The parameters of a generation request, independent of the protocol, and the receiver of its output."""
+"""The parameters of a generation request, the same for all protocols, and the receiver of its output."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from inferd.models.version import ModelVersion
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """Messages for the chat template of a model, each with at least ``role`` and ``content``."""
+    """Messages for a model's chat template, each with at least ``role`` and ``content``."""
 
     messages: Sequence[Mapping[str, str]]
 
@@ -22,12 +22,12 @@ Prompt = str | Sequence[int] | TokenIds | Chat
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationParams:
-    """A generation request as its caller sent it; `Generations` validates it and adds the model's defaults.
+    """A generation request as its caller sent it; `Generations` validates it and fills in the model's defaults.
 
-    None is for what was not given: the model's default applies. ``priority`` 0 is the model's default. ``logprobs`` is
-    the number of most likely tokens to give with each one, None for no log probabilities; with ``scores_prompt`` there
-    are those of the prompt too, and ``max_tokens`` may be 0. ``fields`` maps
-    attributes to their names in the protocol, for errors, where these differ.
+    None, or priority 0, stands for the model's default. ``logprobs`` is the number of most likely tokens to return with
+    each token, None for no log probabilities; with ``scores_prompt`` the prompt has them too, and ``max_tokens`` may be
+    0. ``timeout_s`` starts at receipt. For error messages, ``fields`` maps attributes to their names in the protocol,
+    where these differ.
     """
 
     prompt: Prompt
@@ -44,7 +44,7 @@ class GenerationParams:
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    stop_texts: Sequence[str] = ()
+    stop_strings: Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
     ignore_end_tokens: bool = False
     logprobs: int | None = None
@@ -55,33 +55,33 @@ class GenerationParams:
     fields: Mapping[str, str] = field(default_factory=dict)
 
     def field_of(self, name: str) -> str:
-        """Return the path to attribute ``name`` in the protocol of the request."""
+        """Return the path of attribute ``name`` in the request's protocol."""
         return self.fields.get(name, name)
 
     def invalid(self, name: str, text: str) -> InvalidInputError:
-        """Return the error that says ``text`` about attribute ``name``."""
+        """Return an error about attribute ``name``; ``text`` has what was expected and what came."""
         path = self.field_of(name)
         return InvalidInputError(f"{path}: {text}", field=path)
 
     def name_field(self, error: InvalidInputError) -> None:
-        """Name the field of the protocol that ``error`` is about, unless it has one."""
+        """Set the field of ``error`` from the attribute that it is about, unless it has a field."""
         if error.at is not None and not error.field:
             error.field = self.field_of(str(error.at))
 
     def too_long(self, name: str, text: str) -> InvalidInputError:
-        """Return the error for what does not fit into the context, with the reason that clients of OpenAI look for."""
+        """Return an error about a context that is too short, with the reason that OpenAI's clients know."""
         error = self.invalid(name, text)
         error.reason = "CONTEXT_LENGTH_EXCEEDED"
         return error
 
 
 class GenerationReceiver(Receiver, Protocol):
-    """Takes what is generated, on the poll thread.
+    """Takes the output of a request, on the poll thread.
 
-    Once admitted, `on_started` comes first and then the deltas; the last delta or `on_error`, which may be the first
-    thing that comes, ends it. Nothing comes once the call has ended or the request was cancelled.
+    The calls are `on_started`, then deltas up to the last one; `on_error` may come in place of any of them, and is then
+    the last call. None comes after the end of the RPC or HTTP call, or after a cancel.
     """
 
     def on_started(self, version: ModelVersion, request: GenerationRequest, /) -> None:
-        """Get the version that generates, and the validated request."""
+        """Take the model version and the validated request, immediately before the first delta."""
         ...

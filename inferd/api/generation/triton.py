@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from inferd.api.generation.params import GenerationParams, Prompt
-from inferd.api.generation.sampling_names import NAMES, read_sampling
+from inferd.api.generation.sampling_params import ATTRIBUTES, read_sampling
 from inferd.api.tensors import object_array
 from inferd.dtypes import BY_NAME
 from inferd.errors import InvalidInputError
@@ -60,8 +60,8 @@ SIGNATURE = ModelSignature(
 class TritonRequest:
     """A request by Triton's conventions.
 
-    With ``streams`` the outputs come as they are generated, else together. ``outputs`` are the names of those to give;
-    without ``gives_logprobs`` that of log probabilities is null. ``prefix`` is what the text begins with.
+    ``streams``: respond with each delta, else once. ``outputs`` are the names of the outputs to return; without
+    ``gives_logprobs`` that of log probabilities is null. ``prefix`` comes before the generated text.
     """
 
     params: GenerationParams
@@ -74,10 +74,10 @@ class TritonRequest:
 def read_request(
     base: GenerationParams, inputs: Mapping[str, Any], outputs: Collection[str], parameters: Mapping[str, Any]
 ) -> TritonRequest:
-    """Read a request from the single values of its ``inputs``, or the array of ``input_ids``.
+    """Read a request from its ``inputs``: single values, and an array for ``input_ids``.
 
-    ``base`` has what every request has, and the protocol's names of that. ``outputs`` are those asked for by name; none
-    for the usual ones. ``parameters`` are those of the request, which are looked at for sampling if there is no input
+    ``base`` has the parameters of every request, and their names in the protocol. ``outputs`` are the requested names,
+    empty for the defaults. ``parameters`` of the request have the sampling parameters if there is no input
     ``sampling_parameters``. Raises `InvalidInputError`.
     """
     prompt = _prompt(inputs)
@@ -112,7 +112,7 @@ def _prompt(inputs: Mapping[str, Any]) -> Prompt:
 
 
 def _outputs(prompt: Prompt, asked: Collection[str], returned: set[str]) -> frozenset[str]:
-    """Return the names of the outputs to give: those asked for, or else the usual ones."""
+    """Return the names of the outputs to return: the requested ones, or else the defaults."""
     known = {spec.name for spec in SIGNATURE.outputs}
     for position, name in enumerate(asked):
         if name not in known:
@@ -123,15 +123,16 @@ def _outputs(prompt: Prompt, asked: Collection[str], returned: set[str]) -> froz
 
 
 def _sampling(inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return attributes of `GenerationParams`, and where each would be in the request."""
+    """Return attributes of `GenerationParams`, and the path that each has in the request."""
     text = inputs.get("sampling_parameters")
     given: Mapping[str, Any]
     if text is None:
-        # A request may have parameters of other kinds as well.
-        given, path = {name: value for name, value in parameters.items() if name in NAMES}, 'parameters["{}"]'.format
+        # A request may have parameters for other purposes as well.
+        given = {name: value for name, value in parameters.items() if name in ATTRIBUTES}
+        path = 'parameters["{}"]'.format
     else:
         given, path = _object(text), "sampling_parameters.{}".format
-    return read_sampling(given, path), {ours: path(name) for name, ours in NAMES.items()}
+    return read_sampling(given, path), {ours: path(name) for name, ours in ATTRIBUTES.items()}
 
 
 def _object(text: bytes | str) -> Mapping[str, Any]:
@@ -145,7 +146,7 @@ def _object(text: bytes | str) -> Mapping[str, Any]:
 
 
 def _prefix(inputs: Mapping[str, Any], prompt: Prompt, *, streams: bool) -> str:
-    """Return what the text begins with: as in Triton the prompt, unless it is excluded or the answer is streamed."""
+    """Return the prefix of the text: as in Triton the prompt, unless it is excluded or the answer is streamed."""
     excludes = inputs.get("exclude_input_in_output")
     if excludes is None:
         excludes = streams or not isinstance(prompt, str)
@@ -157,7 +158,7 @@ def _prefix(inputs: Mapping[str, Any], prompt: Prompt, *, streams: bool) -> str:
 
 
 class TritonOutputs:
-    """Makes the outputs of one request; each call of `of` those of the next response."""
+    """Makes the outputs of the responses to one request."""
 
     def __init__(self, request: TritonRequest) -> None:
         self._request = request
@@ -166,12 +167,12 @@ class TritonOutputs:
         #: The number of tokens of the prompt; set before the first response.
         self.prompt_tokens = 0
 
-    def of(self, delta: Delta) -> dict[str, Array]:
-        """Return the outputs with what was generated, in the order of `SIGNATURE`."""
+    def next_outputs(self, delta: Delta) -> dict[str, Array]:
+        """Return the outputs of the next response, which has ``delta``, in the order of `SIGNATURE`."""
         prefix, self._prefix = self._prefix, ""
         self._cumulative_logprob += sum(each.chosen.logprob for each in delta.logprobs)
         logprobs = orjson.dumps(list(map(_logprobs, delta.logprobs))) if self._request.gives_logprobs else b"null"
-        # The backend sends the string of Python's None.
+        # While it is unknown, the backend sends the string of Python's None.
         reason = "None" if delta.finish_reason is None else delta.finish_reason.value
         outputs: dict[str, Array] = {
             "text_output": object_array([(prefix + delta.text).encode()]),
@@ -186,7 +187,7 @@ class TritonOutputs:
 
 
 def _logprobs(logprobs: TokenLogprobs) -> dict[str, dict[str, Any]]:
-    """Return the log probabilities at one position by token, in the backend's form; the rank is null if not known."""
+    """Return the log probabilities at one position by token, in the backend's form; an unknown rank is null."""
     ranks = {candidate.token_id: rank for rank, candidate in enumerate(logprobs.top, 1)}
     return {
         str(candidate.token_id): {

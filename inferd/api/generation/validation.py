@@ -1,34 +1,84 @@
-"""Validate generation params against the limits of a version, and fill in the model's defaults."""
+"""Validate generation parameters against the limits of a model version, and fill in its defaults."""
 
 import random
 from dataclasses import dataclass
 from typing import TypeVar
 
-from inferd.api.generation.limits import Limits
 from inferd.api.generation.params import GenerationParams
+from inferd.errors import InvalidInputError
 from inferd.generation.request import Sampling, StopConditions
+from inferd.models.version import ModelVersion
+from inferd.runtime.genai_config import GenaiConfig
 
 Value = TypeVar("Value")
 
 MAX_LOGPROBS = 20
-MAX_STOP_TEXTS = 16
-MAX_STOP_TEXT_BYTES = 1024
+MAX_STOP_STRINGS = 16
+MAX_STOP_STRING_BYTES = 1024
 MAX_STOP_TOKENS = 1024
 _SEEDS = 2**64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
-    """All of a valid request but its prompt."""
+class Limits:
+    """Limits and defaults of a version of a language model."""
+
+    context_length: int
+    vocabulary_size: int
+    scores_prompts: bool
+    has_tokenizer: bool
+    end_token_ids: frozenset[int]
+    default_max_tokens: int
+    default_sampling: Sampling
+
+
+def limits_of(version: ModelVersion) -> Limits:
+    """Return the limits of ``version``.
+
+    Raises `InvalidInputError` if it is not a language model, `ModelUnavailableError` if it is not loaded.
+    """
+    language = version.language
+    if language is None:
+        if not version.is_loaded:
+            raise version.unavailable()
+        raise InvalidInputError(f'model "{version.name}" is no language model: it does not generate text', at="model")
+    return Limits(
+        # Less than the model's own context if the cache is too small for it.
+        context_length=min(language.limits.context_length, language.generator.max_request_tokens),
+        vocabulary_size=language.limits.vocabulary_size,
+        scores_prompts=language.limits.scores_prompts,
+        has_tokenizer=language.text is not None,
+        end_token_ids=frozenset(language.limits.defaults.end_token_ids),
+        default_max_tokens=version.settings.generation.default_max_tokens,
+        default_sampling=_default_sampling(language.limits.defaults),
+    )
+
+
+def _default_sampling(defaults: GenaiConfig) -> Sampling:
+    """Return the sampling of requests that set nothing: that of the model's files, or else greedy."""
+    fallback = Sampling()
+    return Sampling(
+        temperature=fallback.temperature if defaults.temperature is None else defaults.temperature,
+        top_k=fallback.top_k if defaults.top_k is None else defaults.top_k,
+        top_p=fallback.top_p if defaults.top_p is None else defaults.top_p,
+        repetition_penalty=(
+            fallback.repetition_penalty if defaults.repetition_penalty is None else defaults.repetition_penalty
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidParams:
+    """The parts of a valid request that do not depend on its prompt."""
 
     sampling: Sampling
     stops: StopConditions
     top_logprobs: int | None
 
 
-def check(params: GenerationParams, limits: Limits) -> Checked:
-    """Check everything but the prompt, and what depends on its length. Raises `InvalidInputError`."""
-    _between(params, "logprobs", params.logprobs, 0, MAX_LOGPROBS)
+def validate(params: GenerationParams, limits: Limits) -> ValidParams:
+    """Validate everything but the prompt and its length. Raises `InvalidInputError`."""
+    _require_range(params, "logprobs", params.logprobs, 0, MAX_LOGPROBS)
     least = 0 if params.scores_prompt else 1
     if params.max_tokens is not None and params.max_tokens < least:
         raise params.invalid("max_tokens", f"expected {least} or more, got {params.max_tokens}")
@@ -36,11 +86,11 @@ def check(params: GenerationParams, limits: Limits) -> Checked:
         raise params.invalid("logprobs", "expected none of the prompt, as the model gives logits of last tokens only")
     if params.min_tokens < 0:
         raise params.invalid("min_tokens", f"expected 0 or more, got {params.min_tokens}")
-    return Checked(sampling=_sampling(params, limits), stops=_stops(params, limits), top_logprobs=params.logprobs)
+    return ValidParams(sampling=_sampling(params, limits), stops=_stops(params, limits), top_logprobs=params.logprobs)
 
 
-def max_tokens_of(params: GenerationParams, limits: Limits, prompt_tokens: int) -> int:
-    """Return how many tokens to generate at most. Raises `InvalidInputError` if the context has no room for them."""
+def resolve_max_tokens(params: GenerationParams, limits: Limits, prompt_tokens: int) -> int:
+    """Return the maximum number of tokens to generate. Raises `InvalidInputError` if they do not fit the context."""
     context = limits.context_length
     left = context - prompt_tokens
     least = 0 if params.max_tokens == 0 else 1
@@ -63,51 +113,51 @@ def max_tokens_of(params: GenerationParams, limits: Limits, prompt_tokens: int) 
 
 
 def _sampling(params: GenerationParams, limits: Limits) -> Sampling:
-    _between(params, "temperature", params.temperature, 0, 2)
+    _require_range(params, "temperature", params.temperature, 0, 2)
     if params.top_k is not None and params.top_k < 0:
         raise params.invalid("top_k", f"expected 0 (all) or more, got {params.top_k}")
     if params.top_p is not None and not 0 < params.top_p <= 1:
         raise params.invalid("top_p", f"expected more than 0 and at most 1, got {params.top_p:g}")
-    _between(params, "min_p", params.min_p, 0, 1)
-    _between(params, "frequency_penalty", params.frequency_penalty, -2, 2)
-    _between(params, "presence_penalty", params.presence_penalty, -2, 2)
+    _require_range(params, "min_p", params.min_p, 0, 1)
+    _require_range(params, "frequency_penalty", params.frequency_penalty, -2, 2)
+    _require_range(params, "presence_penalty", params.presence_penalty, -2, 2)
     repetition = params.repetition_penalty
     if repetition is not None and not 0 < repetition <= 1e6:
         raise params.invalid("repetition_penalty", f"expected more than 0 and at most 1e6, got {repetition:g}")
     default = limits.default_sampling
     return Sampling(
-        temperature=_or(params.temperature, default.temperature),
-        # More means all as well, and may be more than an array holds.
-        top_k=min(_or(params.top_k, default.top_k), limits.vocabulary_size),
-        top_p=_or(params.top_p, default.top_p),
-        min_p=_or(params.min_p, default.min_p),
-        # The generator counts from an unsigned number; clients of other servers send signed ones too.
+        temperature=_given_or(params.temperature, default.temperature),
+        # A larger top_k keeps all tokens as well, and may be more than an array can have.
+        top_k=min(_given_or(params.top_k, default.top_k), limits.vocabulary_size),
+        top_p=_given_or(params.top_p, default.top_p),
+        min_p=_given_or(params.min_p, default.min_p),
+        # Keys of the random generator are unsigned; clients of other servers also send negative seeds.
         seed=random.getrandbits(64) if params.seed is None else params.seed % _SEEDS,
-        repetition_penalty=_or(repetition, default.repetition_penalty),
-        frequency_penalty=_or(params.frequency_penalty, default.frequency_penalty),
-        presence_penalty=_or(params.presence_penalty, default.presence_penalty),
+        repetition_penalty=_given_or(repetition, default.repetition_penalty),
+        frequency_penalty=_given_or(params.frequency_penalty, default.frequency_penalty),
+        presence_penalty=_given_or(params.presence_penalty, default.presence_penalty),
     )
 
 
-def _or(given: Value | None, default: Value) -> Value:
+def _given_or(given: Value | None, default: Value) -> Value:
     return default if given is None else given
 
 
-def _between(params: GenerationParams, name: str, value: float | None, least: int, most: int) -> None:
+def _require_range(params: GenerationParams, name: str, value: float | None, least: int, most: int) -> None:
     if value is not None and not least <= value <= most:
         raise params.invalid(name, f"expected {least} to {most}, got {value:g}")
 
 
 def _stops(params: GenerationParams, limits: Limits) -> StopConditions:
-    texts = tuple(params.stop_texts)
-    if len(texts) > MAX_STOP_TEXTS:
-        raise params.invalid("stop_texts", f"expected at most {MAX_STOP_TEXTS}, got {len(texts)}")
-    for text in texts:
-        size = len(text.encode(errors="replace"))
-        if not 1 <= size <= MAX_STOP_TEXT_BYTES:
-            raise params.invalid("stop_texts", f"expected texts of 1 to {MAX_STOP_TEXT_BYTES} bytes, got {size}")
-    if texts and not limits.has_tokenizer:
-        raise params.invalid("stop_texts", "expected none, as the model has no tokenizer")
+    strings = tuple(params.stop_strings)
+    if len(strings) > MAX_STOP_STRINGS:
+        raise params.invalid("stop_strings", f"expected at most {MAX_STOP_STRINGS}, got {len(strings)}")
+    for string in strings:
+        size = len(string.encode(errors="replace"))
+        if not 1 <= size <= MAX_STOP_STRING_BYTES:
+            raise params.invalid("stop_strings", f"expected texts of 1 to {MAX_STOP_STRING_BYTES} bytes, got {size}")
+    if strings and not limits.has_tokenizer:
+        raise params.invalid("stop_strings", "expected none, as the model has no tokenizer")
     if len(params.stop_token_ids) > MAX_STOP_TOKENS:
         text = f"expected at most {MAX_STOP_TOKENS}, got {len(params.stop_token_ids)}"
         raise params.invalid("stop_token_ids", text)
@@ -116,4 +166,4 @@ def _stops(params: GenerationParams, limits: Limits) -> StopConditions:
             text = f"expected tokens from 0 to {limits.vocabulary_size - 1}, got {token}"
             raise params.invalid("stop_token_ids", text)
     ends = frozenset() if params.ignore_end_tokens else limits.end_token_ids
-    return StopConditions(token_ids=ends.union(params.stop_token_ids), strings=texts, min_tokens=params.min_tokens)
+    return StopConditions(token_ids=ends.union(params.stop_token_ids), strings=strings, min_tokens=params.min_tokens)

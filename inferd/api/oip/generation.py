@@ -3,9 +3,9 @@
 from typing import Any
 
 from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.generation.delta_sender import append_delta
 from inferd.api.generation.generations import Generations
 from inferd.api.generation.params import GenerationParams
-from inferd.api.generation.sending import join
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
@@ -64,7 +64,7 @@ class Responses:
 
     def encode(self, delta: Delta) -> bytes:
         """Return the response with what was generated."""
-        return encode_response(*self._names, self._own_id, self._outputs.of(delta))
+        return encode_response(*self._names, self._own_id, self._outputs.next_outputs(delta))
 
 
 class UnaryGenerations:
@@ -97,7 +97,7 @@ class _WholeAnswer:
 
     def on_delta(self, delta: Delta) -> None:
         """See `Receiver`."""
-        join(self._whole, delta)
+        append_delta(self._whole, delta)
         if delta.finish_reason is not None:
             self._call.reply(self._responses.encode(self._whole))
 

@@ -10,8 +10,8 @@ from functools import partial
 
 from inferd import wire
 from inferd._generated.inference import grpc_service_pb2 as pb
+from inferd.api.generation.delta_sender import DeltaSender, append_delta
 from inferd.api.generation.generations import Generations
-from inferd.api.generation.sending import DeltaSender, join
 from inferd.api.generation.triton import TritonRequest
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
@@ -153,7 +153,7 @@ class _Answer:
     def on_delta(self, delta: Delta) -> None:
         """See `Receiver`."""
         if not self._streams:
-            join(self._whole, delta)
+            append_delta(self._whole, delta)
             delta = self._whole
         if delta.finish_reason is not None:
             self._stream.conclude(self._request, self._responses.encode(self._sender.take(self, delta)))

@@ -37,12 +37,12 @@ def openai_form(status: int, error: dict[str, object]) -> dict[str, object]:
 
 
 def invalid(path: str, text: str) -> InvalidInputError:
-    """Return the error that says ``text`` about the field at ``path``."""
+    """Return an error about the field at ``path``; ``text`` has what was expected and what came."""
     return InvalidInputError(f"{path}: {text}", field=path)
 
 
 def unsupported(path: str, text: str) -> InvalidInputError:
-    """Return the error for a field whose value inferd does not support."""
+    """Return an error about the field at ``path``, whose value inferd does not support."""
     error = invalid(path, text)
     error.reason = UNSUPPORTED
     return error

@@ -1,4 +1,4 @@
-"""Read the members of JSON objects; unknown ones and those of a wrong type are errors."""
+"""Read the members of JSON objects; unknown members and wrong types are errors."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,9 +11,9 @@ _MAX_INT64 = 2**63 - 1
 
 
 class Members:
-    """The members of one object at ``path``, read one after another; null counts as absent.
+    """The members of the JSON object at ``path``; null counts as absent.
 
-    All methods that read raise `InvalidInputError`.
+    Each is read once, by its type, and then `end` refuses the rest. All of these methods raise `InvalidInputError`.
     """
 
     def __init__(self, content: dict[str, Any], path: str = "") -> None:
@@ -25,34 +25,34 @@ class Members:
         return f"{self._path}.{name}" if self._path else name
 
     def value(self, name: str) -> Any:  # noqa: ANN401  (whatever it is)
-        """Return a member, None if it is absent."""
+        """Return a member of any type; None if it is absent."""
         return self._left.pop(name, None)
 
     def values(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return the present members among ``names``."""
+        """Return the members of ``names`` that are present."""
         return {name: value for name in names if (value := self.value(name)) is not None}
 
     def text(self, name: str) -> str | None:
-        """Return a string."""
+        """Return a string; None if it is absent."""
         value = self.value(name)
         if value is not None and not isinstance(value, str):
             raise self._wrong(name, "a string", value)
         return value
 
     def boolean(self, name: str) -> bool:
-        """Return a boolean, false if it is absent."""
+        """Return a boolean; False if it is absent."""
         value = self.value(name)
         if value is not None and not isinstance(value, bool):
             raise self._wrong(name, "a boolean", value)
         return value is True
 
     def integer(self, name: str) -> int | None:
-        """Return a whole number."""
+        """Return an integer; None if it is absent."""
         value = self.value(name)
         return None if value is None else integer_of(value, self.path_of(name))
 
     def members(self, name: str) -> "Members | None":
-        """Return the members of an object."""
+        """Return the members of an object; None if it is absent."""
         value = self.value(name)
         if value is None:
             return None
@@ -61,7 +61,7 @@ class Members:
         return Members(value, self.path_of(name))
 
     def refuse(self, name: str, text: str, *, unless: Callable[[Any], bool]) -> None:
-        """Refuse an unsupported member, ``unless`` its value has no effect."""
+        """Refuse an unsupported member ``unless`` its value has no effect; ``text`` says what was expected."""
         value = self.value(name)
         if value is not None and not unless(value):
             raise unsupported(self.path_of(name), text)
@@ -78,7 +78,7 @@ class Members:
 
 
 def integer_of(value: object, path: str) -> int:
-    """Return ``value`` as an integer. Raises `InvalidInputError` if it is none, or beyond 64 bits."""
+    """Return ``value`` as an integer. Raises `InvalidInputError` if it is not one, or beyond 64 bits."""
     if type(value) is not int:
         raise invalid(path, f"expected an integer, got {kind_of(value)}")
     if abs(value) > _MAX_INT64:

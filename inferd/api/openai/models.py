@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from inferd.api.admission import ModelView
-from inferd.api.generation.over_http import Json
+from inferd.api.generation.http_reply import Json
 from inferd.api.json_messages import json_answer
 from inferd.errors import ModelNotFoundError
 from inferd.http.messages import HttpBody, HttpMessage
@@ -13,23 +13,23 @@ from inferd.models.version import ModelVersion
 
 
 class OpenAiModels:
-    """Answers queries about language models; other models are not listed."""
+    """Answers queries about language models; other models do not exist here."""
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
         self._created = int(time.time())
 
     def split_name(self, model: str) -> tuple[str, str]:
-        """Return the name and the version of ``model``: a name, or a name, a colon, and a version or label."""
+        """Split ``model``, which is NAME or NAME:VERSION_OR_LABEL; return an empty version for the former."""
         name, colon, version = model.rpartition(":")
         return (name, version) if colon and not self._registry.versions(model) else (model, "")
 
     def list(self, _: HttpMessage, view: ModelView) -> HttpBody:
-        """Return the models that accept requests."""
+        """Return the language models that accept requests."""
         return json_answer({"object": "list", "data": list(self._described(view))})
 
     def get(self, message: HttpMessage, view: ModelView) -> HttpBody:
-        """Return one model. Raises `ModelNotFoundError`, and `ColdModelError` if it must be loaded first."""
+        """Return one language model. Raises `ModelNotFoundError`, and `ColdModelError` if it must be loaded first."""
         model = message.path["model"]
         name, version = self.split_name(model)
         found = view.find(name, version)

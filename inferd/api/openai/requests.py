@@ -1,15 +1,14 @@
-"""Read requests of OpenAI's API: the parameters of each choice, and the form of the answer."""
+"""Read requests of OpenAI's API: the parameters of each choice, and the options of the answer."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from inferd.api.generation.params import Chat, GenerationParams, Prompt
-from inferd.api.generation.sampling_names import NAMES, read_sampling
+from inferd.api.generation.sampling_params import ATTRIBUTES, read_sampling
 from inferd.api.json_messages import kind_of
 from inferd.api.openai.errors import invalid, unsupported
 from inferd.api.openai.members import Members, integer_of
-from inferd.api.openai.messages import read_messages
 from inferd.api.openai.unsupported import OF_CHATS, OF_COMPLETIONS, refuse_unsupported
 
 #: Choices of one request, all prompts together.
@@ -17,10 +16,17 @@ MAX_CHOICES = 128
 #: OpenAI's default of max_tokens for completions.
 _COMPLETION_TOKENS = 16
 _SEEDS = 2**63
-#: Sampling parameters by their names in vLLM, and the reverse for errors. Completions and chats differ in the two
-#: that are left out.
-_SAMPLING = {name: ours for name, ours in NAMES.items() if name not in ("max_tokens", "logprobs")}
+#: Attributes by the names of sampling parameters, and the reverse for errors; without the two that completions and
+#: chats have in different forms.
+_SAMPLING = {name: ours for name, ours in ATTRIBUTES.items() if name not in ("max_tokens", "logprobs")}
 _FIELDS = {ours: name for name, ours in _SAMPLING.items()}
+
+#: Roles of messages, and their names in chat templates.
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+#: Members of answers' messages, which clients send back with the chat.
+_MEMBERS_OF_ANSWERS = ("refusal", "tool_calls", "function_call", "audio", "annotations")
+#: Types of the parts of a content, and the member of each with the text.
+_TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 
 #: Splits the model of a request into name and version, which may be empty.
 SplitName = Callable[[str], tuple[str, str]]
@@ -28,10 +34,10 @@ SplitName = Callable[[str], tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextRequest:
-    """A request for text; ``params`` has an entry for each choice, those of the first prompt first.
+    """A completion or chat completion; ``params`` has an entry for each choice, those of the first prompt first.
 
-    ``model`` is the name as requested, ``choices`` the number for each prompt. ``token_ids`` asks for the tokens of
-    prompt and answer, ``echo`` for the prompt before the answer.
+    ``model`` is the name as requested, ``choices`` their number for each prompt. ``token_ids`` asks for the token ids
+    of prompt and answer, ``echo`` for the prompt before the answer.
     """
 
     model: str
@@ -76,7 +82,7 @@ def read_chat(content: dict[str, Any], split_name: SplitName) -> TextRequest:
         raise invalid("max_tokens", "expected none, or the same as max_completion_tokens")
     max_tokens = next(iter(given), "max_completion_tokens")
     params = GenerationParams(
-        prompt=Chat(read_messages(members)),
+        prompt=Chat(_messages(members)),
         max_tokens=limits[max_tokens],
         logprobs=_chat_logprobs(members),
         fields={**_FIELDS, "prompt": "messages", "max_tokens": max_tokens, "logprobs": "top_logprobs"},
@@ -99,7 +105,7 @@ def _request(
     *,
     echo: bool = False,
 ) -> TextRequest:
-    """Add the common parameters to ``prompts``, and repeat each for all its choices."""
+    """Add the common parameters to ``prompts``, and repeat each prompt for all its choices."""
     model = members.text("model")
     if not model:
         raise invalid("model", "expected the name of a model, got none")
@@ -147,7 +153,7 @@ def _stream(members: Members) -> tuple[bool, bool]:
     if not stream:
         raise invalid("stream_options", "expected none, as stream is not true")
     include_usage = options.boolean("include_usage")
-    # Padding that hides the length of tokens from eavesdroppers; it costs bandwidth and is optional.
+    # Ignored: optional padding that hides the length of tokens from eavesdroppers.
     options.boolean("include_obfuscation")
     options.refuse(
         "continuous_usage_stats", "expected false: usage comes at the end", unless=lambda value: value is False
@@ -180,3 +186,57 @@ def _prompt(value: object, path: str) -> Prompt:
     if not isinstance(value, list):
         raise invalid(path, f"expected a string or an array of token ids, got {kind_of(value)}")
     return [integer_of(each, f"{path}[{index}]") for index, each in enumerate(value)]
+
+
+def _messages(members: Members) -> Sequence[Mapping[str, str]]:
+    """Return the messages of a chat as chat templates take them."""
+    value, path = members.value("messages"), members.path_of("messages")
+    if not isinstance(value, list):
+        raise invalid(path, f"expected an array of messages, got {kind_of(value)}")
+    return [_message(each, f"{path}[{index}]") for index, each in enumerate(value)]
+
+
+def _message(value: object, path: str) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise invalid(path, f"expected an object, got {kind_of(value)}")
+    members = Members(value, path)
+    given = members.text("role")
+    if given in ("tool", "function"):
+        raise unsupported(members.path_of("role"), f'expected no role "{given}": inferd does not call tools')
+    role = _ROLES.get(given or "")
+    if role is None:
+        got = "none" if given is None else "another"
+        raise invalid(members.path_of("role"), f"expected one of {', '.join(_ROLES)}, got {got}")
+    for each in _MEMBERS_OF_ANSWERS:
+        members.refuse(each, "expected none: messages are text", unless=lambda value: value == [])
+    message = {"role": role, "content": _content(members)}
+    name = members.text("name")
+    if name is not None:
+        message["name"] = name
+    members.end()
+    return message
+
+
+def _content(members: Members) -> str:
+    value, path = members.value("content"), members.path_of("content")
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise invalid(path, f"expected a string or an array of parts, got {kind_of(value)}")
+    return "\n".join(_part(each, f"{path}[{index}]") for index, each in enumerate(value))
+
+
+def _part(value: object, path: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        raise invalid(path, f"expected an object, got {kind_of(value)}")
+    members = Members(value, path)
+    name = _TEXT_PARTS.get(members.text("type") or "")
+    if name is None:
+        raise unsupported(members.path_of("type"), "expected text: inferd takes no images, audio or files")
+    text = members.text(name)
+    if text is None:
+        raise invalid(members.path_of(name), "expected a string, got none")
+    members.end()
+    return text

@@ -1,4 +1,4 @@
-"""The operations of OpenAI's API: their names, as in metrics, logs and rules, and their paths."""
+"""The operations of OpenAI's API: their names in metrics, logs and rules, and their paths."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ PREFIX = "v1"
 
 _TEXT = "inferd generates text only: use /v1/chat/completions or /v1/completions"
 
-#: Operations of OpenAI that inferd does not have, with the text for callers.
+#: Paths of OpenAI that inferd does not serve, with the hint for callers.
 ABSENT: Mapping[str, str] = {
     "/v1/responses": "inferd keeps no conversations: use /v1/chat/completions",
     "/v1/embeddings": "use /v2/models/{model}/infer for embedding models",

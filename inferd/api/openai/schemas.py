@@ -1,4 +1,4 @@
-"""JSON schemas of requests and answers that generate text."""
+"""JSON schemas of generation requests and answers, for the description of HTTP."""
 
 from inferd.api.json_schema import Schema, reference
 

@@ -1,4 +1,4 @@
-"""The service of OpenAI's API: its operations and their handlers."""
+"""The service of OpenAI's API: the handlers of its operations."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 from inferd.api.admission import ModelView
 from inferd.api.generation.bodies import MAX_BODY_BYTES, BodyReader
 from inferd.api.generation.generations import Generations
-from inferd.api.generation.over_http import StreamedReply, WholeReply
+from inferd.api.generation.http_reply import StreamedReply, WholeReply
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.openai import routes
 from inferd.api.openai.answers import ChatAnswer, CompletionAnswer, OpenAiAnswer
@@ -24,7 +24,7 @@ Query = Callable[[HttpMessage, ModelView], HttpBody]
 
 
 class OpenAiService:
-    """Handlers of the operations, on one registry."""
+    """Makes the handlers of all operations."""
 
     def __init__(self, resources: HandlerResources, generations: Generations) -> None:
         self._resources = resources

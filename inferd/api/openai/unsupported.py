@@ -1,4 +1,4 @@
-"""Refuse unsupported parameters unless their value has no effect, and ignore those that never have one."""
+"""Refuse unsupported parameters unless their value has no effect; ignore those that never have one here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def _is(*values: object) -> Callable[[Any], bool]:
 
 _Refused = Mapping[str, tuple[str, Callable[[Any], bool]]]
 
-#: By name: the expected value for errors, and a test for values without effect.
+#: By name: the text for errors, and a predicate for values without effect.
 _COMMON: _Refused = {
     "logit_bias": ("expected none: inferd does not bias single tokens", _is_empty),
     "store": ("expected false: inferd keeps no answers", _is_empty),
@@ -86,7 +86,7 @@ _WITHOUT_EFFECT = (
 
 
 def refuse_unsupported(members: Members, refused: _Refused) -> None:
-    """Read the members ``refused`` and those without effect. Raises `InvalidInputError` for unsupported values."""
+    """Read the members in ``refused`` and those without effect. Raises `InvalidInputError` for unsupported values."""
     for name, (text, has_no_effect) in refused.items():
         members.refuse(name, text, unless=has_no_effect)
     for name in _WITHOUT_EFFECT:

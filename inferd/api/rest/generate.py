@@ -9,9 +9,9 @@ import orjson
 
 from inferd.api.generation.bodies import BodyReader
 from inferd.api.generation.generations import Generations
-from inferd.api.generation.over_http import AnswerForm, ChoiceForm, Json, StreamedReply, WholeReply
+from inferd.api.generation.http_reply import AnswerWriter, ChoiceWriter, Json, StreamedReply, WholeReply
 from inferd.api.generation.params import GenerationParams
-from inferd.api.generation.sampling_names import NAMES
+from inferd.api.generation.sampling_params import ATTRIBUTES
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.json_messages import json_answer, kind_of
@@ -86,10 +86,10 @@ def _members(content: dict[str, Any]) -> dict[str, Any]:
     for name, value in (*content.items(), *parameters.items()):
         if name in given:
             raise InvalidInputError(f"{name}: expected once, got it in parameters, too", field=name)
-        if name not in _INPUTS and name not in NAMES and name not in _ADMISSION:
+        if name not in _INPUTS and name not in ATTRIBUTES and name not in _ADMISSION:
             if name in _ALWAYS_EMPTY and not value:
                 continue
-            known = listed((*_INPUTS, *NAMES, *_ADMISSION), most=len(_INPUTS) + len(NAMES) + len(_ADMISSION))
+            known = listed((*_INPUTS, *ATTRIBUTES, *_ADMISSION), most=len(_INPUTS) + len(ATTRIBUTES) + len(_ADMISSION))
             path = clipped(name) or '""'
             raise InvalidInputError(f"{path}: no such input or parameter, expected one of {known}", field=path)
         if value is not None:
@@ -109,34 +109,34 @@ def _input(name: str, value: object) -> object:
     return value
 
 
-class TritonAnswer(AnswerForm):
+class TritonAnswer(AnswerWriter):
     """Writes the answer to one request."""
 
     def __init__(self, request: TritonRequest) -> None:
         self._request = request
 
-    def choice(self, index: int) -> ChoiceForm:  # noqa: ARG002  (there is one)
-        """See `AnswerForm.choice`."""
+    def choice(self, index: int) -> ChoiceWriter:  # noqa: ARG002  (there is one)
+        """See `AnswerWriter.choice`."""
         return _Outputs(self._request)
 
     def whole(self, choices: Sequence[Json], usages: Sequence[Usage]) -> HttpBody:  # noqa: ARG002  (of the contract)
-        """See `AnswerForm.whole`."""
+        """See `AnswerWriter.whole`."""
         return json_answer(choices[0])
 
     def event(self, choice: Json) -> bytes:
-        """See `AnswerForm.event`."""
+        """See `AnswerWriter.event`."""
         return b"data: " + orjson.dumps(choice) + b"\n\n"
 
-    def last(self, usages: Sequence[Usage]) -> bytes:  # noqa: ARG002  (of the contract)
-        """See `AnswerForm.last`."""
+    def end(self, usages: Sequence[Usage]) -> bytes:  # noqa: ARG002  (of the contract)
+        """See `AnswerWriter.end`."""
         return b""
 
     def error(self, body: bytes) -> bytes:
-        """See `AnswerForm.error`."""
+        """See `AnswerWriter.error`."""
         return b"data: " + body + b"\n\n"
 
 
-class _Outputs(ChoiceForm):
+class _Outputs(ChoiceWriter):
     """The outputs of a request."""
 
     def __init__(self, request: TritonRequest) -> None:
@@ -145,8 +145,8 @@ class _Outputs(ChoiceForm):
         self.includes_tokens = "output_ids" in request.outputs
         self._names: Json = {}
 
-    def first(self, version: ModelVersion, request: GenerationRequest) -> None:
-        """Record the version and the prompt."""
+    def prefix(self, version: ModelVersion, request: GenerationRequest) -> None:
+        """Record the version and the length of the prompt; there is no content before the output."""
         self._outputs.prompt_tokens = len(request.prompt)
         self._names = {"model_name": version.name, "model_version": version.version}
         if self._request_id:
@@ -154,7 +154,7 @@ class _Outputs(ChoiceForm):
 
     def piece(self, delta: Delta) -> Json:
         """Return the outputs with the generated piece."""
-        return {**self._names, **{name: _json_of(array) for name, array in self._outputs.of(delta).items()}}
+        return {**self._names, **{name: _json_of(array) for name, array in self._outputs.next_outputs(delta).items()}}
 
     def whole(self, delta: Delta) -> Json:
         """Return the outputs with the whole text."""

@@ -9,9 +9,9 @@ import grpc
 
 from inferd._generated.inferd.v1 import generation_pb2 as pb
 from inferd.api.admission import charge_invalid
+from inferd.api.generation.delta_sender import DeltaSender
 from inferd.api.generation.generations import Generations
 from inferd.api.generation.params import GenerationParams
-from inferd.api.generation.sending import DeltaSender
 from inferd.api.generation.tokenization import Tokenizations, Tokenized
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.request_decoder import LARGE_BYTES

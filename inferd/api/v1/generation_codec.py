@@ -22,7 +22,7 @@ _SAMPLING = (
 #: What the contract calls attributes of `GenerationParams` that are not fields of the request itself.
 _FIELDS: Mapping[str, str] = {
     **{name: f"sampling.{name}" for name in _SAMPLING},
-    "stop_texts": "stop.texts",
+    "stop_strings": "stop.texts",
     "stop_token_ids": "stop.token_ids",
     "ignore_end_tokens": "stop.ignore_end_tokens",
     "min_tokens": "stop.min_tokens",
@@ -63,7 +63,7 @@ class GenerationCodec:
             max_tokens=_given(request, "max_tokens"),
             min_tokens=stop.min_tokens,
             **{name: _given(request.sampling, name) for name in _SAMPLING},
-            stop_texts=tuple(stop.texts),
+            stop_strings=tuple(stop.texts),
             stop_token_ids=tuple(stop.token_ids),
             ignore_end_tokens=stop.ignore_end_tokens,
             logprobs=_given(request, "logprobs"),

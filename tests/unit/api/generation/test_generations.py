@@ -7,7 +7,7 @@ import pytest
 
 from inferd.api.generation.generations import Generations
 from inferd.api.generation.params import Chat
-from inferd.api.generation.prompt import SHORT_BYTES
+from inferd.api.generation.tokenization import SHORT_BYTES
 from inferd.api.model_waits import Waited
 from inferd.call_context import GENERATED_KEY
 from inferd.config.settings import ModelSettings
@@ -117,9 +117,9 @@ def test_draws_a_seed_if_none_is_given() -> None:
         ),
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens: expected at most 4, as max_tokens, got 5"),
         ({"min_tokens": -1}, "min_tokens: expected 0 or more, got -1"),
-        ({"stop_texts": ["x"] * 17}, "stop_texts: expected at most 16, got 17"),
-        ({"stop_texts": ["x", ""]}, "stop_texts: expected texts of 1 to 1024 bytes, got 0"),
-        ({"stop_texts": ["ü" * 513]}, "stop_texts: expected texts of 1 to 1024 bytes, got 1026"),
+        ({"stop_strings": ["x"] * 17}, "stop_strings: expected at most 16, got 17"),
+        ({"stop_strings": ["x", ""]}, "stop_strings: expected texts of 1 to 1024 bytes, got 0"),
+        ({"stop_strings": ["ü" * 513]}, "stop_strings: expected texts of 1 to 1024 bytes, got 1026"),
         ({"stop_token_ids": [1, VOCABULARY]}, "stop_token_ids: expected tokens from 0 to 255, got 256"),
         ({"stop_token_ids": [1] * 1025}, "stop_token_ids: expected at most 1024, got 1025"),
         ({"priority": 9}, "priority: expected 1 (first) to 3, 4 for a scavenger, or 0 for the default, got 9"),
@@ -166,7 +166,7 @@ def test_model_without_tokenizer_takes_and_gives_tokens() -> None:
     asked = Asked([5, 6], model=FakeLanguageModel(has_text=False))
     assert not asked.request.wants_text
     assert 'prompt: expected token ids, as model "story" has no tokenizer' in asked.ask("text").error.message
-    assert "no tokenizer" in asked.ask([1], stop_texts=["x"]).error.message
+    assert "no tokenizer" in asked.ask([1], stop_strings=["x"]).error.message
 
 
 def test_names_the_model_field() -> None:

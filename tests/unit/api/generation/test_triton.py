@@ -54,9 +54,9 @@ def test_reads_all_names_of_sampling() -> None:
     )
     assert (params.top_k, params.min_p, params.seed, params.repetition_penalty) == (0, 0.5, 3, 1)
     assert (params.frequency_penalty, params.presence_penalty, params.min_tokens, params.logprobs) == (0.5, -0.5, 2, 5)
-    assert (params.stop_texts, params.stop_token_ids, params.ignore_end_tokens) == (("a",), (1, 2), True)
+    assert (params.stop_strings, params.stop_token_ids, params.ignore_end_tokens) == (("a",), (1, 2), True)
     assert params.temperature is None
-    assert _sampling(stop=["a", "b"], ignore_eos="false").stop_texts == ("a", "b")
+    assert _sampling(stop=["a", "b"], ignore_eos="false").stop_strings == ("a", "b")
 
 
 def test_parameters_of_the_request_are_read_without_that_input() -> None:
@@ -127,7 +127,7 @@ def test_unknown_output_is_refused() -> None:
 def _outputs(request: TritonRequest, *deltas: Delta) -> list[dict[str, Any]]:
     outputs = TritonOutputs(request)
     outputs.prompt_tokens = 4
-    return [{name: array.tolist() for name, array in outputs.of(delta).items()} for delta in deltas]
+    return [{name: array.tolist() for name, array in outputs.next_outputs(delta).items()} for delta in deltas]
 
 
 def _delta(text: str, logprob: float = -0.5, *, ends: bool = False) -> Delta:
@@ -198,7 +198,7 @@ def test_outputs_are_those_asked_for_by_name() -> None:
 def test_outputs_have_the_types_of_the_signature() -> None:
     """As metadata and configuration show them."""
     request = _read(outputs=tuple(spec.name for spec in SIGNATURE.outputs))
-    outputs = TritonOutputs(request).of(_delta("a"))
+    outputs = TritonOutputs(request).next_outputs(_delta("a"))
     assert list(outputs) == [spec.name for spec in SIGNATURE.outputs]
     assert [array.dtype for array in outputs.values()] == [spec.datatype.numpy for spec in SIGNATURE.outputs]
     assert {array.ndim for array in outputs.values()} == {1}

@@ -41,16 +41,16 @@ def test_fields_of_both() -> None:
     for request in (completion, chat):
         (params,) = request(**fields, stop=["a", "b"], ignore_eos=True, user="me", metadata={"a": "b"}).params
         assert {name: getattr(params, name) for name in fields} == {**fields, "stop_token_ids": (4, 5)}
-        assert (params.stop_texts, params.ignore_end_tokens) == (("a", "b"), True)
+        assert (params.stop_strings, params.ignore_end_tokens) == (("a", "b"), True)
         assert (params.model, params.version) == ("m", "")
-        assert request(stop="a").params[0].stop_texts == ("a",)
+        assert request(stop="a").params[0].stop_strings == ("a",)
         assert request(top_k=-1).params[0].top_k == 0, "vLLM's way to say all"
 
 
 def test_absent_fields_are_the_models() -> None:
     """But for the length of completions, which has a default in the API. Null is as nothing."""
     (params,) = completion(temperature=None, stop=None, max_tokens=None).params
-    assert (params.temperature, params.stop_texts, params.max_tokens, params.logprobs) == (None, (), 16, None)
+    assert (params.temperature, params.stop_strings, params.max_tokens, params.logprobs) == (None, (), 16, None)
     assert chat().params[0].max_tokens is None
 
 
@@ -82,7 +82,7 @@ def test_paths_of_prompts() -> None:
     assert [each.field_of("prompt") for each in completion(prompt=["a", "b"]).params] == ["prompt[0]", "prompt[1]"]
     assert completion().params[0].field_of("prompt") == "prompt"
     assert chat().params[0].field_of("prompt") == "messages"
-    assert chat().params[0].field_of("stop_texts") == "stop"
+    assert chat().params[0].field_of("stop_strings") == "stop"
 
 
 def test_lengths_of_chats() -> None:

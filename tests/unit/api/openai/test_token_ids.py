@@ -2,7 +2,7 @@
 
 import pytest
 
-from inferd.api.openai.logprobs import of_completion
+from inferd.api.openai.answers import completion_logprobs
 from inferd.generation.request import Candidate, TokenLogprobs
 from tests.unit.api.openai.test_service import Endpoint
 
@@ -86,7 +86,7 @@ def test_not_asked_for(endpoint: Endpoint) -> None:
 def test_log_probabilities_without_texts() -> None:
     """Tokens of a model without a tokenizer stay apart."""
     first, second = Candidate(7, b"", -0.5), Candidate(9, b"", -1.5)
-    form, _ = of_completion([TokenLogprobs(first, [first, second])], 0)
+    form, _ = completion_logprobs([TokenLogprobs(first, [first, second])], 0)
     assert form["tokens"] == ["token_id:7"]
     assert form["top_logprobs"] == [{"token_id:7": -0.5, "token_id:9": -1.5}]
 

@@ -11,7 +11,7 @@ from inferd.generation.request import FinishReason
 from tests.unit.api.generation.fakes import Bench, FakeLanguageModel
 from tests.unit.api.http_call import FakeHttpCall, message
 
-NAMES = {"model_name": "story", "model_version": "3"}
+ATTRIBUTES = {"model_name": "story", "model_version": "3"}
 
 
 class Endpoint:
@@ -51,7 +51,7 @@ def test_generate(endpoint: Endpoint) -> None:
     endpoint.engine.generate(" upon")
     endpoint.engine.finish(" a")
     assert call.answer == {
-        **NAMES,
+        **ATTRIBUTES,
         "id": "7",
         "text_output": "once upon a",
         "finish_reason": "stop",
@@ -62,7 +62,7 @@ def test_generate(endpoint: Endpoint) -> None:
 def test_prompt_that_is_excluded(endpoint: Endpoint) -> None:
     call = endpoint.ask({"text_input": "once", "exclude_input_in_output": True, "stream": False, "bad_words": ""})
     endpoint.engine.finish(" upon")
-    assert call.answer == {**NAMES, "text_output": " upon"}
+    assert call.answer == {**ATTRIBUTES, "text_output": " upon"}
 
 
 def test_generate_stream(endpoint: Endpoint) -> None:
@@ -71,9 +71,9 @@ def test_generate_stream(endpoint: Endpoint) -> None:
     call = endpoint.ask({"text_input": "once", "stream": True, "sampling_parameters": text}, streams=True)
     assert endpoint.engine.submitted[0].max_tokens == 5
     endpoint.engine.generate(" upon")
-    assert call.events == [{**NAMES, "text_output": " upon"}]
+    assert call.events == [{**ATTRIBUTES, "text_output": " upon"}]
     endpoint.engine.finish(" a", reason=FinishReason.LENGTH)
-    assert call.events == [{**NAMES, "text_output": " upon"}, {**NAMES, "text_output": " a"}]
+    assert call.events == [{**ATTRIBUTES, "text_output": " upon"}, {**ATTRIBUTES, "text_output": " a"}]
     assert call.headers is not None
     assert call.headers["Content-Type"].startswith("text/event-stream")
 
@@ -83,7 +83,7 @@ def test_tokens(endpoint: Endpoint) -> None:
     call = endpoint.ask({"input_ids": [5, 6]})
     assert endpoint.engine.submitted[0].prompt.tolist() == [5, 6]
     endpoint.engine.finish("a")
-    assert call.answer == {**NAMES, "text_output": "a", "output_ids": [97]}
+    assert call.answer == {**ATTRIBUTES, "text_output": "a", "output_ids": [97]}
 
 
 def test_error_in_the_middle(endpoint: Endpoint) -> None:
@@ -92,7 +92,7 @@ def test_error_in_the_middle(endpoint: Endpoint) -> None:
     endpoint.engine.generate(" upon")
     endpoint.engine.fail(InferenceFailedError())
     error = {"error": "the model failed to run this request", "reason": "INFERENCE_FAILED"}
-    assert call.events == [{**NAMES, "text_output": " upon"}, error]
+    assert call.events == [{**ATTRIBUTES, "text_output": " upon"}, error]
 
 
 @pytest.mark.parametrize(

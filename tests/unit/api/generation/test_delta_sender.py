@@ -2,7 +2,7 @@
 
 import json
 
-from inferd.api.generation.sending import MAX_JOINED_TOKENS, DeltaSender
+from inferd.api.generation.delta_sender import MAX_JOINED_TOKENS, DeltaSender
 from inferd.generation.request import Delta, FinishReason
 from tests.unit.api.generation.fakes import StreamingCall
 

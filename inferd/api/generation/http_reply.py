@@ -1,4 +1,4 @@
-"""Answers over HTTP to calls that generate: whole, or as events while they are generated."""
+"""Answers over HTTP to generation calls: as one body, or as server-sent events while they are generated."""
 
 import math
 from abc import ABC, abstractmethod
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from inferd.api.generation.delta_sender import append_delta
 from inferd.api.generation.generations import Generations
 from inferd.api.generation.params import GenerationParams
-from inferd.api.generation.sending import join
 from inferd.api.handler_resources import HandlerResources
 from inferd.api.status import abort
 from inferd.call_context import request_id_of
@@ -19,78 +19,78 @@ from inferd.models.version import ModelVersion
 
 Json = dict[str, Any]
 
-#: Prompts of a call whose tokens are made in one step: a few milliseconds.
-_AT_ONCE = 4
+#: Prompts of a call that are tokenized in one round of the poll thread, which takes a few milliseconds.
+_PROMPTS_PER_ROUND = 4
 
 
-class ChoiceForm(ABC):
-    """Writes one of the texts of an answer; with ``includes_tokens`` its pieces have the token ids as well."""
+class ChoiceWriter(ABC):
+    """Writes one choice of an answer; with ``includes_tokens`` its pieces have token ids too."""
 
     includes_tokens = False
 
     @abstractmethod
-    def first(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
-        """Return what comes before what is generated, if there is something; called once, before all others."""
+    def prefix(self, version: ModelVersion, request: GenerationRequest) -> Json | None:
+        """Return the content before the generated output, or None; called once, before the other methods."""
 
     @abstractmethod
     def piece(self, delta: Delta) -> Json:
-        """Return what was generated since the last piece."""
+        """Return the choice with ``delta``, the output since the last piece."""
 
     @abstractmethod
     def whole(self, delta: Delta) -> Json:
-        """Return all of it."""
+        """Return the choice with ``delta``, all of its output."""
 
 
-class AnswerForm(Protocol):
-    """Writes the answer to one call."""
+class AnswerWriter(Protocol):
+    """Writes the answer to one call, in the form of its API."""
 
-    def choice(self, index: int) -> ChoiceForm:
-        """Return what writes a text of the answer."""
+    def choice(self, index: int) -> ChoiceWriter:
+        """Return the writer of the choice with ``index``."""
         ...
 
     def whole(self, choices: Sequence[Json], usages: Sequence[Usage]) -> HttpBody:
-        """Return the answer with all its texts."""
+        """Return the body with all ``choices``."""
         ...
 
     def event(self, choice: Json) -> bytes:
-        """Return the event with a piece of one text."""
+        """Return the event with a piece of one choice."""
         ...
 
-    def last(self, usages: Sequence[Usage]) -> bytes:
-        """Return what comes behind the last event; it may be empty."""
+    def end(self, usages: Sequence[Usage]) -> bytes:
+        """Return the events after the last piece; may be empty."""
         ...
 
     def error(self, body: bytes) -> bytes:
-        """Return the event of an error, whose ``body`` is that of an answer."""
+        """Return the event of an error, which has ``body`` in answers that are not streamed."""
         ...
 
 
 class Choice:
-    """One generation of a call: a `GenerationReceiver` that keeps the output until the reply sends it."""
+    """One generation of a call: a `GenerationReceiver` that keeps its output until the reply sends it."""
 
-    __slots__ = ("_reply", "form", "kept", "usage")
+    __slots__ = ("_reply", "unsent", "usage", "writer")
 
-    def __init__(self, reply: "Reply", form: ChoiceForm) -> None:
+    def __init__(self, reply: "Reply", writer: ChoiceWriter) -> None:
         self._reply = reply
-        self.form = form
+        self.writer = writer
         #: Output that has not been sent.
-        self.kept: Delta | None = None
-        #: Known at the end.
+        self.unsent: Delta | None = None
+        #: None until the end.
         self.usage: Usage | None = None
 
     def on_started(self, version: ModelVersion, request: GenerationRequest) -> None:
         """See `GenerationReceiver.on_started`."""
         if self._reply.is_open():
-            self._reply.begin_choice(self.form.first(version, request))
+            self._reply.begin_choice(self.writer.prefix(version, request))
 
     def on_delta(self, delta: Delta) -> None:
         """See `Receiver.on_delta`."""
         if not self._reply.is_open():
             return
-        if self.kept is None:
-            self.kept = delta
+        if self.unsent is None:
+            self.unsent = delta
         else:
-            join(self.kept, delta)
+            append_delta(self.unsent, delta)
         self.usage = delta.usage
         self._reply.update(self, has_ended=delta.finish_reason is not None)
 
@@ -100,37 +100,37 @@ class Choice:
 
     @property
     def has_output(self) -> bool:
-        """Whether what is kept is worth an event: it may be a part of a character, or of what may be a stop text."""
-        kept = self.kept
-        if kept is None:
+        """True if there is output for an event: tokens without complete text are none, unless their ids are sent."""
+        unsent = self.unsent
+        if unsent is None:
             return False
-        return self.form.includes_tokens or bool(kept.text) or kept.finish_reason is not None
+        return self.writer.includes_tokens or bool(unsent.text) or unsent.finish_reason is not None
 
     def take(self) -> Delta | None:
-        """Return what is kept, and keep it no longer."""
-        kept, self.kept = self.kept, None
-        return kept
+        """Remove and return the unsent output."""
+        unsent, self.unsent = self.unsent, None
+        return unsent
 
 
 class Reply(ABC):
     """The answer to one call, with one or more generations.
 
-    Invariants: the call gets one end; the generations that are left are cancelled with it. On the poll thread, which
-    serves others between the prompts of many.
+    Invariants: the call gets one end, with which the remaining generations are cancelled. On the poll thread, which
+    serves other calls between the prompts of one with many.
     """
 
-    def __init__(self, call: HttpUnaryCall, form: AnswerForm, resources: HandlerResources) -> None:
+    def __init__(self, call: HttpUnaryCall, writer: AnswerWriter, resources: HandlerResources) -> None:
         self._call = call
-        self._form = form
+        self._writer = writer
         self._resources = resources
         self._choices: list[Choice] = []
         self._cancels: list[Callable[[], None]] = []
-        self._running = 0
+        self._unfinished = 0
 
     def begin(self, generations: Generations, params: Sequence[GenerationParams]) -> None:
-        """Generate for each of ``params``."""
-        self._choices = [Choice(self, self._form.choice(index)) for index in range(len(params))]
-        self._running = len(params)
+        """Submit a request for each of ``params``."""
+        self._choices = [Choice(self, self._writer.choice(index)) for index in range(len(params))]
+        self._unfinished = len(params)
         self._call.on_terminated(self.cancel)
         self._begin_some(generations, zip(params, self._choices, strict=True))
 
@@ -139,7 +139,7 @@ class Reply(ABC):
             if self._call.ended_at != math.inf:
                 return
             self._cancels.append(generations.begin(self._call, params, choice))
-            if begun == _AT_ONCE:
+            if begun == _PROMPTS_PER_ROUND:
                 self._resources.call_soon(partial(self._begin_some, generations, left))
                 return
 
@@ -150,7 +150,7 @@ class Reply(ABC):
             cancel()
 
     def is_open(self) -> bool:
-        """Whether the call is open; if another thread has ended it, the generations are cancelled here."""
+        """Return whether the call is open; if another thread has ended it, cancel the generations."""
         if self._call.ended_at == math.inf:
             return True
         self.cancel()
@@ -163,19 +163,19 @@ class Reply(ABC):
 
     def update(self, choice: Choice, *, has_ended: bool) -> None:
         """Send or keep new output of a choice."""
-        self._running -= has_ended
-        if self._running:
+        self._unfinished -= has_ended
+        if self._unfinished:
             self._continue_choice(choice)
         else:
             self._finish([each.usage for each in self._choices if each.usage is not None])
 
     @abstractmethod
-    def begin_choice(self, first: Json | None) -> None:
-        """Begin a choice, with the content before its output, if any."""
+    def begin_choice(self, prefix: Json | None) -> None:
+        """Begin a choice with the content before its output, if there is some."""
 
     @abstractmethod
     def _continue_choice(self, choice: Choice) -> None:
-        """Send or keep output of a choice that continues, or that ends before others."""
+        """Send or keep output while at least one choice is unfinished."""
 
     @abstractmethod
     def _finish(self, usages: Sequence[Usage]) -> None:
@@ -183,51 +183,51 @@ class Reply(ABC):
 
 
 class WholeReply(Reply):
-    """An answer that is sent when all of it is there."""
+    """An answer that is sent when all its choices are complete."""
 
-    def begin_choice(self, first: Json | None) -> None:
+    def begin_choice(self, prefix: Json | None) -> None:
         """See `Reply.begin_choice`."""
 
     def _continue_choice(self, choice: Choice) -> None:
         pass
 
     def _finish(self, usages: Sequence[Usage]) -> None:
-        texts = [choice.form.whole(kept) for choice in self._choices if (kept := choice.take()) is not None]
-        self._call.reply(self._form.whole(texts, usages))
+        choices = [choice.writer.whole(output) for choice in self._choices if (output := choice.take()) is not None]
+        self._call.reply(self._writer.whole(choices, usages))
 
 
 class StreamedReply(Reply):
-    """An answer in server-sent events; it begins with the first text, so that earlier errors have their own status.
+    """An answer in server-sent events; it begins with the first output, so that earlier errors have their own status.
 
-    While the caller does not read, what is generated is put together: at most the rest of the answer is kept.
+    While the caller does not read, the output of each choice is joined, so at most the rest of the answer is kept.
     """
 
     _has_begun = False
 
-    def begin_choice(self, first: Json | None) -> None:
+    def begin_choice(self, prefix: Json | None) -> None:
         """See `Reply.begin_choice`."""
         call = self._call
         if not self._has_begun:
             self._has_begun = True
             headers = (*_EVENT_HEADERS, ("X-Request-Id", request_id_of(call.context)))
-            call.begin_stream(headers, self._form.error)
-        if first is not None:
-            call.send(self._form.event(first))
+            call.begin_stream(headers, self._writer.error)
+        if prefix is not None:
+            call.send(self._writer.event(prefix))
 
     def _continue_choice(self, choice: Choice) -> None:
         if not choice.has_output:
             return
         if self._call.is_backed_up:
-            self._call.when_read(self._send_kept)
+            self._call.when_read(self._send_unsent)
         else:
             self._send(choice)
 
     def _send(self, choice: Choice) -> None:
-        kept = choice.take()
-        if kept is not None:
-            self._call.send(self._form.event(choice.form.piece(kept)))
+        output = choice.take()
+        if output is not None:
+            self._call.send(self._writer.event(choice.writer.piece(output)))
 
-    def _send_kept(self) -> None:
+    def _send_unsent(self) -> None:
         for choice in self._choices:
             if choice.has_output:
                 self._send(choice)
@@ -235,10 +235,10 @@ class StreamedReply(Reply):
     def _finish(self, usages: Sequence[Usage]) -> None:
         for choice in self._choices:
             self._send(choice)
-        self._call.finish_stream(self._form.last(usages))
+        self._call.finish_stream(self._writer.end(usages))
 
 
-#: Proxies such as nginx would keep events to send them together.
+#: The last two keep proxies such as nginx from buffering events.
 _EVENT_HEADERS = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-cache"),

@@ -1,4 +1,4 @@
-"""Parameters of sampling by the names of vLLM, which Triton's conventions have as well."""
+"""Read sampling parameters by the names of vLLM, which OpenAI's API and Triton's conventions share."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from inferd.errors import InvalidInputError
 from inferd.plain_text import clipped, listed
 
-#: What each is called here, and its type.
+#: Numbers: the attribute of `GenerationParams`, and the type.
 _NUMBERS: Mapping[str, tuple[str, type[int] | type[float]]] = {
     "temperature": ("temperature", float),
     "top_p": ("top_p", float),
@@ -21,14 +21,14 @@ _NUMBERS: Mapping[str, tuple[str, type[int] | type[float]]] = {
     "logprobs": ("logprobs", int),
 }
 _OTHERS: Mapping[str, str] = {
-    "stop": "stop_texts",
+    "stop": "stop_strings",
     "stop_token_ids": "stop_token_ids",
     "ignore_eos": "ignore_end_tokens",
 }
-#: All names that have an effect, with the attributes of `GenerationParams`.
-NAMES: Mapping[str, str] = {**{name: ours for name, (ours, _) in _NUMBERS.items()}, **_OTHERS}
+#: The attribute of `GenerationParams` of each supported parameter.
+ATTRIBUTES: Mapping[str, str] = {**{name: ours for name, (ours, _) in _NUMBERS.items()}, **_OTHERS}
 
-#: Parameters that have no effect here, with the values that ask for none.
+#: Unsupported parameters, with the values that have no effect and are accepted.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     **dict.fromkeys(("n", "best_of", "length_penalty"), (1,)),
     **dict.fromkeys(("use_beam_search", "early_stopping", "include_stop_str_in_output"), (False,)),
@@ -40,9 +40,10 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 
 
 def read_sampling(given: Mapping[str, Any], path: Callable[[str], str]) -> dict[str, Any]:
-    """Return attributes of `GenerationParams` by their names. Null counts as not given.
+    """Return the attributes of `GenerationParams` that ``given`` sets; null counts as absent.
 
-    ``path`` returns where a parameter is in the request. Numbers may be in strings. Raises `InvalidInputError`.
+    ``path`` returns the path of a parameter in the request, for errors. Strings may hold numbers. Raises
+    `InvalidInputError`.
     """
     attributes: dict[str, Any] = {}
     for name, value in given.items():
@@ -52,7 +53,7 @@ def read_sampling(given: Mapping[str, Any], path: Callable[[str], str]) -> dict[
             ours, kind = _NUMBERS[name]
             attributes[ours] = _number(path(name), value, kind)
         elif name == "stop":
-            attributes["stop_texts"] = _texts(path(name), value)
+            attributes["stop_strings"] = _texts(path(name), value)
         elif name == "stop_token_ids":
             attributes["stop_token_ids"] = _tokens(path(name), value)
         elif name == "ignore_eos":
@@ -60,10 +61,11 @@ def read_sampling(given: Mapping[str, Any], path: Callable[[str], str]) -> dict[
         elif name in _NEUTRAL:
             _require_neutral(path(name), value, _NEUTRAL[name])
         else:
-            text = f"{path(clipped(name))}: no such parameter, expected one of {listed(NAMES, most=len(NAMES))}"
+            known = listed(ATTRIBUTES, most=len(ATTRIBUTES))
+            text = f"{path(clipped(name))}: no such parameter, expected one of {known}"
             raise InvalidInputError(text, field=path(clipped(name)))
     if attributes.get("top_k") == -1:
-        # vLLM's way to say all.
+        # All tokens, in vLLM.
         attributes["top_k"] = 0
     return attributes
 

@@ -46,16 +46,27 @@ class OpenInferenceQueries:
         return pb.ServerReadyResponse(ready=self._is_ready())
 
     def model_statistics(self, query: pb.ModelStatisticsRequest, models: ModelView) -> pb.ModelStatisticsResponse:
-        """Return what versions have done: one, or all that have been loaded."""
+        """Return what versions have done: one, all of a model that answer requests, or all that are loaded."""
         if query.name:
-            versions = [models.find(query.name, query.version)]
+            versions = _answering(models, query)
         else:
-            versions = [version for version in models.all() if version.is_loaded]
+            versions = [version for version in models.all() if version.state is ModelState.READY]
         statistics = [
             statistics_of(version, self._counts(version.name), self._cold_requests.get(version.name, 0))
             for version in versions
         ]
         return pb.ModelStatisticsResponse(model_stats=statistics)
+
+
+def _answering(models: ModelView, query: pb.ModelStatisticsRequest) -> list[ModelVersion]:
+    """Return the versions that ``query`` names and that answer requests, at least one."""
+    found = models.find(query.name, query.version)
+    # What a session that runs nothing has done counts until it is opened again.
+    if not (found.accepts_requests or found.state is ModelState.READY):
+        raise found.unavailable()
+    if query.version:
+        return [found]
+    return [each for each in models.all() if each is found or (each.name == found.name and each.accepts_requests)]
 
 
 def server_live(_: pb.ServerLiveRequest, _models: ModelView) -> pb.ServerLiveResponse:

@@ -50,8 +50,8 @@ class FakeBatcher:
         return stats.read()
 
 
-def version(verdict: Verdict | None = None, cost: RunCost | None = None) -> ModelVersion:
-    made = ModelVersion(name="m", version="1", settings=ModelSettings())
+def version(verdict: Verdict | None = None, cost: RunCost | None = None, number: str = "1") -> ModelVersion:
+    made = ModelVersion(name="m", version=number, settings=ModelSettings())
     if verdict is not None:
         made.advance(ModelState.VERIFYING)
         made.advance(ModelState.WARMING)

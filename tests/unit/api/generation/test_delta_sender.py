@@ -24,7 +24,7 @@ def _messages(call: StreamingCall) -> list[list[int]]:
 
 
 def test_sends_each_delta_to_a_reader() -> None:
-    """As soon as it is there."""
+    """While the caller reads, each delta is a message of its own."""
     call, sender = _sender()
     one = Tokens()
     for number in range(20):
@@ -32,8 +32,8 @@ def test_sends_each_delta_to_a_reader() -> None:
     assert _messages(call) == [[number] for number in range(20)]
 
 
-def test_tokens_are_joined_while_the_caller_does_not_read() -> None:
-    """And come when it reads again, in order."""
+def test_joins_deltas_while_the_caller_does_not_read() -> None:
+    """When it reads again, it gets all tokens in order, in fewer messages."""
     call, sender = _sender()
     call.reads_answers = False
     one, other = Tokens(), Tokens()
@@ -48,8 +48,8 @@ def test_tokens_are_joined_while_the_caller_does_not_read() -> None:
     assert [-token for token in tokens if token < 0] == list(range(1, 20))
 
 
-def test_last_delta_comes_with_what_was_kept() -> None:
-    """It does not wait for the caller."""
+def test_last_delta_is_sent_with_the_joined_ones() -> None:
+    """It is sent at once, although the caller does not read."""
     call, sender = _sender()
     call.reads_answers = False
     one = Tokens()
@@ -60,8 +60,8 @@ def test_last_delta_comes_with_what_was_kept() -> None:
     assert _messages(call)[8:] == [[8, 9, 10]]
 
 
-def test_bounds_what_is_kept_of_each_generation() -> None:
-    """So that the log probabilities of a long answer do not wait as objects, nor in one large message."""
+def test_bounds_the_joined_tokens_of_each_generation() -> None:
+    """Beyond the bound, a message is sent, so that log probabilities neither stay objects nor make a huge message."""
     call, sender = _sender()
     call.reads_answers = False
     one = Tokens()
@@ -70,8 +70,8 @@ def test_bounds_what_is_kept_of_each_generation() -> None:
     assert [len(json.loads(message)) for message in call.unread] == [1] * 8 + [MAX_JOINED_TOKENS] * 2
 
 
-def test_flush_sends_what_was_kept() -> None:
-    """Before an error."""
+def test_flush_sends_joined_deltas() -> None:
+    """A generation that ends with an error has no last delta."""
     call, sender = _sender()
     call.reads_answers = False
     one = Tokens()

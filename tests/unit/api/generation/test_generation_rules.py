@@ -20,8 +20,8 @@ class Limited(Asked):
         return super().ask(prompt, **fields)
 
 
-def test_quota_of_tokens_counts_the_longest_answer() -> None:
-    """What was not generated is refunded at the end, here 14 of 16."""
+def test_quota_counts_max_tokens_and_refunds_the_rest() -> None:
+    """Tokens that were not generated are refunded at the end, here 14 of 16."""
     limited = Limited(quota={"tokens_per_s": 21})
     assert len(limited.engine.submitted) == 1
     error = limited.ask(max_tokens=4).error
@@ -33,7 +33,7 @@ def test_quota_of_tokens_counts_the_longest_answer() -> None:
 
 
 def test_cancelled_and_rejected_requests_are_refunded() -> None:
-    """What was not generated, and everything."""
+    """A cancelled request gets the tokens back that it did not generate, a rejected one all."""
     limited = Limited(quota={"tokens_per_s": 20, "concurrent_requests": 1})
     limited.call.terminated()
     limited.ask(max_tokens=12)
@@ -44,27 +44,27 @@ def test_cancelled_and_rejected_requests_are_refunded() -> None:
 
 
 def test_request_that_the_quota_never_allows_names_its_field() -> None:
-    """The one that makes it small enough."""
+    """The error is about max_tokens, which can be made small enough."""
     limited = Limited(quota={"tokens_per_s": 0.01})
     assert limited.got.error.field == "max_tokens"
     assert limited.got.error.message == "expected at most 6 tokens, as the quota is 0.01 tokens a second, got 20"
 
 
 def test_invalid_requests_are_charged() -> None:
-    """As one request each."""
+    """Each invalid request costs one request of the quota."""
     limited = Limited(quota={"requests_per_s": 2})
     assert isinstance(limited.ask(temperature=9).error, InvalidInputError)
     assert isinstance(limited.ask(temperature=9).error, QuotaExceededError)
 
 
 def test_priority_and_weight_are_those_of_the_rule() -> None:
-    """A caller cannot ask for more."""
+    """A caller cannot ask for more than its rule grants."""
     limited = Limited(priority_ceiling=2, weight=3.0)
     assert limited.request.priority == 2
     assert limited.request.principal == ("token:alice", 3.0)
 
 
 def test_model_that_the_caller_may_not_see_does_not_exist() -> None:
-    """The same error as for an unknown model."""
+    """It gets the same error as for an unknown model."""
     limited = Limited(models=["other"])
     assert isinstance(limited.got.error, ModelNotFoundError)

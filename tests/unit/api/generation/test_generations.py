@@ -49,8 +49,8 @@ class Asked(Bench):
         return request
 
 
-def test_passes_on_what_is_generated() -> None:
-    """First which version does it, then the deltas up to the last one."""
+def test_passes_deltas_on_to_the_receiver() -> None:
+    """The receiver gets the version first, then the deltas up to the last one."""
     asked = Asked("once", request_id="mine")
     assert asked.got.started == [], "nothing was generated yet"
     asked.engine.generate(" upon")
@@ -62,8 +62,8 @@ def test_passes_on_what_is_generated() -> None:
     assert (asked.request.request_id, asked.call.context.model, asked.call.context.version) == ("mine", "story", "3")
 
 
-def test_takes_the_models_defaults() -> None:
-    """Of sampling, of the end, and of what the context leaves."""
+def test_fills_in_the_models_defaults() -> None:
+    """Defaults of sampling, end tokens, and max_tokens by what the prompt leaves of the context."""
     model = FakeLanguageModel(temperature=0.5, top_k=40, top_p=0.9, repetition_penalty=1.1)
     asked = Asked("once", model=model, seed=5)
     assert asked.request.sampling == Sampling(
@@ -79,14 +79,14 @@ def test_takes_the_models_defaults() -> None:
 
 
 def test_default_length_is_that_of_the_settings() -> None:
-    """If the context leaves more."""
+    """default_max_tokens applies if the context leaves more."""
     model = FakeLanguageModel()
     model.settings = ModelSettings.model_validate({"generation": {"default_max_tokens": 10}})
     assert Asked("once", model=model).request.max_tokens == 10
 
 
 def test_context_is_at_most_the_cache() -> None:
-    """A request that never fits is refused at once."""
+    """A request that can never fit into the cache is rejected at once."""
     model = FakeLanguageModel()
     model.generator.max_request_tokens = 20
     assert Asked("once", model=model).request.max_tokens == 16
@@ -94,7 +94,7 @@ def test_context_is_at_most_the_cache() -> None:
 
 
 def test_draws_a_seed_if_none_is_given() -> None:
-    """So that two requests differ."""
+    """Two requests without a seed get different ones."""
     assert Asked().request.sampling.seed != Asked().request.sampling.seed
 
 
@@ -125,8 +125,8 @@ def test_draws_a_seed_if_none_is_given() -> None:
         ({"priority": 9}, "priority: expected 1 (first) to 3, 4 for a scavenger, or 0 for the default, got 9"),
     ],
 )
-def test_says_what_is_wrong(fields: dict[str, object], message: str) -> None:
-    """With the field, what was expected and what came."""
+def test_invalid_fields(fields: dict[str, object], message: str) -> None:
+    """The error has the field, what was expected and what came."""
     asked = Asked(**fields)
     assert isinstance(asked.got.error, InvalidInputError)
     assert (asked.got.error.message, asked.got.error.field) == (message, message.split(":", maxsplit=1)[0])
@@ -146,14 +146,14 @@ def test_says_what_is_wrong(fields: dict[str, object], message: str) -> None:
         (Chat([]), "expected 1 to 1024 messages, got 0"),
     ],
 )
-def test_says_what_is_wrong_with_the_prompt(prompt: object, message: str) -> None:
-    """By the protocol's name for it."""
+def test_invalid_prompts(prompt: object, message: str) -> None:
+    """The error has the protocol's name of the prompt."""
     asked = Asked(prompt, fields={"prompt": "prompt.form"})
     assert (asked.got.error.message, asked.got.error.field) == (f"prompt.form: {message}", "prompt.form")
 
 
 def test_errors_of_the_template_name_the_prompt() -> None:
-    """The text is the template's own."""
+    """The message is the chat template's own."""
     asked = Asked(Chat([{"role": "nobody", "content": ""}]), fields={"prompt": "messages"})
     assert (asked.got.error.message, asked.got.error.field) == (
         'the chat template knows no role "nobody"',
@@ -162,7 +162,7 @@ def test_errors_of_the_template_name_the_prompt() -> None:
 
 
 def test_model_without_tokenizer_takes_and_gives_tokens() -> None:
-    """Text in any form is refused."""
+    """Text in any form is rejected: prompts, chats and stop strings."""
     asked = Asked([5, 6], model=FakeLanguageModel(has_text=False))
     assert not asked.request.wants_text
     assert 'prompt: expected token ids, as model "story" has no tokenizer' in asked.ask("text").error.message
@@ -170,7 +170,7 @@ def test_model_without_tokenizer_takes_and_gives_tokens() -> None:
 
 
 def test_names_the_model_field() -> None:
-    """As for tensors."""
+    """Errors about the model, unknown or no language model, have the protocol's field of its name."""
     assert isinstance(Asked(model=FakeLanguageModel()).ask("x", model="none").error, ModelNotFoundError)
     model = FakeLanguageModel()
     model.language = None
@@ -180,7 +180,7 @@ def test_names_the_model_field() -> None:
 
 
 def test_long_texts_are_tokenized_by_another_thread() -> None:
-    """The poll thread goes on meanwhile, and submits them afterwards."""
+    """The poll thread continues meanwhile, and submits the request afterwards."""
     asked = Asked("x" * (SHORT_BYTES + 1))
     assert asked.got.errors == []
     asked.large.work.run()
@@ -195,7 +195,7 @@ def test_long_texts_are_tokenized_by_another_thread() -> None:
 
 
 def test_text_that_cannot_fit_is_not_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that may take seconds."""
+    """Tokenizing a text that is far too long for the context would take seconds."""
     asked = Asked()
     monkeypatch.setattr(asked.model.text, "encode", lambda text: pytest.fail("tokenized"))
     asked.ask("x" * (128 * CONTEXT + 1))
@@ -205,14 +205,14 @@ def test_text_that_cannot_fit_is_not_tokenized(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_too_many_long_texts_are_refused() -> None:
-    """With the hint of that thread."""
+    """The error has the retry hint of the thread for large messages."""
     asked = Asked()
     asked.large.full = True
     assert isinstance(asked.ask("x" * 5000).error, OverloadedError)
 
 
 def test_request_cancelled_while_it_is_tokenized_is_not_submitted() -> None:
-    """Nor does the receiver hear of it."""
+    """The receiver is not called either."""
     asked = Asked("x" * 2049)
     asked.call.terminated()
     asked.large.work.run()
@@ -221,14 +221,14 @@ def test_request_cancelled_while_it_is_tokenized_is_not_submitted() -> None:
 
 
 def test_exception_of_a_tokenizer_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its text."""
+    """The receiver gets an internal error without the text of the exception."""
     asked = Asked()
     monkeypatch.setattr(asked.model.text, "encode", lambda text: 1 / 0)
     assert isinstance(asked.ask("x").error, InferenceFailedError)
 
 
-def test_ends_with_its_call() -> None:
-    """The engine stops, and the receiver hears of nothing any more."""
+def test_generation_ends_with_its_call() -> None:
+    """The engine cancels the request, and the receiver is not called again."""
     asked = Asked()
     asked.engine.generate("a")
     asked.call.terminated()
@@ -239,7 +239,7 @@ def test_ends_with_its_call() -> None:
 
 
 def test_end_is_final() -> None:
-    """A call that terminates afterwards cancels nothing."""
+    """A call that terminates after the last delta cancels nothing."""
     asked = Asked()
     asked.engine.finish("a")
     asked.call.terminated()
@@ -247,7 +247,7 @@ def test_end_is_final() -> None:
 
 
 def test_error_after_some_tokens() -> None:
-    """They have been passed on."""
+    """The receiver gets the tokens before the error."""
     asked = Asked()
     asked.engine.generate("a")
     asked.engine.fail(DeadlineExceededError("too late"))
@@ -256,7 +256,7 @@ def test_error_after_some_tokens() -> None:
 
 
 def test_exception_of_a_receiver_ends_its_request_only() -> None:
-    """The engine continues with the others of the step."""
+    """The other requests of the step get their deltas."""
     asked = Asked()
     asked.got.on_delta = lambda delta: 1 / 0
     asked.engine.generate("a")
@@ -265,7 +265,7 @@ def test_exception_of_a_receiver_ends_its_request_only() -> None:
 
 
 def test_deadlines_and_timeouts() -> None:
-    """The earlier of the call's and the request's; without both that of the settings."""
+    """The earlier one of the call's and the request's applies; without both, that of the settings."""
     model = FakeLanguageModel()
     model.settings = ModelSettings.model_validate({"generation": {"default_timeout_s": 30}})
     assert Asked(model=model).request.deadline == 130.0
@@ -277,8 +277,8 @@ def test_deadlines_and_timeouts() -> None:
     assert [request.deadline for request in asked.engine.submitted[1:]] == [102.0, 102.0]
 
 
-def test_records_what_was_generated() -> None:
-    """For the access log and traces."""
+def test_records_tokens_and_finish_reason() -> None:
+    """The record of the call has what access log and traces need."""
     asked = Asked(Chat([{"role": "user", "content": "hi"}]))
     asked.engine.generate("ab")
     asked.engine.finish("c", reason=FinishReason.LENGTH)
@@ -289,7 +289,7 @@ def test_records_what_was_generated() -> None:
 
 
 def test_measures_stages_on_demand() -> None:
-    """Tokenizing counts as decoding."""
+    """Stages are filled only if they are measured; tokenizing counts as decoding."""
     bench = Bench()
     stages = timing.measure(bench.call.annotations)
     Generations(bench.resources).begin(bench.call, params(), Recorder())
@@ -319,7 +319,7 @@ class Cold(Asked):
 
 
 def test_waits_for_a_cold_model() -> None:
-    """Its deadline counts from its arrival."""
+    """The deadline of a request that waits for its model counts from its arrival."""
     asked = Cold()
     (waiting,) = asked.waits.waiting
     asked.cold = False
@@ -330,21 +330,21 @@ def test_waits_for_a_cold_model() -> None:
 
 
 def test_wait_for_a_cold_model_ends_with_the_call() -> None:
-    """The request is withdrawn."""
+    """The request is withdrawn from the wait."""
     asked = Cold()
     asked.call.terminated()
     assert asked.waits.withdrawn == 1
 
 
 def test_wait_for_a_cold_model_may_fail() -> None:
-    """With the error of the load."""
+    """The receiver gets the error of the load."""
     asked = Cold()
     asked.waits.waiting[0]["fail"](OverloadedError("too many wait", retry_after_s=1.0))
     assert asked.got.error.message == "too many wait"
 
 
 def test_scored_prompts() -> None:
-    """They may fill the context, and need a model with logits of all tokens."""
+    """They may fill the context, and need a model that can compute logits of all tokens."""
     prompt = [5] * CONTEXT
     request = Asked(prompt, scores_prompt=True, logprobs=0, max_tokens=0).request
     assert (request.scores_prompt, request.max_tokens) == (True, 0)

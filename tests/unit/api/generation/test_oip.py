@@ -83,8 +83,8 @@ class Stream(Bench):
         return found
 
 
-def test_streams_what_is_generated() -> None:
-    """The last response is marked."""
+def test_streams_each_delta() -> None:
+    """The last response is marked as final."""
     stream = Stream()
     stream.ask("7")
     stream.engine.generate(" upon")
@@ -95,8 +95,8 @@ def test_streams_what_is_generated() -> None:
     assert stream.call.reads == 2
 
 
-def test_gives_all_at_once_without_stream() -> None:
-    """With the prompt, as Triton."""
+def test_without_stream_the_answer_is_one_response() -> None:
+    """It begins with the prompt, as in Triton."""
     stream = Stream()
     stream.ask("7", streams=False)
     stream.engine.generate(" upon")
@@ -106,7 +106,7 @@ def test_gives_all_at_once_without_stream() -> None:
 
 
 def test_several_requests_share_a_stream() -> None:
-    """Their responses come as they are generated, also those of an ordinary model that was asked later."""
+    """Responses come as they are generated, also those of a later request to an ordinary model."""
     stream = Stream()
     stream.ask("1")
     stream.ask_other("2")
@@ -129,7 +129,7 @@ def test_several_requests_share_a_stream() -> None:
 
 
 def test_stream_ends_when_all_is_generated() -> None:
-    """After the half-close of the caller."""
+    """After the half-close of the caller, the stream stays open until the last response."""
     stream = Stream()
     stream.ask("1")
     stream.stream.on_half_close()
@@ -138,8 +138,8 @@ def test_stream_ends_when_all_is_generated() -> None:
     assert stream.call.ended == (CODES.OK, "")
 
 
-def test_draining_finishes_what_runs() -> None:
-    """And refuses new requests."""
+def test_drain_finishes_running_generations() -> None:
+    """New requests are rejected."""
     stream = Stream()
     stream.ask("1")
     stream.stream.drain()
@@ -150,7 +150,7 @@ def test_draining_finishes_what_runs() -> None:
 
 
 def test_errors_come_in_the_stream() -> None:
-    """It goes on."""
+    """An error is a response, after which the stream continues."""
     stream = Stream()
     stream.ask("1", ("text_input", "BYTES", [1], b""))
     stream.ask("2", _text("sampling_parameters", '{"temperature": 9}'))
@@ -170,7 +170,7 @@ def test_errors_come_in_the_stream() -> None:
 
 
 def test_error_ends_the_stream_if_the_caller_wants_that() -> None:
-    """As Triton's clients can ask for."""
+    """Triton's clients can ask for it by a header."""
     stream = Stream((("triton_grpc_error", "true"),))
     stream.ask("1")
     stream.ask("2", model="none")
@@ -180,7 +180,7 @@ def test_error_ends_the_stream_if_the_caller_wants_that() -> None:
 
 
 def test_cancelled_stream_ends_its_generations() -> None:
-    """All of them."""
+    """All generations of a cancelled stream are cancelled."""
     stream = Stream()
     stream.ask("1")
     stream.ask("2")
@@ -190,7 +190,7 @@ def test_cancelled_stream_ends_its_generations() -> None:
 
 
 def test_next_message_is_read_when_a_request_is_settled() -> None:
-    """A long text holds back the next message of its stream, and nothing else."""
+    """While a long text is tokenized, only its own stream waits."""
     stream = Stream()
     stream.stream.on_message(_request("1", _text("text_input", "x" * 3000)))
     assert stream.call.reads == 1
@@ -201,7 +201,7 @@ def test_next_message_is_read_when_a_request_is_settled() -> None:
 
 
 def test_caller_that_does_not_read_gets_fewer_messages() -> None:
-    """With the same text."""
+    """Together they have the same text."""
     stream = Stream()
     stream.ask("1")
     stream.call.reads_answers = False
@@ -213,8 +213,8 @@ def test_caller_that_does_not_read_gets_fewer_messages() -> None:
     assert "".join(text for _, text, _ in stream.got) == "01234567890123456789!"
 
 
-def test_results_of_the_stream_have_what_was_generated() -> None:
-    """For logs and traces, by request."""
+def test_each_request_of_a_stream_has_its_own_record() -> None:
+    """Logs and traces have tokens and finish reason of each request."""
     stream = Stream()
     stream.ask("1")
     stream.engine.finish("abc")
@@ -225,7 +225,7 @@ def test_results_of_the_stream_have_what_was_generated() -> None:
 
 
 def test_nothing_of_a_request_waits_for_the_garbage_collector() -> None:
-    """A stream may have any number of them."""
+    """A stream may have any number of requests, whose memory is freed when each ends."""
     stream = Stream()
     gc.disable()
     try:
@@ -270,7 +270,7 @@ class Unary(Bench):
 
 
 def test_unary_call_gets_the_whole_answer() -> None:
-    """Triton refuses unary calls to such models; here they are served."""
+    """Unlike Triton, which rejects unary calls to such models."""
     unary = Unary()
     unary.ask(_text("text_input", "once"), _flag("exclude_input_in_output"), _flag("return_finish_reason"))
     unary.engine.generate(" upon")
@@ -281,7 +281,7 @@ def test_unary_call_gets_the_whole_answer() -> None:
 
 
 def test_unary_call_with_tokens() -> None:
-    """Gets tokens."""
+    """A call with token ids gets token ids."""
     unary = Unary()
     unary.ask(("input_ids", "INT64", [2], np.array([5, 6], np.int64).tobytes()))
     assert unary.engine.submitted[0].prompt.tolist() == [5, 6]
@@ -298,14 +298,14 @@ def test_unary_call_with_tokens() -> None:
     ],
 )
 def test_unary_errors(inputs: list[Any], message: str) -> None:
-    """With the status of the error."""
+    """The call ends with the status of the error."""
     code, details = Unary().ask(*inputs).ended
     assert code is CODES.INVALID_ARGUMENT
     assert details[: len(message)] == message
 
 
 def test_unary_call_is_refused_and_cancelled() -> None:
-    """As any."""
+    """It ends with the status of the engine's error, and a cancel reaches the engine."""
     unary = Unary()
     unary.engine.rejection = OverloadedError("full", retry_after_s=1.0)
     assert unary.ask(_text("text_input", "x")).ended == (CODES.RESOURCE_EXHAUSTED, "full")
@@ -315,7 +315,7 @@ def test_unary_call_is_refused_and_cancelled() -> None:
 
 
 def test_large_unary_call_is_read_by_another_thread() -> None:
-    """And its text tokenized there."""
+    """Its text is tokenized in that thread, too."""
     unary = Unary()
     unary.ask(_text("text_input", "x" * 20_000))
     for _ in range(2):
@@ -326,7 +326,7 @@ def test_large_unary_call_is_read_by_another_thread() -> None:
 
 
 def test_unary_call_waits_for_a_cold_model() -> None:
-    """And its deadline counts from its arrival."""
+    """Its deadline counts from its arrival."""
     unary = Unary()
     get = unary.registry.get
 

@@ -44,8 +44,8 @@ class Service(Bench):
         return list(map(pb.GenerateResponse.FromString, self.call.sent))
 
 
-def test_streams_what_is_generated() -> None:
-    """The first response says who generates, the last one why it ended and what it took."""
+def test_streams_each_delta() -> None:
+    """The first response has model and version, the last one the finish reason and the usage."""
     service = Service()
     service.generate(request_id="mine")
     service.engine.generate(" upon")
@@ -67,7 +67,7 @@ def test_streams_what_is_generated() -> None:
 
 
 def test_all_fields_reach_the_engine() -> None:
-    """And unset ones do not."""
+    """Set fields reach the request, and unset ones are the defaults."""
     service = Service()
     service.generate(
         pb.Prompt(token_ids=pb.TokenIds(ids=[1, 2, 255])),
@@ -105,7 +105,7 @@ def test_all_fields_reach_the_engine() -> None:
 
 
 def test_chats_are_rendered() -> None:
-    """By the model's template."""
+    """The prompt of a chat is what the model's template makes of it."""
     service = Service()
     messages = [pb.ChatMessage(role="user", content="hi"), pb.ChatMessage(role="assistant")]
     service.generate(pb.Prompt(chat=pb.Chat(messages=messages)))
@@ -113,7 +113,7 @@ def test_chats_are_rendered() -> None:
 
 
 def test_log_probabilities() -> None:
-    """With what tokens stand for, in bytes."""
+    """Each token has its bytes, which need not be UTF-8."""
     service = Service()
     service.generate(logprobs=1)
     chosen, best = Candidate(195, b"\xc3", -1.5), Candidate(65, b"A", -0.5)
@@ -146,27 +146,27 @@ def test_log_probabilities() -> None:
     ],
 )
 def test_errors_name_the_field(fields: dict[str, Any], message: str) -> None:
-    """As the contract has it."""
+    """By its path in the protocol."""
     service = Service()
     code, details = service.generate(**fields).ended
     assert (code, details[: len(message)]) == (CODES.INVALID_ARGUMENT, message)
 
 
 def test_malformed_message_ends_the_call() -> None:
-    """As everywhere."""
+    """A message that is no protobuf is an invalid argument."""
     service = Service()
     service.send(b"\xff")
     assert service.call.ended[0] is CODES.INVALID_ARGUMENT
 
 
-def test_limits_what_one_message_may_hold() -> None:
-    """Before it is parsed."""
+def test_limits_the_fields_of_a_message() -> None:
+    """A message with too many fields is rejected before it is parsed."""
     service = Service(elements=10)
     assert "at most 10 elements" in service.generate(pb.Prompt(token_ids=pb.TokenIds(ids=[1] * 11))).ended[1]
 
 
 def test_large_messages_are_read_by_another_thread() -> None:
-    """And so are the errors of them."""
+    """Errors about them come from that thread, too."""
     service = Service()
     service.generate(pb.Prompt(token_ids=pb.TokenIds(ids=[255] * LARGE_BYTES)))
     assert service.call.ended is None
@@ -179,8 +179,8 @@ def test_large_messages_are_read_by_another_thread() -> None:
     assert "timeout" in service.call.ended[1]
 
 
-def test_refusal_has_a_status() -> None:
-    """That of the engine's error."""
+def test_rejected_request_has_the_status_of_its_error() -> None:
+    """The status is that of the error of the engine."""
     service = Service()
     service.engine.rejection = OverloadedError("the queue is full", retry_after_s=1.0)
     assert service.generate().ended == (CODES.RESOURCE_EXHAUSTED, "the queue is full")
@@ -188,7 +188,7 @@ def test_refusal_has_a_status() -> None:
 
 
 def test_status_comes_after_the_tokens() -> None:
-    """Also after those that waited for the caller to read."""
+    """Also after tokens that waited for the caller to read."""
     service = Service()
     service.generate()
     service.call.reads_answers = False
@@ -201,7 +201,7 @@ def test_status_comes_after_the_tokens() -> None:
 
 
 def test_cancelled_call_ends_the_generation() -> None:
-    """At once."""
+    """The engine gets the cancel at once."""
     service = Service()
     service.generate()
     service.call.terminated()
@@ -209,7 +209,7 @@ def test_cancelled_call_ends_the_generation() -> None:
 
 
 def test_expired_credential_ends_the_call() -> None:
-    """By another thread; the generation ends on the poll thread."""
+    """Another thread ends the call, and the poll thread cancels the generation."""
     service = Service()
     service.call.context.principal = "alice"
     service.send(pb.GenerateRequest(model="story", prompt=pb.Prompt(text="x")).SerializeToString())
@@ -221,7 +221,7 @@ def test_expired_credential_ends_the_call() -> None:
 
 
 def test_tokenizes_each_form() -> None:
-    """With the text that was tokenized."""
+    """The response has the token ids and the text that was tokenized."""
     service = Service()
     (message,) = service.tokenize(text="ab").sent
     assert pb.TokenizeResponse.FromString(message) == pb.TokenizeResponse(
@@ -235,7 +235,7 @@ def test_tokenizes_each_form() -> None:
 
 
 def test_tokenizes_long_texts_in_another_thread() -> None:
-    """Which answers too."""
+    """That thread answers, too."""
     service = Service()
     call = service.tokenize(text="x" * 5000)
     assert call.sent == []
@@ -243,8 +243,8 @@ def test_tokenizes_long_texts_in_another_thread() -> None:
     assert len(pb.TokenizeResponse.FromString(call.sent[0]).token_ids) == 5000
 
 
-def test_tokenize_says_what_is_wrong() -> None:
-    """With the field."""
+def test_tokenize_errors_name_the_field() -> None:
+    """By its path in the protocol."""
     service = Service(FakeLanguageModel(has_text=False))
     code, details = service.tokenize(text="ab").ended
     assert code is CODES.INVALID_ARGUMENT

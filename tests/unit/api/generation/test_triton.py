@@ -25,8 +25,8 @@ def _sampling(**parameters: Any) -> GenerationParams:
     return _read(sampling_parameters=json.dumps(parameters).encode()).params
 
 
-def test_reads_what_the_backends_sample_client_sends() -> None:
-    """Numbers as strings, and the same once more as parameters of the request."""
+def test_reads_the_request_of_the_backends_sample_client() -> None:
+    """Numbers in strings, in sampling_parameters and as parameters of the request."""
     sampling = {"temperature": "0.1", "top_p": "0.95", "max_tokens": "100"}
     request = _read(stream=True, sampling_parameters=json.dumps(sampling).encode(), parameters=sampling)
     params = request.params
@@ -36,8 +36,8 @@ def test_reads_what_the_backends_sample_client_sends() -> None:
     assert request.outputs == {"text_output"}
 
 
-def test_reads_all_names_of_sampling() -> None:
-    """Null and -1 are those of vLLM."""
+def test_reads_all_sampling_parameters() -> None:
+    """Null counts as absent, and a top_k of -1 keeps all tokens, as in vLLM."""
     params = _sampling(
         top_k=-1,
         min_p=0.5,
@@ -59,8 +59,8 @@ def test_reads_all_names_of_sampling() -> None:
     assert _sampling(stop=["a", "b"], ignore_eos="false").stop_strings == ("a", "b")
 
 
-def test_parameters_of_the_request_are_read_without_that_input() -> None:
-    """Others that the request may have are not for sampling."""
+def test_reads_parameters_of_the_request_without_sampling_parameters() -> None:
+    """Parameters that are not for sampling are ignored."""
     params = _read(parameters={"max_tokens": 5, "temperature": 0.5, "priority": 1, "mine": "x"}).params
     assert (params.max_tokens, params.temperature) == (5, 0.5)
     assert params.field_of("max_tokens") == 'parameters["max_tokens"]'
@@ -80,8 +80,8 @@ def test_parameters_of_the_request_are_read_without_that_input() -> None:
         ({"temprature": 1}, "sampling_parameters.temprature: no such parameter, expected one of temperature, "),
     ],
 )
-def test_says_what_is_wrong_with_sampling(parameters: dict[str, Any], message: str) -> None:
-    """Nothing is ignored that would change the answer."""
+def test_invalid_sampling(parameters: dict[str, Any], message: str) -> None:
+    """No parameter is ignored that would change the answer."""
     with pytest.raises(InvalidInputError) as caught:
         _sampling(**parameters)
     assert caught.value.message[: len(message)] == message
@@ -89,7 +89,7 @@ def test_says_what_is_wrong_with_sampling(parameters: dict[str, Any], message: s
 
 
 def test_parameters_that_change_nothing_are_accepted() -> None:
-    """Clients send them with their defaults."""
+    """Clients send unsupported parameters with their defaults."""
     assert _sampling(n=1, use_beam_search=False, early_stopping=False, best_of=1, skip_special_tokens=True).seed is None
 
 
@@ -111,14 +111,14 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
         ),
     ],
 )
-def test_says_what_is_wrong_with_inputs(inputs: dict[str, Any], message: str) -> None:
-    """As Triton, or as for tensors."""
+def test_invalid_inputs(inputs: dict[str, Any], message: str) -> None:
+    """The error names the input, as in Triton or as for tensors."""
     with pytest.raises(InvalidInputError, match=message):
         _read(**inputs)
 
 
 def test_unknown_output_is_refused() -> None:
-    """With those that there are."""
+    """The error lists the outputs of the model."""
     with pytest.raises(InvalidInputError, match='output "x": the model has text_output, output_ids') as caught:
         _read(outputs=("text_output", "x"))
     assert caught.value.field == "outputs[1].name"
@@ -138,14 +138,14 @@ def _delta(text: str, logprob: float = -0.5, *, ends: bool = False) -> Delta:
 
 
 def test_whole_answers_begin_with_the_prompt() -> None:
-    """As those of the backend, unless it is excluded; streamed ones never do."""
+    """As in the vLLM backend, unless the prompt is excluded; streamed answers never do."""
     assert _outputs(_read(), _delta("a")) == [{"text_output": [b"oncea"]}]
     assert _outputs(_read(exclude_input_in_output=True), _delta("a")) == [{"text_output": [b"a"]}]
     assert _outputs(_read(stream=True), _delta("a"), _delta("b")) == [{"text_output": [b"a"]}, {"text_output": [b"b"]}]
 
 
 def test_additional_outputs() -> None:
-    """Those asked for by an input, with the backend's values."""
+    """Outputs that an input asks for have the backend's values."""
     request = _read(
         stream=True,
         return_finish_reason=True,
@@ -175,7 +175,7 @@ def test_additional_outputs() -> None:
 
 
 def test_log_probabilities_are_null_unless_sampled_with() -> None:
-    """As in vLLM; their sum needs nothing else."""
+    """As in vLLM; their sum does not need the parameter."""
     request = _read(return_logprobs=True, return_cumulative_logprob=True)
     assert request.params.logprobs == 0
     (outputs,) = _outputs(request, _delta("a"))
@@ -183,20 +183,20 @@ def test_log_probabilities_are_null_unless_sampled_with() -> None:
 
 
 def test_tokens_are_answered_with_tokens() -> None:
-    """And with their text, if the model has a tokenizer."""
+    """A request with token ids gets token ids, and their text if the model has a tokenizer."""
     request = _read(text_input=None, input_ids=np.array([1, 2]))
     assert request.params.prompt.tolist() == [1, 2]
     assert _outputs(request, _delta("a")) == [{"text_output": [b"a"], "output_ids": [97]}]
 
 
-def test_outputs_are_those_asked_for_by_name() -> None:
-    """Together with those asked for by inputs."""
+def test_outputs_are_the_requested_ones() -> None:
+    """By name, together with those that inputs ask for."""
     request = _read(outputs=("output_ids", "finish_reason"), return_num_output_tokens=True)
     assert list(_outputs(request, _delta("a"))[0]) == ["output_ids", "finish_reason", "num_output_tokens"]
 
 
 def test_outputs_have_the_types_of_the_signature() -> None:
-    """As metadata and configuration show them."""
+    """The types are those that metadata and configuration show."""
     request = _read(outputs=tuple(spec.name for spec in SIGNATURE.outputs))
     outputs = TritonOutputs(request).next_outputs(_delta("a"))
     assert list(outputs) == [spec.name for spec in SIGNATURE.outputs]

@@ -18,8 +18,8 @@ from inferd.api.openai.errors import openai_form
         (503, {"reason": "MODEL_UNAVAILABLE"}, "server_error", "model_unavailable"),
     ],
 )
-def test_form(status: int, error: dict, kind: str, code: str | None) -> None:
-    """The type by the status, the code by the reason, and the field as the parameter."""
+def test_error_has_openais_form(status: int, error: dict, kind: str, code: str | None) -> None:
+    """The type follows from the status, the code from the reason, and the parameter is the field."""
     found = openai_form(status, {"error": "text", **error})["error"]
     assert isinstance(found, dict)
     assert found.pop("retry_after_ms", None) == error.get("retry_after_ms")

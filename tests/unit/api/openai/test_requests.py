@@ -23,8 +23,8 @@ def chat(**fields):
     return read_chat({"model": "m", "messages": HELLO, **fields}, split)
 
 
-def test_fields_of_both() -> None:
-    """Whatever says how to sample goes on to the engine; what tells OpenAI who asks has no effect."""
+def test_fields_that_completions_and_chats_share() -> None:
+    """Sampling parameters reach the params, and OpenAI's accounting has no effect."""
     fields = {
         "temperature": 0.5,
         "top_p": 0.9,
@@ -47,14 +47,15 @@ def test_fields_of_both() -> None:
         assert request(top_k=-1).params[0].top_k == 0, "vLLM's way to say all"
 
 
-def test_absent_fields_are_the_models() -> None:
-    """But for the length of completions, which has a default in the API. Null is as nothing."""
+def test_absent_fields_are_the_models_defaults() -> None:
+    """Except max_tokens of completions, which has a default in the API. Null counts as absent."""
     (params,) = completion(temperature=None, stop=None, max_tokens=None).params
     assert (params.temperature, params.stop_strings, params.max_tokens, params.logprobs) == (None, (), 16, None)
     assert chat().params[0].max_tokens is None
 
 
-def test_version_behind_the_name() -> None:
+def test_model_may_have_a_version_after_a_colon() -> None:
+    """The answer has the name as it was requested."""
     request = chat(model="m:stable")
     assert (request.params[0].model, request.params[0].version, request.model) == ("m", "stable", "m:stable")
 
@@ -70,7 +71,7 @@ def test_version_behind_the_name() -> None:
     ],
 )
 def test_prompts(prompt: object, prompts: list) -> None:
-    """One or several, as text or tokens; each with all its choices, whose seeds differ."""
+    """One or several, as text or token ids, each with all its choices, whose seeds differ."""
     request = completion(prompt=prompt, n=2, seed=10)
     assert [each.prompt for each in request.params] == [prompt for prompt in prompts for _ in range(2)]
     assert [each.seed for each in request.params] == [10, 11] * len(prompts)
@@ -78,7 +79,7 @@ def test_prompts(prompt: object, prompts: list) -> None:
 
 
 def test_paths_of_prompts() -> None:
-    """Errors say which one."""
+    """Errors name the prompt by its index if there are several."""
     assert [each.field_of("prompt") for each in completion(prompt=["a", "b"]).params] == ["prompt[0]", "prompt[1]"]
     assert completion().params[0].field_of("prompt") == "prompt"
     assert chat().params[0].field_of("prompt") == "messages"
@@ -86,7 +87,7 @@ def test_paths_of_prompts() -> None:
 
 
 def test_lengths_of_chats() -> None:
-    """By either name; errors have the one that was used."""
+    """max_tokens has two names, and errors have the one that was used."""
     for name in ("max_tokens", "max_completion_tokens"):
         (params,) = chat(**{name: 5}).params
         assert (params.max_tokens, params.field_of("max_tokens")) == (5, name)
@@ -102,13 +103,14 @@ def test_log_probabilities() -> None:
 
 
 def test_streams() -> None:
+    """By default there are no events, and events have no usage; padding may be asked for and has no effect."""
     request = chat(stream=True, stream_options={"include_usage": True, "include_obfuscation": False})
     assert (request.stream, request.include_usage) == (True, True)
     assert (chat().stream, chat(stream=True).include_usage) == (False, False)
 
 
 def test_messages() -> None:
-    """Parts of text are lines; developers are what templates call the system."""
+    """Parts of text become lines, and developers are the system role of templates."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     request = chat(
         messages=[
@@ -149,6 +151,7 @@ NEUTRAL_IN_CHATS = {
 
 
 def test_neutral_values_are_accepted() -> None:
+    """Unsupported parameters may have values without effect."""
     completion(**NEUTRAL, suffix="")
     chat(**NEUTRAL, **NEUTRAL_IN_CHATS)
 
@@ -178,7 +181,7 @@ def test_neutral_values_are_accepted() -> None:
     ],
 )
 def test_unsupported_values(fields: dict, param: str) -> None:
-    """Is refused by its name."""
+    """Any other value of an unsupported parameter is an error with its name."""
     with pytest.raises(InvalidInputError) as error:
         chat(**fields)
     assert (error.value.field, error.value.reason) == (param, UNSUPPORTED)
@@ -214,7 +217,7 @@ def test_unsupported_values(fields: dict, param: str) -> None:
     ],
 )
 def test_invalid_values(fields: dict, param: str, text: str) -> None:
-    """Which field, what was expected and what came."""
+    """The error has the field, what was expected and what came."""
     with pytest.raises(InvalidInputError) as error:
         chat(**fields)
     assert error.value.field == param
@@ -237,6 +240,7 @@ def test_invalid_values(fields: dict, param: str, text: str) -> None:
     ],
 )
 def test_invalid_completions(fields: dict, param: str, text: str) -> None:
+    """Errors of prompts have their index."""
     with pytest.raises(InvalidInputError) as error:
         completion(**fields)
     assert error.value.field == param
@@ -246,6 +250,7 @@ def test_invalid_completions(fields: dict, param: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "scores"), [({"echo": True, "logprobs": 0}, True), ({"echo": True}, False), ({"logprobs": 1}, False)]
 )
-def test_echoed_prompts_are_scored_where_log_probabilities_are_wanted(fields: dict, scores: bool) -> None:
+def test_echo_with_logprobs_scores_the_prompt(fields: dict, scores: bool) -> None:
+    """Neither of the two alone does."""
     [params] = completion(**fields).params
     assert params.scores_prompt is scores

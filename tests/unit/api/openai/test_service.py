@@ -46,8 +46,8 @@ def endpoint() -> Endpoint:
     return Endpoint()
 
 
-def test_chat(endpoint: Endpoint) -> None:
-    """Whole, when all of it is there."""
+def test_chat_as_one_body(endpoint: Endpoint) -> None:
+    """The answer is sent when it is complete."""
     call = endpoint.chat()
     endpoint.engine.generate("Hi ")
     assert not call.sent
@@ -66,7 +66,7 @@ def test_chat(endpoint: Endpoint) -> None:
 
 
 def test_chat_in_events(endpoint: Endpoint) -> None:
-    """The role, what is generated as it comes, the reason of the end, and [DONE]."""
+    """The role, the deltas as they come, the finish reason, and [DONE]."""
     call = endpoint.chat(stream=True)
     assert call.headers is None, "an error would still have its own status"
     endpoint.engine.generate("Hi ")
@@ -92,7 +92,7 @@ def test_chat_in_events(endpoint: Endpoint) -> None:
 
 
 def test_usage_in_events(endpoint: Endpoint) -> None:
-    """In one of its own behind the others, which have null."""
+    """Usage has an event of its own after the others, in which it is null."""
     call = endpoint.chat(stream=True, stream_options={"include_usage": True})
     endpoint.engine.finish("Hi")
     *events, usage, done = call.events
@@ -102,7 +102,8 @@ def test_usage_in_events(endpoint: Endpoint) -> None:
     assert usage["usage"]["completion_tokens"] == 7
 
 
-def test_completion(endpoint: Endpoint) -> None:
+def test_completion_as_one_body(endpoint: Endpoint) -> None:
+    """Text, finish reason and usage."""
     call = endpoint.complete()
     endpoint.engine.finish(" upon")
     assert call.answer["object"] == "text_completion"
@@ -110,7 +111,7 @@ def test_completion(endpoint: Endpoint) -> None:
 
 
 def test_echo(endpoint: Endpoint) -> None:
-    """The prompt comes first, whole and in events."""
+    """The prompt comes before the answer, in one body and in events."""
     call = endpoint.complete(echo=True)
     endpoint.engine.finish(" upon")
     assert call.answer["choices"][0]["text"] == "once upon"
@@ -120,7 +121,7 @@ def test_echo(endpoint: Endpoint) -> None:
 
 
 def test_choices_of_several_prompts(endpoint: Endpoint) -> None:
-    """In the order of the prompts, whichever ends first; a prompt counts once."""
+    """In the order of the prompts, whichever ends first; the tokens of a prompt count once."""
     call = endpoint.complete(prompt=["ab", "c"], n=2, seed=3)
     assert [request.sampling.seed for request in endpoint.engine.submitted] == [3, 4, 3, 4]
     for position in (3, 0, 1, 2):
@@ -131,8 +132,8 @@ def test_choices_of_several_prompts(endpoint: Endpoint) -> None:
     assert call.answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 28, "total_tokens": 31}
 
 
-def test_many_prompts(endpoint: Endpoint) -> None:
-    """The poll thread serves others in between; the rest is not begun once the call has ended."""
+def test_many_prompts_are_submitted_in_several_rounds(endpoint: Endpoint) -> None:
+    """The poll thread serves other calls in between; once the call has ended, the rest is not submitted."""
     call = endpoint.complete(prompt=["a"] * 10)
     begun = [len(endpoint.engine.submitted)]
     while endpoint.bench.soon.waiting:
@@ -149,7 +150,7 @@ def test_many_prompts(endpoint: Endpoint) -> None:
 
 
 def test_choices_in_events(endpoint: Endpoint) -> None:
-    """Mixed, each with its index; [DONE] when all have ended."""
+    """Events of choices are mixed, each with its index; [DONE] comes when all have ended."""
     call = endpoint.complete(n=2, stream=True)
     endpoint.engine.generate("a", 0)
     endpoint.engine.generate("b", 1)
@@ -165,8 +166,8 @@ def test_choices_in_events(endpoint: Endpoint) -> None:
     ]
 
 
-def test_caller_that_does_not_read(endpoint: Endpoint) -> None:
-    """What is generated meanwhile comes in one event of each choice; a choice that has ended, too."""
+def test_caller_that_does_not_read_gets_joined_events(endpoint: Endpoint) -> None:
+    """When it reads again, each choice has one event with its output since, also one that has ended."""
     call = endpoint.complete(n=2, stream=True)
     endpoint.engine.generate("a", 0)
     call.is_backed_up = True
@@ -223,7 +224,7 @@ def test_log_probabilities(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_error_before_the_first_token(endpoint: Endpoint, stream: bool) -> None:
-    """Has its own status; the other choices are cancelled."""
+    """The answer has the status of the error, and the other choices are cancelled."""
     call = endpoint.complete(n=2, stream=stream)
     endpoint.engine.fail(OverloadedError("shed", retry_after_s=2.0, reason="SHED"))
     assert call.ended == (grpc.StatusCode.RESOURCE_EXHAUSTED, "shed")
@@ -232,8 +233,8 @@ def test_error_before_the_first_token(endpoint: Endpoint, stream: bool) -> None:
     assert endpoint.engine.cancelled == [endpoint.engine.submitted[0]]
 
 
-def test_error_in_the_middle(endpoint: Endpoint) -> None:
-    """Is an event, and nothing of the other choices comes behind it."""
+def test_error_after_the_first_token(endpoint: Endpoint) -> None:
+    """The error is an event, after which no choice has others."""
     call = endpoint.chat(n=2, stream=True)
     endpoint.engine.generate("Hi", 0)
     endpoint.engine.fail(DeadlineExceededError("too late"), 0)
@@ -247,15 +248,15 @@ def test_error_in_the_middle(endpoint: Endpoint) -> None:
 
 
 def test_rejection_of_the_first_choice(endpoint: Endpoint) -> None:
-    """The others are not begun."""
+    """The other choices are not submitted."""
     endpoint.engine.rejection = InferenceFailedError()
     call = endpoint.complete(n=3)
     assert (call.status, len(endpoint.engine.submitted)) == (500, 1)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_caller_that_is_gone(endpoint: Endpoint, stream: bool) -> None:
-    """All choices are cancelled."""
+def test_disconnected_caller_cancels_all_choices(endpoint: Endpoint, stream: bool) -> None:
+    """With one body and with events."""
     call = endpoint.complete(n=2, stream=stream)
     endpoint.engine.generate("a", 0)
     assert call.terminated is not None
@@ -264,7 +265,7 @@ def test_caller_that_is_gone(endpoint: Endpoint, stream: bool) -> None:
 
 
 def test_call_that_another_thread_has_ended(endpoint: Endpoint) -> None:
-    """As for a credential that was revoked: the next token ends the generations."""
+    """The next delta cancels the generations, for example after a credential was revoked."""
     call = endpoint.complete(n=2, stream=True)
     endpoint.engine.generate("a", 0)
     call.finish(grpc.StatusCode.UNAUTHENTICATED, "revoked")
@@ -291,7 +292,8 @@ def test_call_that_another_thread_has_ended(endpoint: Endpoint) -> None:
     ],
     ids=lambda value: None if isinstance(value, bytes) else str(value)[:40],
 )
-def test_refusals(endpoint: Endpoint, content: object, status: int, code: str, param: str | None) -> None:
+def test_invalid_requests(endpoint: Endpoint, content: object, status: int, code: str, param: str | None) -> None:
+    """Status, code and parameter are those of OpenAI's API."""
     call = endpoint.ask(routes.CHAT_COMPLETIONS, content)
     endpoint.bench.large.work.run()
     error = call.error["error"]
@@ -300,13 +302,14 @@ def test_refusals(endpoint: Endpoint, content: object, status: int, code: str, p
     assert not endpoint.engine.submitted
 
 
-def test_version_behind_the_name(endpoint: Endpoint) -> None:
+def test_model_may_have_a_version_after_a_colon(endpoint: Endpoint) -> None:
+    """That version generates."""
     endpoint.complete(model="story:3")
     assert len(endpoint.engine.submitted) == 1
 
 
 def test_description_of_a_model_waits_for_its_load(endpoint: Endpoint) -> None:
-    """As other queries about models on demand do."""
+    """As other queries about on-demand models do."""
     model = endpoint.bench.model
     model.is_loaded = False
     model.generation_limits = model.language.limits
@@ -321,7 +324,7 @@ def test_description_of_a_model_waits_for_its_load(endpoint: Endpoint) -> None:
 
 
 def test_long_body_is_read_by_another_thread(endpoint: Endpoint) -> None:
-    """The poll thread continues then; not if the call has ended, and not for any number of calls."""
+    """The poll thread submits it afterwards, unless the call has ended; with too many such bodies the status is 429."""
     padded = json.dumps(COMPLETION).encode() + b" " * 20_000
     endpoint.ask(routes.COMPLETIONS, padded)
     endpoint.bench.large.work.run()
@@ -343,7 +346,7 @@ def _scored(token: int, logprob: float) -> TokenLogprobs:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "events"])
 def test_echo_with_log_probabilities(endpoint: Endpoint, stream: bool) -> None:
-    """Those of the prompt come with it, but for its first token, which follows none."""
+    """The echo has the log probabilities of the prompt, except of its first token, which has none."""
     call = endpoint.complete(prompt="ab", echo=True, logprobs=1, max_tokens=2, stream=stream)
     request = endpoint.engine.submitted[0]
     assert request.scores_prompt
@@ -363,8 +366,8 @@ def test_echo_with_log_probabilities(endpoint: Endpoint, stream: bool) -> None:
     }
 
 
-def test_echo_with_log_probabilities_alone(endpoint: Endpoint) -> None:
-    """Nothing needs to be generated, as those ask who compare texts."""
+def test_echo_with_log_probabilities_and_no_tokens(endpoint: Endpoint) -> None:
+    """max_tokens may be 0, for callers that compare texts."""
     call = endpoint.complete(prompt="ab", echo=True, logprobs=1, max_tokens=0)
     usage = Usage(prompt_tokens=2, generated_tokens=0, queue_s=0.0, first_token_s=0.0)
     delta = Delta(token_ids=[], prompt_logprobs=[_scored(98, -0.5)], finish_reason=FinishReason.LENGTH, usage=usage)

@@ -15,8 +15,8 @@ def endpoint() -> Endpoint:
 
 
 @pytest.mark.parametrize("echo", [False, True], ids=["plain", "echo"])
-def test_completion(endpoint: Endpoint, echo: bool) -> None:
-    """In each choice, with those of its prompt."""
+def test_completion_has_token_ids(endpoint: Endpoint, echo: bool) -> None:
+    """Each choice has its own and those of its prompt."""
     call = endpoint.complete(prompt=["once", "a"], return_token_ids=True, echo=echo)
     endpoint.engine.generate(" up", 0)
     endpoint.engine.finish("on", 0)
@@ -27,8 +27,8 @@ def test_completion(endpoint: Endpoint, echo: bool) -> None:
 
 
 @pytest.mark.parametrize("echo", [False, True], ids=["plain", "echo"])
-def test_completion_in_events(endpoint: Endpoint, echo: bool) -> None:
-    """Those of each piece, also where there is no text yet; those of the prompt in the first event only."""
+def test_events_of_completions_have_token_ids(endpoint: Endpoint, echo: bool) -> None:
+    """Each event has those of its delta, also without text; the first one has those of the prompt."""
     call = endpoint.complete(stream=True, return_token_ids=True, echo=echo)
     endpoint.engine.generate(" up")
     endpoint.engine.keep([1, 2])
@@ -39,8 +39,8 @@ def test_completion_in_events(endpoint: Endpoint, echo: bool) -> None:
     assert [choice.get("prompt_token_ids") for choice in choices] == [PROMPT] + [None] * (len(choices) - 1)
 
 
-def test_chat(endpoint: Endpoint) -> None:
-    """Those of the prompt once, beside all choices."""
+def test_chat_has_token_ids(endpoint: Endpoint) -> None:
+    """Those of the prompt come once, beside all choices."""
     call = endpoint.chat(n=2, return_token_ids=True)
     endpoint.engine.finish("you", 0)
     endpoint.engine.finish("me", 1)
@@ -51,8 +51,8 @@ def test_chat(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}], ids=["plain", "usage"])
-def test_chat_in_events(endpoint: Endpoint, options: dict) -> None:
-    """Those of the prompt beside the first choice."""
+def test_events_of_chats_have_token_ids(endpoint: Endpoint, options: dict) -> None:
+    """Those of the prompt come beside the first choice."""
     call = endpoint.chat(stream=True, return_token_ids=True, **options)
     endpoint.engine.finish("you")
     role, piece, *_ = call.events
@@ -63,8 +63,8 @@ def test_chat_in_events(endpoint: Endpoint, options: dict) -> None:
     assert ("usage" in role) is bool(options)
 
 
-def test_slow_reader(endpoint: Endpoint) -> None:
-    """Gets all tokens later, together."""
+def test_slow_reader_gets_all_token_ids(endpoint: Endpoint) -> None:
+    """Later, in one event."""
     call = endpoint.complete(stream=True, return_token_ids=True)
     endpoint.engine.generate("a")
     call.is_backed_up = True
@@ -74,8 +74,8 @@ def test_slow_reader(endpoint: Endpoint) -> None:
     assert call.events[-1]["choices"][0]["token_ids"] == [1, 2]
 
 
-def test_not_asked_for(endpoint: Endpoint) -> None:
-    """Are not given."""
+def test_without_the_parameter_there_are_no_token_ids(endpoint: Endpoint) -> None:
+    """Also if it is false; a value of another type is an error."""
     for value in (None, False):
         call = endpoint.complete(return_token_ids=value)
         endpoint.engine.finish("on")
@@ -83,8 +83,8 @@ def test_not_asked_for(endpoint: Endpoint) -> None:
     assert endpoint.complete(return_token_ids=1).error["error"]["param"] == "return_token_ids"
 
 
-def test_log_probabilities_without_texts() -> None:
-    """Tokens of a model without a tokenizer stay apart."""
+def test_log_probabilities_without_a_tokenizer() -> None:
+    """Tokens without text have distinct names."""
     first, second = Candidate(7, b"", -0.5), Candidate(9, b"", -1.5)
     form, _ = completion_logprobs([TokenLogprobs(first, [first, second])], 0)
     assert form["tokens"] == ["token_id:7"]
@@ -100,14 +100,14 @@ def test_log_probabilities_without_texts() -> None:
     ],
     ids=["stream options", "tokens", "reasoning"],
 )
-def test_defaults_of_vllm(endpoint: Endpoint, options: dict) -> None:
-    """Ask for nothing."""
+def test_accepts_vllms_defaults(endpoint: Endpoint, options: dict) -> None:
+    """Parameters of vLLM with their default values have no effect."""
     assert endpoint.chat(**options).error == {}
     assert len(endpoint.engine.submitted) == 1
 
 
-def test_refuses_what_vllm_has_besides(endpoint: Endpoint) -> None:
-    """Is refused by its name."""
+def test_refuses_unsupported_parameters_of_vllm(endpoint: Endpoint) -> None:
+    """The error has the name of the parameter."""
     call = endpoint.chat(stream=True, stream_options={"continuous_usage_stats": True})
     assert call.error["error"]["param"] == "stream_options.continuous_usage_stats"
     assert endpoint.chat(return_tokens_as_token_ids=True).error["error"]["param"] == "return_tokens_as_token_ids"

@@ -1,15 +1,15 @@
 """Generate docs/configuration.md from the settings; ``--check`` only reports whether it is current."""
 
 import sys
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from inferd.config.descriptions import descriptions
 from inferd.config.routing import RoutingSettings, ShadowSettings
+from inferd.config.section import Section
 from inferd.config.settings import ModelSettings, Settings
 from inferd.config.sources import variable_of
 from inferd.config.tensors import InputOverride, OutputOverride, TensorOverride
@@ -91,52 +91,54 @@ def render() -> str:
         if section := _section_of(field):
             parts += _sections(name, section)
         else:
-            parts.append(f"\n## `{name}`\n\n{field.description}\n\n{_facts(name, field)}\n")
+            parts.append(f"\n## `{name}`\n\n{descriptions(Settings)[name]}\n\n{_facts(name, field)}\n")
     described_elsewhere = {"queue", "batching", "runtime", "generation", "inputs", "outputs", "routing"}
-    own = {name: field for name, field in ModelSettings.model_fields.items() if name not in described_elsewhere}
-    parts.append(MODEL_HEAD.format(settings=_rows(own)))
-    parts.append(_table(TensorOverride.model_fields))
+    parts.append(
+        MODEL_HEAD.format(settings=_rows(ModelSettings, ModelSettings.model_fields.keys() - described_elsewhere))
+    )
+    parts.append(_table(TensorOverride))
     for kind, override in (("inputs", InputOverride), ("outputs", OutputOverride)):
-        own = {name: field for name, field in override.model_fields.items() if name not in TensorOverride.model_fields}
-        parts += [f"\nOnly `{kind}`:\n", _table(own)]
+        own = override.model_fields.keys() - TensorOverride.model_fields.keys()
+        parts += [f"\nOnly `{kind}`:\n", _table(override, own)]
     for name, section in (("routing", RoutingSettings), ("routing.shadow", ShadowSettings)):
-        parts += [f"\n`{name}`: {section.__doc__}\n", _table(section.model_fields)]
+        parts += [f"\n`{name}`: {section.__doc__}\n", _table(section)]
     return "".join(parts)
 
 
-def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+def _section_of(field: FieldInfo) -> type[Section] | None:
     annotation = field.annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def _sections(name: str, section: type[BaseModel]) -> list[str]:
+def _sections(name: str, section: type[Section]) -> list[str]:
     """Return the text of a section and of its nested sections."""
     inner = [(f"{name}.{key}", _section_of(field)) for key, field in section.model_fields.items()]
     below = [text for key, nested in inner if nested for text in _sections(key, nested)]
     return [_section(name, section), *below]
 
 
-def _section(name: str, section: type[BaseModel]) -> str:
-    rows = [_row(inner, field) for inner, field in section.model_fields.items() if not _section_of(field)]
-    table = "\n".join(["| setting | type | default | description |", "|---|---|---|---|", *rows])
+def _section(name: str, section: type[Section]) -> str:
+    plain = {inner for inner, field in section.model_fields.items() if not _section_of(field)}
     prefix = variable_of(f"{name}.")
-    return f"\n## `{name}`\n\n{section.__doc__} Environment variables begin with `{prefix}`.\n\n{table}\n"
+    return f"\n## `{name}`\n\n{section.__doc__} Environment variables begin with `{prefix}`.\n{_table(section, plain)}"
 
 
-def _table(fields: Mapping[str, FieldInfo]) -> str:
-    return f"\n| setting | type | default | description |\n|---|---|---|---|\n{_rows(fields)}"
+def _table(section: type[Section], names: set[str] | None = None) -> str:
+    return f"\n| setting | type | default | description |\n|---|---|---|---|\n{_rows(section, names)}"
 
 
-def _rows(fields: Mapping[str, FieldInfo]) -> str:
-    return "".join(f"{_row(name, field)}\n" for name, field in fields.items())
+def _rows(section: type[Section], names: set[str] | None = None) -> str:
+    """Return the rows of all fields, or of those with these names."""
+    described = descriptions(section)
+    return "".join(
+        f"| `{name}` | {_type(field)} | {_default(field)} | {described[name]} |\n"
+        for name, field in section.model_fields.items()
+        if names is None or name in names
+    )
 
 
 def _facts(name: str, field: FieldInfo) -> str:
     return f"{_type(field)}, by default {_default(field)}; environment variable `{variable_of(name)}`."
-
-
-def _row(name: str, field: FieldInfo) -> str:
-    return f"| `{name}` | {_type(field)} | {_default(field)} | {field.description} |"
 
 
 def _default(field: FieldInfo) -> str:
@@ -163,7 +165,7 @@ def _type_names(annotation: Any) -> list[str]:  # noqa: ANN401 (any type express
     values = get_args(annotation) if origin is Literal else _values(annotation)
     if values:
         return [", ".join(f"`{value}`" for value in values)]
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return ["mapping"]
     if origin in _WORDS or annotation in _WORDS:
         return [_WORDS.get(origin) or _WORDS[annotation]]

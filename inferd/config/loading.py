@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from inferd.config.descriptions import DescribedSchema
 from inferd.config.section import merge
 from inferd.config.settings import Settings
 from inferd.config.sources import EnvironmentSource, FileSource, FlagSource, Source
@@ -61,7 +62,7 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:inferd:settings",
-        **Settings.model_json_schema(),
+        **Settings.model_json_schema(schema_generator=DescribedSchema),
         "title": "inferd settings",
     }
 

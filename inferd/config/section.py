@@ -16,7 +16,7 @@ def validation_error(text: str, *, setting: str = "") -> PydanticCustomError:
 class Section(BaseModel):
     """A group of settings. Unknown names are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -65,7 +65,7 @@ def _events(text):
 
 @pytest.mark.parametrize("mark", ['smollm2 "What is the capital of France?"\n', "--system"])
 def test_command_line(run, server, mark):
-    """Each line prints an answer; that in JSON ends with the usage."""
+    """Each command of the page prints an answer, and the one with --json ends with the usage."""
     for line in _block("sh", mark).splitlines():
         # The address of the page's lines is the default.
         address = "" if "--address" in line else f" --address {server.grpc}"
@@ -83,21 +83,21 @@ def test_python_client(run):
 
 
 def test_grpcurl(run):
-    """By reflection; the pieces end with the usage."""
+    """The command finds the service by reflection; the last response has the usage."""
     done = run("bash", "-ec", _block("sh", "grpcurl"))
     assert '"finish_reason": "FINISH_REASON_' in done.stdout
     assert '"generated_tokens": ' in done.stdout
 
 
 def test_openai_with_curl(run):
-    """Events of a chat, the last of which says why it ended."""
+    """It prints the events of a chat, the last of which has the finish reason."""
     events = _events(run("bash", "-ec", _block("sh", "chat/completions")).stdout)
     assert "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
     assert events[-1]["choices"][0]["finish_reason"] in {"stop", "length"}
 
 
 def test_openai_client(run):
-    """In its own environment."""
+    """The script runs in an environment of its own."""
     assert run(ROOT / ".venv/openai/bin/python", "-c", _block("python", "from openai")).stdout
 
 
@@ -109,12 +109,12 @@ def test_triton_with_curl(run):
 
 
 def test_triton_client(run):
-    """In its own environment."""
+    """The script runs in an environment of its own."""
     assert run(ROOT / ".venv/tritonclient/bin/python", "-c", _block("python", "tritonclient")).stdout
 
 
 def test_settings_are_valid():
-    """The lines can be pasted into the server's settings, and into those of a model."""
+    """The settings of the page are valid in the server's file and in a model's."""
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     settings = yaml.safe_load(text)
     assert Settings.model_validate(settings).generation.max_sequences == 16
@@ -122,7 +122,7 @@ def test_settings_are_valid():
 
 
 def test_settings_exist():
-    """Each that the page names."""
+    """All settings that the page names exist."""
     named = set(re.findall(r"`(?:generation\.)?(max_[a-z_]+|prefill_[a-z_]+|cache_bytes|default_[a-z_]+)`", PAGE))
     assert named - {"max_tokens"} <= set(Settings().generation.model_dump())
     assert "generation.max_sequences" in PAGE

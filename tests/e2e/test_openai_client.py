@@ -37,7 +37,7 @@ def test_python_client(server):
 
 @pytest.mark.parametrize("options", [(), ("--http1.0",), ("--compressed",)], ids=["plain", "HTTP/1.0", "compressed"])
 def test_curl(server, options):
-    """Server-sent events, each as it comes."""
+    """It prints each server-sent event as it comes."""
     request = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9, "stream": True}
     url = f"http://{server.rest}/v1/chat/completions"
     headers = ("-H", f"Authorization: Bearer {TOKEN}", "-H", "Content-Type: application/json")

@@ -89,7 +89,7 @@ def _tokens(call: Any) -> int:
 
 
 def test_reject(server: ServerProcess, stub: GenerationServiceStub) -> None:
-    """The one that finds the place taken; with a hint."""
+    """A request that finds the queue full is rejected with a retry hint."""
     with _occupied(server, stub, "reject") as running:
         waiting = stub.Generate(_request("reject"), timeout=PATIENCE_S)
         _waits(server, "reject", 1)
@@ -102,7 +102,7 @@ def test_reject(server: ServerProcess, stub: GenerationServiceStub) -> None:
 
 
 def test_shed_oldest(server: ServerProcess, stub: GenerationServiceStub) -> None:
-    """The one that waits makes room for the one that comes."""
+    """A new request evicts the waiting one."""
     with _occupied(server, stub, "shed_oldest") as running:
         oldest = stub.Generate(_request("shed_oldest"), timeout=PATIENCE_S)
         _waits(server, "shed_oldest", 1)
@@ -114,7 +114,7 @@ def test_shed_oldest(server: ServerProcess, stub: GenerationServiceStub) -> None
 
 
 def test_block(server: ServerProcess, stub: GenerationServiceStub) -> None:
-    """All are served, in their order."""
+    """All requests are served in order of arrival."""
     with _occupied(server, stub, "block") as running:
         calls = [stub.Generate(_request("block"), timeout=PATIENCE_S) for _ in range(3)]
         _waits(server, "block", 3)
@@ -123,7 +123,7 @@ def test_block(server: ServerProcess, stub: GenerationServiceStub) -> None:
 
 
 def test_priorities(server: ServerProcess, stub: GenerationServiceStub) -> None:
-    """A later request of a higher priority is served first, or it would wait for minutes; over both protocols."""
+    """A later request of a higher priority is served first, over both protocols; else it would wait for minutes."""
     with _occupied(server, stub, "line") as running, ThreadPoolExecutor(1) as pool:
         low = stub.Generate(_request("line", CONTEXT - 100, priority=2))
         _waits(server, "line", 1)
@@ -144,7 +144,7 @@ def _complete(server: ServerProcess, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_deadlines(server: ServerProcess, stub: GenerationServiceStub) -> None:
-    """One that passes ends a request that runs and one that waits; neither leaves anything."""
+    """A running and a waiting request fail at their deadline, and leave nothing in cache and queue."""
     running = _endless(stub, "line")
     waiting = stub.Generate(_request("line"), timeout=0.3)
     with pytest.raises(grpc.RpcError) as caught:
@@ -193,7 +193,7 @@ def _events(server: ServerProcess, max_tokens: int) -> int:
 
 
 def test_stop_signal_loses_nothing(server: ServerProcess) -> None:
-    """Neither what runs nor what waits, over gRPC, server-sent events and Triton's stream; the last test."""
+    """Running and waiting requests complete, over gRPC, server-sent events and Triton's stream. The last test."""
     with ThreadPoolExecutor(9) as pool, grpc.insecure_channel(server.grpc) as channel:
         stub = GenerationServiceStub(channel)
         running = _endless(stub, "line")

@@ -81,7 +81,7 @@ def _failure(stub: GenerationServiceStub, request: pb.GenerateRequest, **options
 
 
 def test_streams_an_answer(stub):
-    """Names first, then tokens with their text, then the reason and what it took."""
+    """Model and version first, then tokens with their text, then the finish reason and the usage."""
     first, *_, last = stub.Generate(_request(request_id="mine"), timeout=PATIENCE_S)
     assert (first.model, first.version, first.request_id) == ("story", "1", "mine")
     assert last.finish_reason == pb.FinishReason.FINISH_REASON_LENGTH
@@ -93,8 +93,8 @@ def _tokens(stub: GenerationServiceStub, text: str) -> Sequence[int]:
     return stub.Tokenize(pb.TokenizeRequest(model="story", prompt=pb.Prompt(text=text)), timeout=PATIENCE_S).token_ids
 
 
-def test_all_forms_of_a_prompt_give_the_same(stub):
-    """A chat is the text that the template makes of it, and a text its tokens."""
+def test_all_forms_of_a_prompt_have_the_same_answer(stub):
+    """A chat is the text that the template renders, and a text its token ids."""
     chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="Hello")])
     rendered = stub.Tokenize(pb.TokenizeRequest(model="story", prompt=pb.Prompt(chat=chat)), timeout=PATIENCE_S)
     assert rendered.text == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
@@ -106,7 +106,7 @@ def test_all_forms_of_a_prompt_give_the_same(stub):
 
 
 def test_long_prompts_are_tokenized_like_short_ones(stub):
-    """Beyond what the poll thread does itself."""
+    """Also if another thread tokenizes them."""
     text = PROMPT * 150
     assert len(text) > 2048
     tokens = _tokens(stub, text)
@@ -115,7 +115,7 @@ def test_long_prompts_are_tokenized_like_short_ones(stub):
 
 
 def test_answers_do_not_depend_on_each_other(stub):
-    """Greedy and sampled ones, all at once and each alone."""
+    """Greedy and sampled answers are the same all at once and each alone."""
     requests = [
         _request(f"{PROMPT} {number}", 20 + number, sampling=pb.Sampling(temperature=number % 2, seed=number))
         for number in range(12)
@@ -128,7 +128,7 @@ def test_answers_do_not_depend_on_each_other(stub):
 
 
 def test_log_probabilities_come_with_each_token(stub):
-    """The chosen one of a greedy answer is the most likely."""
+    """The chosen token of a greedy answer is the most likely one."""
     for response in stub.Generate(_request(logprobs=2), timeout=PATIENCE_S):
         assert len(response.logprobs) == len(response.token_ids)
         for token, logprobs in zip(response.token_ids, response.logprobs, strict=True):
@@ -136,8 +136,8 @@ def test_log_probabilities_come_with_each_token(stub):
             assert logprobs.chosen.logprob == logprobs.top[0].logprob >= logprobs.top[1].logprob
 
 
-def test_stop_text_ends_the_answer(stub):
-    """Before it."""
+def test_stop_string_ends_the_answer(stub):
+    """The answer does not contain the stop string."""
     _, text = _whole(stub, _request(max_tokens=40))
     stop = text[len(text) // 2 :][:3]
     *_, last = stub.Generate(_request(max_tokens=40, stop=pb.StopConditions(texts=[stop])), timeout=PATIENCE_S)
@@ -147,7 +147,7 @@ def test_stop_text_ends_the_answer(stub):
 
 
 def test_model_without_tokenizer(stub):
-    """Takes and gives tokens."""
+    """It takes and returns token ids."""
     ids = pb.Prompt(token_ids=pb.TokenIds(ids=[5, 6, 7]))
     tokens, text = _whole(stub, _request(model="tokens", prompt=ids))
     assert (len(tokens), text) == (12, "")
@@ -166,7 +166,7 @@ def test_model_without_tokenizer(stub):
     ],
 )
 def test_errors_have_the_field(stub, fields, field, text):
-    """In the details, for programs."""
+    """The details of the status have it in a form for programs."""
     error = _failure(stub, _request(**fields))
     assert error.code() is CODES.INVALID_ARGUMENT
     assert text in error.details()
@@ -178,13 +178,13 @@ def test_errors_have_the_field(stub, fields, field, text):
 
 
 def test_tensors_are_refused(channel):
-    """With what to call instead."""
+    """The error names the method to call instead."""
     with pytest.raises(grpc.RpcError, match=r"GenerationService\.Generate"):
         InferenceServiceStub(channel).Infer(v1.InferRequest(model="story"), timeout=PATIENCE_S)
 
 
 def test_cancelled_call_leaves_nothing(server, stub):
-    """No sequence, nor its part of the cache; the log says how far it came."""
+    """Its slot and cache are free, and the log has the tokens until then."""
     request = _request(max_tokens=CONTEXT - 100, stop=pb.StopConditions(ignore_end_tokens=True))
     call = stub.Generate(request, timeout=PATIENCE_S, metadata=[("x-request-id", "gone")])
     next(call)
@@ -195,7 +195,7 @@ def test_cancelled_call_leaves_nothing(server, stub):
 
 
 def test_caller_that_does_not_read_gets_everything_later(server):
-    """In fewer messages than tokens; the server is done with it long before."""
+    """It gets fewer messages than tokens, long after the server has finished."""
     request = _request(max_tokens=2000, logprobs=20, stop=pb.StopConditions(ignore_end_tokens=True))
     narrow = [("grpc.http2.lookahead_bytes", 65_535), ("grpc.http2.bdp_probe", 0)]
     with grpc.insecure_channel(server.grpc, narrow) as channel:
@@ -231,7 +231,7 @@ def _outputs(response: oip.ModelInferResponse) -> dict[str, str]:
 
 
 def test_stream_of_the_open_inference_protocol(channel, stub):
-    """Two answers at a time and an ordinary model between them, each with its last response marked."""
+    """Two answers and an ordinary model share a stream, and the last response of each is marked."""
     sampling = {"max_tokens": 30, "temperature": "0"}
     messages: queue.SimpleQueue[oip.ModelInferRequest | None] = queue.SimpleQueue()
     for name in ("a", "b"):
@@ -258,14 +258,14 @@ def test_stream_of_the_open_inference_protocol(channel, stub):
 
 
 def test_unary_call_of_the_open_inference_protocol(channel, stub):
-    """Gets the whole answer, behind the prompt."""
+    """It gets the whole answer after the prompt."""
     request = _oip_request("x", sampling_parameters={"max_tokens": 12}, return_finish_reason=True)
     response = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=PATIENCE_S)
     assert _outputs(response) == {"text_output": PROMPT + _whole(stub, _request())[1], "finish_reason": "length"}
 
 
 def test_unary_call_with_tokens(channel, stub):
-    """Gets tokens."""
+    """A call with token ids gets token ids."""
     request = oip.ModelInferRequest(model_name="tokens", parameters={"max_tokens": oip.InferParameter(int64_param=5)})
     request.inputs.add(name="input_ids", datatype="INT64", shape=[2]).contents.int64_contents.extend([5, 6])
     response = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=PATIENCE_S)
@@ -276,7 +276,7 @@ def test_unary_call_with_tokens(channel, stub):
 
 
 def test_grpcurl(server):
-    """By reflection."""
+    """It finds the service by reflection."""
     command = [BIN / "grpcurl", "-plaintext"]
     request = {"model": "story", "prompt": {"text": PROMPT}, "maxTokens": 3}
     listed = subprocess.run([*command, server.grpc, "list"], capture_output=True, text=True, check=True).stdout
@@ -313,7 +313,7 @@ def _as(name: str) -> list[tuple[str, str]]:
 
 
 def test_rules_and_quotas(secured):
-    """Generating is inference; a quota of tokens counts prompts and answers."""
+    """Generation needs the permission of inference; a quota of tokens counts prompts and answers."""
     with grpc.insecure_channel(secured.grpc) as channel:
         stub = GenerationServiceStub(channel)
         assert _failure(stub, _request(), metadata=_as("reader")).code() is CODES.PERMISSION_DENIED
@@ -328,8 +328,8 @@ def test_rules_and_quotas(secured):
         assert metric(secured, "inferd_quota_rejected_total", reason="tokens_per_s") == 1
 
 
-def test_drain_finishes_what_runs(secured):
-    """All of it, and then the server ends; the last test, as it needs the server to itself."""
+def test_drain_finishes_running_generations(secured):
+    """Then the server ends. The last test, because it stops the server."""
     with grpc.insecure_channel(secured.grpc) as channel:
         request = _request(max_tokens=800, stop=pb.StopConditions(ignore_end_tokens=True))
         call = GenerationServiceStub(channel).Generate(request, timeout=PATIENCE_S, metadata=_as("free"))

@@ -72,8 +72,8 @@ def _answers(engine, poll_thread, requests, in_flight, cancels):
     ]
 
 
-def test_200_requests_get_what_each_gets_alone(decoder):
-    """Tokens and log probabilities, while others join, leave and are cancelled at random."""
+def test_200_requests_have_the_answers_that_each_has_alone(decoder):
+    """Tokens and log probabilities, while others are added, removed and cancelled at random."""
     chance = random.Random(7)
     cancels = {number: chance.randrange(1, 12) for number in range(_REQUESTS) if chance.random() < 0.25}
     poll_thread = OwnPollThread()

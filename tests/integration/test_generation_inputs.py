@@ -169,7 +169,7 @@ def to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connections]:
 
 @each_protocol
 def test_prompt_longer_than_the_context(to: Connections, ask: Ask) -> None:
-    """Of tokens that are too many, and of characters that must be."""
+    """Too many tokens, and so many characters that they must be too many tokens."""
     for prompt, got in (("word " * 300, ""), ("word " * 20_000, "got 100000 characters")):
         with pytest.raises(RefusedError, match=r"expected at most 255 tokens.*got \d+") as caught:
             ask(to, prompt, 5)
@@ -189,8 +189,8 @@ def _pieces(to: Connections, max_tokens: int) -> list[str]:
 
 
 @each_protocol
-def test_stop_text_across_tokens(to: Connections, ask: Ask) -> None:
-    """Of which the first characters have been generated with the token before."""
+def test_stop_string_across_tokens(to: Connections, ask: Ask) -> None:
+    """The first characters of the stop string are the end of the token before."""
     pieces = _pieces(to, 60)
     text = "".join(pieces)
     at = next(
@@ -204,7 +204,7 @@ def test_stop_text_across_tokens(to: Connections, ask: Ask) -> None:
 
 @each_protocol
 def test_answer_that_ends_within_a_character(to: Connections, ask: Ask) -> None:
-    """Has U+FFFD there, once for all its bytes."""
+    """The incomplete character is one U+FFFD."""
     pieces = _pieces(to, 60)
     whole = "".join(pieces)
     tokens = next(count for count in range(5, 60) if pieces[count - 1] == "")
@@ -215,13 +215,13 @@ def test_answer_that_ends_within_a_character(to: Connections, ask: Ask) -> None:
 
 @pytest.mark.parametrize("ask", [_model_infer, _model_stream_infer], ids=["model_infer", "model_stream_infer"])
 def test_prompt_in_bytes_that_are_no_text(to: Connections, ask: Ask) -> None:
-    """Triton's strings are bytes."""
+    """Triton's strings are bytes, which must be UTF-8 here."""
     with pytest.raises(RefusedError, match=r"text_input: expected .*UTF-8"):
         ask(to, b"caf\xe9", 5)
 
 
 def test_message_that_is_no_text(to: Connections) -> None:
-    """What protobuf refuses, and neither the call nor the server breaks."""
+    """Protobuf rejects it; neither the call nor the server hangs."""
     raw = pb.GenerateRequest(model="story", prompt=pb.Prompt(text="cafe"), max_tokens=5).SerializeToString()
     call = to.channel.unary_stream("/inferd.v1.GenerationService/Generate")
     with pytest.raises(grpc.RpcError) as caught:
@@ -235,7 +235,7 @@ def test_message_that_is_no_text(to: Connections) -> None:
     ("text", "message"), [(b"caf\xe9", "UTF-8|JSON"), (b"\\ud83d", "half of a surrogate pair|surrogate")]
 )
 def test_body_that_is_no_text(to: Connections, path: str, text: bytes, message: str) -> None:
-    """Bytes that are not UTF-8, and half a character of UTF-16, which JSON can have."""
+    """Bytes that are not UTF-8, and half a surrogate pair, which JSON can have."""
     name = b"prompt" if path.startswith("/v1") else b"text_input"
     with pytest.raises(RefusedError, match=message) as caught:
         to.post(path, b'{"model":"story","%b":"%b","max_tokens":5}' % (name, text))
@@ -244,7 +244,7 @@ def test_body_that_is_no_text(to: Connections, path: str, text: bytes, message: 
 
 @pytest.mark.parametrize(("model", "message"), [("broken", "chat template"), ("strict", "roles must alternate")])
 def test_template_that_makes_no_prompt(to: Connections, model: str, message: str) -> None:
-    """Chats are refused, over both protocols; the model completes texts as before."""
+    """Chats are rejected over both protocols; texts are completed as before."""
     chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="Hello")])
     asked = pb.GenerateRequest(model=model, prompt=pb.Prompt(chat=chat), max_tokens=5)
     with pytest.raises(grpc.RpcError) as caught:

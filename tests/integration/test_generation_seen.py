@@ -54,7 +54,7 @@ def generate(channel, request_id, max_tokens, **prompt):
 
 
 def test_generate(server, channel, receiver):
-    """Tokens, the time to the first one, and the reason of the end; the span has the same."""
+    """The access log has tokens, the time to the first one, and the finish reason; the span has the same."""
     chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="Hello")])
     *_, last = generate(channel, "whole", 5, chat=chat)
     line = server.wait_event("access", request_id="whole")
@@ -72,7 +72,7 @@ def test_generate(server, channel, receiver):
 
 
 def test_streamed_over_http(server, receiver):
-    """The same of an answer in events, with the status of HTTP."""
+    """The same of an answer in events, with the HTTP status."""
     body = {"model": "language", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, "stream": True}
     asked = urllib.request.Request(
         f"http://{server.rest}/v1/chat/completions",
@@ -91,7 +91,7 @@ def test_streamed_over_http(server, receiver):
 
 
 def test_cancelled_call(server, channel):
-    """What it got until then, in the log and in the metrics."""
+    """Log and metrics have the tokens until the cancel."""
     labels = {"model": "language", "version": "1", "finish_reason": "cancelled"}
     call = generate(channel, "cancelled", LONG, token_ids=pb.TokenIds(ids=[5, 6, 7]))
     next(call)
@@ -105,7 +105,7 @@ def test_cancelled_call(server, channel):
 
 
 def test_stream_of_requests(server, channel, receiver):
-    """Each has its own line at debug and its own span; the stream has the sums."""
+    """Each request has a line at debug level and a span; those of the stream have the sums."""
     messages = [_triton("one", 3), _triton("two", 4)]
     metadata = (("x-request-id", "stream"),)
     list(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(messages), timeout=PATIENCE_S, metadata=metadata))
@@ -119,7 +119,7 @@ def test_stream_of_requests(server, channel, receiver):
 
 
 def test_statistics(server, channel):
-    """Of Triton's protocol: requests that were answered, and runs."""
+    """Statistics of Triton's protocol count answered requests and runs."""
     before = _statistics(channel)
     list(generate(channel, "counted", 4, text="Hello"))
     after = _statistics(channel)

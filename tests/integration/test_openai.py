@@ -100,7 +100,7 @@ def client(server: ServerProcess) -> Iterator[Client]:
 
 
 def test_models(client: Client) -> None:
-    """Language models only, and of these the ones that the caller may see; a version may follow the name."""
+    """Only language models that the caller may see are listed; a version may follow the name."""
     listed = client.get("/v1/models")
     (model,) = listed["data"]
     assert listed["object"] == "list"
@@ -128,7 +128,7 @@ def test_models(client: Client) -> None:
     ids=["completions", "chats"],
 )
 def test_same_text_whole_and_in_events(client: Client, path: str, request_: dict, text_of: Any) -> None:
-    """Also for each of several choices, for pages, and without keeping the connection; usage as at OpenAI."""
+    """Also with several choices, for web pages, and without keep-alive; usage is as in OpenAI's API."""
     whole = client.get(path, request_)
     usage = whole["usage"]
     assert (usage["completion_tokens"], whole["choices"][0]["finish_reason"]) == (12, "length")
@@ -148,7 +148,7 @@ def test_same_text_whole_and_in_events(client: Client, path: str, request_: dict
 
 
 def test_seeds(client: Client) -> None:
-    """Make sampled answers the same again; choices differ."""
+    """The same seed has the same answer; choices differ."""
     request = {**COMPLETION, "temperature": 1.5, "n": 2}
     first, again, other = (
         [choice["text"] for choice in client.get("/v1/completions", {**request, "seed": seed})["choices"]]
@@ -159,8 +159,8 @@ def test_seeds(client: Client) -> None:
     assert other[1] != first[1]
 
 
-def test_tokens_and_stops(client: Client) -> None:
-    """Prompts may be token ids; a stop text is not in the answer."""
+def test_token_ids_and_stop_strings(client: Client) -> None:
+    """Prompts may be token ids; an answer does not contain its stop string."""
     text = client.get("/v1/completions", {**COMPLETION, "prompt": [5, 6, 7]})["choices"][0]["text"]
     echoed = client.get("/v1/completions", {**COMPLETION, "prompt": [5, 6, 7], "echo": True})["choices"][0]["text"]
     assert echoed.endswith(text)
@@ -171,7 +171,7 @@ def test_tokens_and_stops(client: Client) -> None:
 
 
 def test_log_probabilities_of_prompts(client: Client) -> None:
-    """They come with an echo: those that the tokens have where they are generated, but for rounding."""
+    """With echo, those of a text are the same as when it was generated, except for rounding."""
     request = {**COMPLETION, "prompt": [5, 6, 7], "logprobs": 1, "return_token_ids": True}
     answer = client.get("/v1/completions", request)["choices"][0]
     whole = {**request, "prompt": [5, 6, 7, *answer["token_ids"]], "echo": True, "max_tokens": 0}
@@ -184,7 +184,7 @@ def test_log_probabilities_of_prompts(client: Client) -> None:
 
 
 def test_log_probabilities(client: Client) -> None:
-    """Of each token, which together are the text."""
+    """Each token has them, and the texts of the tokens are the answer."""
     content = client.get("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 2})
     (choice,) = content["choices"]
     tokens = choice["logprobs"]["content"]
@@ -194,7 +194,7 @@ def test_log_probabilities(client: Client) -> None:
 
 
 def test_generate(client: Client) -> None:
-    """Triton's forms say the same as OpenAI's."""
+    """Triton's operations have the same answers as OpenAI's."""
     text = client.get("/v1/completions", COMPLETION)["choices"][0]["text"]
     request = {"text_input": COMPLETION["prompt"], "parameters": {"max_tokens": 12}, "id": "7"}
     for version in ("", "/versions/1"):
@@ -223,7 +223,7 @@ def test_generate(client: Client) -> None:
     ],
 )
 def test_errors(client: Client, path: str, options: dict, status: int, error: dict) -> None:
-    """Have OpenAI's form wherever they come from."""
+    """All errors have OpenAI's form, also those of HTTP and authentication."""
     found, content = client.fail(path, CHAT, **options)
     assert found == status
     assert error.items() <= content["error"].items(), content
@@ -231,13 +231,13 @@ def test_errors(client: Client, path: str, options: dict, status: int, error: di
 
 
 def test_body_that_is_too_large(client: Client) -> None:
-    """Is refused before it is read."""
+    """It is rejected before it is read."""
     status, content = client.fail("/v1/completions", b" " * (3 << 20))
     assert (status, content["error"]["code"]) == (413, "message_too_large")
 
 
 def test_long_prompts(client: Client) -> None:
-    """Are read by another thread; one that is longer than the context is refused by its name."""
+    """They are read by another thread; one that is longer than the context has its own error code."""
     status, content = client.fail(
         "/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": "a" * 30_000}]}
     )
@@ -246,7 +246,7 @@ def test_long_prompts(client: Client) -> None:
 
 
 def test_quota(client: Client) -> None:
-    """Says when to come again."""
+    """The error has a retry hint."""
     assert client.ask("/v1/completions", COMPLETION, token="inferd_limited").read()
     answer = client.ask("/v1/completions", COMPLETION, token="inferd_limited")
     error = json.loads(answer.read())["error"]
@@ -255,14 +255,14 @@ def test_quota(client: Client) -> None:
 
 
 def test_request_id(client: Client) -> None:
-    """Is in the head of a stream, in the answer's id, and in the access log."""
+    """It is in the header of a stream, in the id of the answer, and in the access log."""
     answer = client.ask("/v1/completions", {**COMPLETION, "stream": True}, X_Request_Id="mine")
     assert answer.headers["X-Request-Id"] == "mine"
     assert json.loads(answer.read().decode().split("\n\n")[0].removeprefix("data: "))["id"] == "cmpl-mine"
 
 
 def test_access_log(client: Client, server: ServerProcess) -> None:
-    """Has the status, and how much was sent."""
+    """It has the status and the sent bytes."""
     answer = client.ask("/v1/completions", {**COMPLETION, "stream": True}, X_Request_Id="logged")
     size = len(answer.read())
     line = server.wait_event("access", request_id="logged")
@@ -270,8 +270,8 @@ def test_access_log(client: Client, server: ServerProcess) -> None:
     assert (line["bytes_out"], line["generated_tokens"]) == (size, 12)
 
 
-def test_client_that_leaves(client: Client, server: ServerProcess) -> None:
-    """Ends its generations, however long they would have been."""
+def test_disconnected_client_cancels_its_generations(client: Client, server: ServerProcess) -> None:
+    """However long they would have been."""
     host, port = str(server.rest).rsplit(":", 1)
     body = json.dumps({**COMPLETION, "max_tokens": 4000, "n": 8, "stream": True}).encode()
     with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
@@ -287,7 +287,7 @@ def test_client_that_leaves(client: Client, server: ServerProcess) -> None:
 
 
 def test_description(client: Client) -> None:
-    """The answers are as /openapi.json says."""
+    """Answers are valid by the schemas of /openapi.json."""
     described = client.get("/openapi.json")
 
     def check(method: str, path: str, status: int, content: object) -> None:
@@ -310,7 +310,7 @@ def test_description(client: Client) -> None:
 
 
 def test_drain_lets_answers_finish(client: Client, server: ServerProcess) -> None:
-    """The last test: the server stops, and what it has begun is complete."""
+    """Answers that have begun are complete. The last test, because it stops the server."""
     answer = client.ask("/v1/completions", {**COMPLETION, "max_tokens": 240, "stream": True})
     assert answer.status == 200
     server.process.send_signal(signal.SIGTERM)

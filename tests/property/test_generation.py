@@ -99,7 +99,7 @@ def _play(actions, **fields) -> list[GenerationRequest]:
 @settings(max_examples=60, deadline=None)
 @given(_actions)
 def test_each_request_gets_the_tokens_that_it_gets_alone(actions):
-    """Complete ones all of them, others the first of them; each ends once, and none is lost."""
+    """Complete requests get all of them, others the first ones; each request ends once."""
     for request in _play(actions):
         receiver, expected = request.receiver, alone(request)
         assert receiver.has_ended
@@ -113,8 +113,8 @@ def test_each_request_gets_the_tokens_that_it_gets_alone(actions):
 
 @settings(max_examples=30, deadline=None)
 @given(_actions)
-def test_completes_whatever_is_admitted(actions):
-    """Without deadlines nothing fails: a request that has started never waits for memory."""
+def test_completes_all_admitted_requests(actions):
+    """Without deadlines, no started request fails or waits for memory."""
     for ask in actions:
         if isinstance(ask, _Ask):
             ask.timeout_s = None
@@ -124,8 +124,8 @@ def test_completes_whatever_is_admitted(actions):
 
 @settings(max_examples=30, deadline=None)
 @given(_actions, st.sampled_from(["block", "shed_oldest", "reject"]), st.integers(1, 3))
-def test_full_lines_lose_nothing(actions, policy, most):
-    """Under each policy, each request ends once: complete, cancelled, refused or expired."""
+def test_full_queues_lose_no_requests(actions, policy, most):
+    """Under each policy, each request ends once: complete, cancelled, rejected or expired."""
     for request in _play(actions, queue={"policy": policy, "max_blocked": 2}, max_waiting_requests=most):
         assert request.receiver.has_ended
 

@@ -90,7 +90,7 @@ def test_any_bytes_are_request_or_error(message: bytes, method: str) -> None:
 @settings(max_examples=150)
 @given(request=requests)
 def test_accepted_requests_are_valid(request: pb.GenerateRequest) -> None:
-    """What reaches the engine is within its limits; errors name a field."""
+    """Requests that reach the engine are within its limits; errors name a field."""
     found = _submitted(lambda: CODEC.generate(request.SerializeToString()))
     if found is None:
         return
@@ -128,7 +128,7 @@ names = st.sampled_from(
 @settings(max_examples=150)
 @given(sampling=st.dictionaries(names, values, max_size=3))
 def test_any_sampling_parameters_are_request_or_error(sampling: dict[str, Any]) -> None:
-    """In the JSON of Triton's conventions."""
+    """JSON of Triton's conventions raises nothing but InvalidInputError."""
     request = oip.ModelInferRequest(model_name="story")
     for name, text in (("text_input", "x"), ("sampling_parameters", json.dumps(sampling))):
         tensor = request.inputs.add(name=name, datatype="BYTES", shape=[1])

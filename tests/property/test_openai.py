@@ -52,21 +52,25 @@ def _split(model: str) -> tuple[str, str]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.fixed_dictionaries({"model": st.just("m"), "messages": MESSAGES | VALUES}, optional=CHATS))
-def test_chats(content) -> None:
+def test_any_chat_is_request_or_error(content) -> None:
+    """Any JSON raises nothing but InvalidInputError."""
     _refused(lambda parsed: read_chat(parsed, _split), content)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.fixed_dictionaries({"model": st.just("m"), "prompt": VALUES}, optional=COMPLETIONS))
-def test_completions(content) -> None:
+def test_any_completion_is_request_or_error(content) -> None:
+    """Any JSON raises nothing but InvalidInputError."""
     _refused(lambda parsed: read_completion(parsed, _split), content)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.fixed_dictionaries({}, optional=INPUTS), st.booleans())
-def test_inputs_of_triton(content, streams) -> None:
+def test_any_inputs_of_triton_are_request_or_error(content, streams) -> None:
+    """Any JSON raises nothing but InvalidInputError."""
     _refused(lambda parsed: _read({"model": "m"}, streams, parsed), content)
 
 
-def test_schema_names_every_input() -> None:
+def test_inputs_are_generated_by_all_names() -> None:
+    """The generated JSON has all inputs of Triton's conventions."""
     assert {spec.name for spec in SIGNATURE.inputs} <= INPUTS.keys()

@@ -79,7 +79,8 @@ def _several(steps: int) -> st.SearchStrategy[list[Case]]:
 
 @settings(max_examples=50)
 @given(_several(steps=4))
-def test_chooses_and_knows_the_same_as_for_each_row_alone(cases: list[Case]) -> None:
+def test_rows_together_are_as_each_alone(cases: list[Case]) -> None:
+    """Tokens and log probabilities are bit for bit the same."""
     together = [SequenceSampling(case.request) for case in cases]
     alone = [SequenceSampling(case.request) for case in cases]
     for step in range(4):
@@ -96,7 +97,8 @@ def test_chooses_and_knows_the_same_as_for_each_row_alone(cases: list[Case]) -> 
 
 @settings(max_examples=40)
 @given(_several(steps=3))
-def test_chooses_what_the_plainest_sampler_does(cases: list[Case]) -> None:
+def test_chooses_the_tokens_of_a_plain_sampler(cases: list[Case]) -> None:
+    """Sorting in double precision chooses the same tokens, except where rounding decides."""
     for case in cases:
         sampling = case.request.sampling
         state = SequenceSampling(case.request)
@@ -182,7 +184,7 @@ def _at(kept: dict[int, float], random: float) -> int:
     ids=["temperature", "top_k", "top_p", "flat", "all"],
 )
 def test_frequencies_are_the_probabilities(sampling: Sampling) -> None:
-    """The seeds are fixed; a token that should come n times comes so often within five standard deviations."""
+    """With fixed seeds, each token is drawn its expected number of times within five standard deviations."""
     row = np.random.default_rng(7).standard_normal(400).astype(np.float32)
     draws = 1_600
     states = [SequenceSampling(_request(replace(sampling, seed=seed), StopConditions(), [0])) for seed in range(64)]

@@ -41,6 +41,7 @@ def _ids(kind):
 @_few
 @given(data=st.data())
 def test_pieces_of_text_are_the_text(kind, data):
+    """Streamed pieces of an encoded text are that text."""
     text = data.draw(st.text(max_size=40) | st.lists(st.sampled_from(_WORDS)).map(" ".join))
     ids = _tokenizer(kind).encode(text, add_special_tokens=False).ids
     assert _streamed(kind, [], ids) == _tokenizer(kind).decode(ids)
@@ -50,6 +51,7 @@ def test_pieces_of_text_are_the_text(kind, data):
 @_few
 @given(data=st.data())
 def test_pieces_of_any_tokens_are_their_text(kind, data):
+    """Streamed pieces of any tokens are what the tokenizer decodes from them."""
     ids = data.draw(_ids(kind))
     expected = _tokenizer(kind).decode(ids)
     found = _streamed(kind, [], ids)
@@ -65,6 +67,7 @@ def test_pieces_of_any_tokens_are_their_text(kind, data):
 @_few
 @given(data=st.data())
 def test_text_continues_the_prompt(kind, data):
+    """Prompt and streamed answer together are the text of all tokens."""
     words = st.lists(st.sampled_from(_WORDS[:4]), min_size=1, max_size=12).map(" ".join)
     prompt = _tokenizer(kind).encode(data.draw(words), add_special_tokens=False).ids
     answer = _tokenizer(kind).encode(data.draw(words), add_special_tokens=False).ids
@@ -75,6 +78,7 @@ def test_text_continues_the_prompt(kind, data):
 @_few
 @given(data=st.binary(max_size=24))
 def test_any_bytes_become_characters_as_soon_as_they_are_complete(data):
+    """Byte-level tokens give out each character with its last byte."""
     tokenizer, text = _tokenizer("byte_level"), _text("byte_level")
     by_byte = {text.token_bytes(token): token for token in range(tokenizer.get_vocab_size())}
     stream, found = text.stream(_NO_PROMPT), ""

@@ -20,7 +20,7 @@ class Models:
             self.online.wake_others()
 
 
-def test_scavengers_run_beside_no_regular_runs():
+def test_scavengers_wait_for_regular_runs_of_others():
     """Runs of other scavengers are not counted."""
     models = Models()
     assert models.scavenger.may_scavenge()
@@ -28,14 +28,14 @@ def test_scavengers_run_beside_no_regular_runs():
 
 
 def test_own_runs_of_the_model_do_not_count():
-    """Its own queue decides which of its requests go first."""
+    """The model's own queue decides which of its requests go first."""
     models = Models()
     models.scavenger.begun += 1
     assert models.scavenger.may_scavenge()
 
 
 def test_scavengers_wait_for_other_models_and_are_woken_once():
-    """Once for each time they were denied."""
+    """A denied model is woken once for each time that it asked."""
     models = Models()
     models.online.begun += 1
     assert not models.scavenger.may_scavenge()
@@ -49,7 +49,7 @@ def test_scavengers_wait_for_other_models_and_are_woken_once():
 
 
 def test_scavengers_are_woken_when_the_last_run_of_a_model_ends():
-    """Not while it has another one in progress."""
+    """Not while the model has another run in progress."""
     models = Models()
     models.online.begun += 2
     assert not models.scavenger.may_scavenge()
@@ -60,7 +60,7 @@ def test_scavengers_are_woken_when_the_last_run_of_a_model_ends():
 
 
 def test_run_that_ends_while_scavengers_begin_to_wait_is_noticed():
-    """Nothing else would wake them."""
+    """Otherwise no later run would wake them."""
     models = Models()
     models.online.begun += 1
 
@@ -76,7 +76,7 @@ def test_run_that_ends_while_scavengers_begin_to_wait_is_noticed():
 
 
 def test_unloaded_model_blocks_no_scavengers():
-    """Whatever it ran."""
+    """Also if it was unloaded during a run."""
     models = Models()
     models.online.begun += 1
     assert not models.scavenger.may_scavenge()
@@ -86,7 +86,7 @@ def test_unloaded_model_blocks_no_scavengers():
 
 
 def test_reports_runs_of_others_since_the_last_check():
-    """Its own runs do not count."""
+    """The model's own runs do not count."""
     models = Models()
     models.scavenger.begun += 1
     assert not models.scavenger.others_ran()

@@ -35,7 +35,7 @@ def endpoint() -> Endpoint:
 
 
 def test_generate(endpoint: Endpoint) -> None:
-    """One object, whose text begins with the prompt as in Triton; with the id and the outputs that were asked for."""
+    """One object with id and requested outputs, whose text begins with the prompt as in Triton."""
     call = endpoint.ask(
         {
             "id": "7",
@@ -59,14 +59,15 @@ def test_generate(endpoint: Endpoint) -> None:
     }
 
 
-def test_prompt_that_is_excluded(endpoint: Endpoint) -> None:
+def test_generate_without_the_prompt(endpoint: Endpoint) -> None:
+    """Empty bad_words, which clients send, are accepted."""
     call = endpoint.ask({"text_input": "once", "exclude_input_in_output": True, "stream": False, "bad_words": ""})
     endpoint.engine.finish(" upon")
     assert call.answer == {**ATTRIBUTES, "text_output": " upon"}
 
 
 def test_generate_stream(endpoint: Endpoint) -> None:
-    """An event for each piece of text, without the prompt."""
+    """An event for each delta, without the prompt."""
     text = json.dumps({"max_tokens": 5})
     call = endpoint.ask({"text_input": "once", "stream": True, "sampling_parameters": text}, streams=True)
     assert endpoint.engine.submitted[0].max_tokens == 5
@@ -78,16 +79,16 @@ def test_generate_stream(endpoint: Endpoint) -> None:
     assert call.headers["Content-Type"].startswith("text/event-stream")
 
 
-def test_tokens(endpoint: Endpoint) -> None:
-    """In and out, as arrays however many there are."""
+def test_token_ids(endpoint: Endpoint) -> None:
+    """Input and output are arrays, also of one token."""
     call = endpoint.ask({"input_ids": [5, 6]})
     assert endpoint.engine.submitted[0].prompt.tolist() == [5, 6]
     endpoint.engine.finish("a")
     assert call.answer == {**ATTRIBUTES, "text_output": "a", "output_ids": [97]}
 
 
-def test_error_in_the_middle(endpoint: Endpoint) -> None:
-    """Is an event in Triton's form."""
+def test_error_after_the_first_token(endpoint: Endpoint) -> None:
+    """The error is an event in Triton's form."""
     call = endpoint.ask({"text_input": "once"}, streams=True)
     endpoint.engine.generate(" upon")
     endpoint.engine.fail(InferenceFailedError())
@@ -112,13 +113,14 @@ def test_error_in_the_middle(endpoint: Endpoint) -> None:
     ],
 )
 def test_invalid_values(endpoint: Endpoint, content: dict, field: str, text: str) -> None:
+    """The error names the field, what was expected and what came."""
     call = endpoint.ask(content)
     assert (call.status, call.error["field"]) == (400, field)
     assert text in call.error["error"]
 
 
 def test_tokens_are_sent_as_they_come(endpoint: Endpoint) -> None:
-    """Also where they are no text yet, or never will be, as the model has no tokenizer."""
+    """Also while they are no complete text, or never will be without a tokenizer."""
     call = endpoint.ask({"input_ids": [1, 2]}, streams=True)
     endpoint.engine.keep([3])
     endpoint.engine.keep([4])

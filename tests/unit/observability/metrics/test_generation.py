@@ -23,7 +23,7 @@ def stats(metrics: Metrics) -> GenerationStats:
 
 
 def test_tokens(stats: GenerationStats, registry: CollectorRegistry) -> None:
-    """Those that the model took and gave, and those that were offered."""
+    """Prompt, generated and offered tokens."""
     generate(stats)
     names = ("prompt_tokens", "generation_tokens", "offered_tokens")
     assert [registry.get_sample_value(f"inferd_{name}_total", LABELS) for name in names] == [10, 5, 40]
@@ -48,14 +48,14 @@ def test_tokens(stats: GenerationStats, registry: CollectorRegistry) -> None:
     ],
 )
 def test_durations(stats: GenerationStats, registry: CollectorRegistry, name: str, total: float, count: int) -> None:
-    """Of requests and tokens; queue and runs as those of ordinary models, a row being a sequence."""
+    """Of requests and tokens; queue and runs as for ordinary models, with a sequence for a row."""
     generate(stats)
     assert registry.get_sample_value(f"inferd_{name}_sum", LABELS) == pytest.approx(total)
     assert registry.get_sample_value(f"inferd_{name}_count", LABELS) == count
 
 
 def test_finish_reasons(stats: GenerationStats, registry: CollectorRegistry) -> None:
-    """Each is there from the start, so that an increase shows; one that never ran counts in no histogram."""
+    """Each reason has a series from the start, for rate(); requests that never ran are in no histogram."""
     never_ran = replace(FINISHED, reason="deadline", generated_tokens=0)
     for ended in (FINISHED, replace(FINISHED, reason="cancelled"), never_ran):
         stats.finished(ended)
@@ -68,7 +68,7 @@ def test_finish_reasons(stats: GenerationStats, registry: CollectorRegistry) -> 
 
 
 def test_requests_count_as_those_of_ordinary_models(stats: GenerationStats, registry: CollectorRegistry) -> None:
-    """For Triton's statistics, the alert of rejections, and the page."""
+    """Triton's statistics, the alert about rejections and the status page need them."""
     generate(stats)
     stats.rejected(0.001, "QUEUE_FULL")
     for reason in ("cancelled", "deadline", "error"):
@@ -82,7 +82,7 @@ def test_requests_count_as_those_of_ordinary_models(stats: GenerationStats, regi
 
 
 def test_gauges(stats: GenerationStats, registry: CollectorRegistry) -> None:
-    """Sequences and cache; nothing in rows, because the queue is in tokens."""
+    """Gauges of sequences and cache; none in rows, as the queue counts tokens."""
     names = ("sequences_running", "sequences_waiting", "waiting_tokens", "kv_cache_bytes", "kv_cache_used_bytes")
     assert [registry.get_sample_value(f"inferd_{name}", LABELS) for name in names] == [6, 2, 500, 4000, 1000]
     assert registry.get_sample_value("inferd_sequences_limit", LABELS) == 8
@@ -95,7 +95,7 @@ def test_gauges(stats: GenerationStats, registry: CollectorRegistry) -> None:
 
 
 def test_ordinary_models_have_no_series(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """A server without language models does not even have the names; beside one, others are not in them."""
+    """A server without language models has no such families; ordinary models are not in them."""
     metrics.stats_for("digits", "1")
     metrics.set_sources(sources(READY))
     assert "token" not in generate_latest(registry).decode().replace('"tokens"', "")
@@ -107,7 +107,7 @@ def test_ordinary_models_have_no_series(metrics: Metrics, registry: CollectorReg
 
 
 def test_series_go_with_version(registry: CollectorRegistry) -> None:
-    """Gauges at once, counts after a while; they go on if it is loaded again by then."""
+    """Gauges disappear at once, counts later; a version that is loaded again before continues them."""
     clock = FakeClock()
     metrics = Metrics(registry, CallRecorder(), methods=[INFER], clock=clock)
     generate(metrics.generation_stats_for("lm", "1"))

@@ -1,8 +1,8 @@
-"""What is idle in a process with several models: scavengers of one must not slow the other requests of another.
+"""Idle cores for scavengers, in a process with several models.
 
-The operating system shares the processors among the runs of models that compete for them
-(docs/decisions/batching-models-share-cores.md). A batch of scavengers only starts while no other model runs anything
-else.
+The operating system shares the cores among the runs of all models (docs/decisions/batching-models-share-cores.md), so
+scavengers of one model would slow the regular requests of another. A batch of scavengers starts only while no other
+model has a regular batch in progress, which is one that is not of scavengers.
 """
 
 import threading
@@ -10,11 +10,10 @@ from collections.abc import Callable
 
 
 class CoreShare:
-    """One model's part in `IdleCores`.
+    """One model in `IdleCores`.
 
-    ``begun`` and ``ended`` count its batches that are not of scavengers. They are changed with the lock of the model's
-    queue held, and read by others without. ``wake`` is called without locks when scavengers that had to wait may ask
-    again.
+    ``begun`` and ``ended`` count its regular batches; they change under the lock of the model's queue, and others read
+    them without it. ``wake`` is called without locks when scavengers that were denied may ask again.
     """
 
     __slots__ = ("_seen", "begun", "ended", "pool", "wake")
@@ -24,35 +23,35 @@ class CoreShare:
         self._seen = 0
         self.begun = 0
         self.ended = 0
-        self.wake: Callable[[], None] = _nobody
+        self.wake: Callable[[], None] = _do_nothing
 
     def may_scavenge(self) -> bool:
-        """Whether scavengers may run now; if not, ``wake`` is called when it is worth asking again."""
+        """Return whether scavengers may run now; if not, ``wake`` is called when they should ask again."""
         return self.pool.may_scavenge(self)
 
     def others_ran(self) -> bool:
-        """Whether other models have run anything but scavengers since the last call."""
+        """Return whether other models have begun a regular batch since the last call."""
         before, self._seen = self._seen, self.pool.begun_by_others(self)
         return self._seen != before
 
     def wake_others(self) -> None:
-        """Let scavengers of other models ask again, unless a run of this one is in their way.
+        """Wake the scavengers of other models, unless this one has another regular batch in progress.
 
-        Called after a run has ended, without locks, if somebody waits.
+        Called without locks after a run has ended, if any model waits.
         """
         if self.begun == self.ended:
             self.pool.wake_waiting()
 
     def close(self) -> None:
-        """Leave: the model is unloaded."""
+        """Remove the model, which is unloaded."""
         self.pool.close(self)
 
 
 class IdleCores:
-    """The models of a process, and those that wait to run scavengers.
+    """The models of a process, and those that wait to run scavengers. Any thread may call.
 
-    Invariant: while a share waits, another one has a run in progress, and the thread that ends it calls `wake_waiting`.
-    Any thread may call.
+    Invariant: while a model waits, another one has a regular batch in progress, and the thread that ends it calls
+    `wake_waiting`.
     """
 
     def __init__(self) -> None:
@@ -63,7 +62,7 @@ class IdleCores:
 
     @property
     def begun(self) -> int:
-        """How many batches the present models have begun that were not of scavengers."""
+        """The number of regular batches that the present models have begun."""
         return sum(share.begun for share in self._shares)
 
     def register(self) -> CoreShare:
@@ -81,21 +80,21 @@ class IdleCores:
         self.wake_waiting()
 
     def may_scavenge(self, share: CoreShare) -> bool:
-        """Whether no other model has an online run in progress; otherwise remember to wake ``share``."""
+        """Return whether no other model has a regular batch in progress; if one has, remember to wake ``share``."""
         if not self._others_run(share):
             return True
         with self._lock:
             if share not in self.waiting:
                 self.waiting = (*self.waiting, share)
-        # The last run may have ended before it was to be seen that somebody waits for that.
+        # The last batch may have ended before its thread could see ``share`` in ``waiting``: nothing would wake it.
         return not self._others_run(share)
 
     def begun_by_others(self, share: CoreShare) -> int:
-        """Return how many batches other models have begun that were not of scavengers."""
+        """Return the number of regular batches that other models have begun."""
         return sum(other.begun for other in self._shares if other is not share)
 
     def wake_waiting(self) -> None:
-        """Let all that wait ask again."""
+        """Wake the scavengers of all models that wait."""
         with self._lock:
             waiting, self.waiting = self.waiting, ()
         for share in waiting:
@@ -105,5 +104,5 @@ class IdleCores:
         return any(other.begun != other.ended for other in self._shares if other is not share)
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     pass

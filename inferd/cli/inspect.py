@@ -16,7 +16,7 @@ from inferd.generation.text import ModelText
 from inferd.models.model_source import ModelSource, model_file
 from inferd.plain_text import escaped
 from inferd.recorded_requests.arrays import shape_text
-from inferd.runtime.batch_axes.inference import said_by
+from inferd.runtime.batch_axes.inference import describe_axes_setting
 from inferd.runtime.batch_axes.verdict import Standing
 from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.onnx_file import ModelFile, read_model_file
@@ -141,7 +141,7 @@ def _sentences(model: ServedModel) -> Iterator[str]:
     session, batching = model.session, model.settings.batching
     if model.max_batch_size > 1:
         proven = session.verdict.standing is Standing.PROVEN
-        why = "(batching.max_batch_size)" if proven else f"because {said_by(model.settings)}"
+        why = "(batching.max_batch_size)" if proven else f"because {describe_axes_setting(model.settings)}"
         yield f"Would be served with batching, up to {model.max_batch_size} rows {why}."
     elif session.signature.batchable:
         why = "batching.enabled is false" if not batching.enabled else "batching.max_batch_size is 1"

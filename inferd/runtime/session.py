@@ -10,7 +10,7 @@ from pathlib import Path
 from inferd.config.settings import ModelSettings
 from inferd.dtypes import BY_NAME, BYTES
 from inferd.runtime.batch_axes.establish import establish_batch_axes, verdict_key
-from inferd.runtime.batch_axes.inference import said_by
+from inferd.runtime.batch_axes.inference import describe_axes_setting
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from inferd.runtime.batch_axes.verification import Verification
@@ -329,7 +329,7 @@ def _log_verdict(path: Path, verdict: Verdict, settings: ModelSettings) -> None:
 
 def _configured_by(path: Path, settings: ModelSettings) -> str:
     """Return which setting says that the model batches, and the files of the model that may hold it."""
-    said = said_by(settings)
+    said = describe_axes_setting(settings)
     files = settings_files(path)
     if files == "config.pbtxt":
         return f"{said}: max_batch_size in config.pbtxt is above 0"

@@ -11,7 +11,7 @@ from inferd import recorded_requests
 from inferd.config.settings import ModelSettings
 from inferd.config.tensors import InputOverride
 from inferd.recorded_requests import InputForm, RecordedRequestsError
-from inferd.runtime.batch_axes.inference import Candidate, has_configured_axes, infer_batch_axes, said_by
+from inferd.runtime.batch_axes.inference import Candidate, describe_axes_setting, has_configured_axes, infer_batch_axes
 from inferd.runtime.batch_axes.input_search import Hints, Run, example_rows
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verification import Verification, verify_batch_axes
@@ -102,7 +102,7 @@ def _verified(
         if verification.verdict.allows_batching:
             return verification
         if configured and verification.verdict.shape_mismatch:
-            msg = f"{said_by(settings)}, but {verification.verdict.reason}"
+            msg = f"{describe_axes_setting(settings)}, but {verification.verdict.reason}"
             raise ModelLoadError(msg)
         verifications.append(verification)
     return verifications[0]

@@ -72,7 +72,7 @@ def infer_batch_axes(
         return candidates
     why_not = failures[0] if failures else _NO_INPUT
     if any(axis is not None for axis in (*configured_inputs.values(), *configured_outputs.values())):
-        msg = f"{said_by(settings)}, but the model cannot batch: {why_not}"
+        msg = f"{describe_axes_setting(settings)}, but the model cannot batch: {why_not}"
         raise ModelLoadError(msg)
     return [Candidate(signature=unbatched, why_not_batchable=why_not)]
 
@@ -95,15 +95,15 @@ def _known(spec: TensorSpec, repeated: frozenset[str]) -> TensorSpec:
 
 
 def has_configured_axes(settings: ModelSettings) -> bool:
-    """Whether the settings give the batch axis of any tensor."""
+    """Return whether the settings give the batch axis of any tensor."""
     if settings.batch_axes == "first":
         return True
     overrides = (*settings.inputs.values(), *settings.outputs.values())
     return any(override.batch_axis is not None for override in overrides)
 
 
-def said_by(settings: ModelSettings) -> str:
-    """Return which setting gives the batch axes, as the beginning of a sentence."""
+def describe_axes_setting(settings: ModelSettings) -> str:
+    """Return a clause that names the setting of the batch axes, for messages."""
     return "batch_axes is first" if settings.batch_axes == "first" else "batch_axis is set"
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -16,7 +16,7 @@ from inferd.rpc.call_ends import CANCELLED_HERE, Cause
 from inferd.rpc.core import CheckedMetadata, EncodedMetadata, Metadata, SentMetadata, checked_metadata
 from inferd.rpc.inflating import GZIP
 from inferd.rpc.interfaces import Call, Finisher, UnaryHandler
-from inferd.rpc.live_calls import UNREAD, LiveCalls
+from inferd.rpc.live_calls import UNREAD, LiveCall, LiveCalls
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -89,7 +89,7 @@ def log_failed_interceptor(method: Callable[..., object], call: Call) -> None:
     _log.exception("interceptor %r failed on %s", method, call.method, extra=log_fields(call))
 
 
-class CallBase(ABC):
+class CallBase(LiveCall):
     """A call of any protocol; live from its construction.
 
     Threads: constructed on the poll thread; answered in any.
@@ -109,8 +109,6 @@ class CallBase(ABC):
         "started_at",
     )
 
-    #: Whether the call takes one message, not a stream.
-    has_single_message: bool
     #: The handler of a unary call, which then counts among the unary calls in flight; None for others.
     _handler: object
 
@@ -133,7 +131,6 @@ class CallBase(ABC):
         self.context = CallContext()
         self.annotations: dict[str, object] = {}
         self.end = CallEnd(live.finishers)
-        #: The check of messages before they are delivered.
         self.check = live.check
         # From here on the call is live, and a check of memory may end it.
         live.calls[self] = UNREAD
@@ -176,14 +173,6 @@ class CallBase(ABC):
     @abstractmethod
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """See `Call.auth_context`."""
-
-    @abstractmethod
-    def cancel(self) -> None:
-        """End the call as if the caller had cancelled it; any thread."""
-
-    @abstractmethod
-    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
-        """See `UnaryCall.abort`."""
 
     def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""
@@ -241,7 +230,7 @@ class CoreCall(CallBase):
         return core.auth_context(self.core_call)
 
     def cancel(self) -> None:
-        """End the call as if the caller had cancelled it; any thread."""
+        """See `LiveCall.cancel`."""
         self.end.cause = CANCELLED_HERE
         self.core_call.cancel()
 
@@ -360,7 +349,7 @@ class CoreUnaryCall(CoreCall):
             if self.check is live.check and message[:2] != GZIP:
                 self.deliver(message)
             else:
-                self.check.deliver(self, message)
+                self.check.deliver(self, message, self.deliver)
         if not self._is_close_due:
             self._is_close_due = True
             live.loop.defer_batch((self, (core.receive_close(),), self._on_close))

@@ -1,8 +1,10 @@
 """The live calls of a server: their shared state, the memory that they hold, and the limits on their messages."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+
+import grpc
 
 from inferd.rpc.call_ends import (
     COMPRESSED,
@@ -14,18 +16,37 @@ from inferd.rpc.call_ends import (
     message_too_large,
     not_inflatable,
 )
+from inferd.rpc.core import SentMetadata
 from inferd.rpc.inflating import GZIP, InflateError, Inflater
 from inferd.rpc.interfaces import Finisher
 from inferd.rpc.poll_loop import PollLoop
-
-if TYPE_CHECKING:
-    from inferd.rpc.call import CallBase, CoreCall
 
 #: Maximum message size after `Call.expect_small_message`.
 SMALL_MESSAGE_BYTES = 4096
 
 #: The size of a call's message before the first one is complete.
 UNREAD = -1
+
+
+class LiveCall(ABC):
+    """A call as `LiveCalls` sees it; ``ended_at`` is infinite until it has ended."""
+
+    __slots__ = ()
+
+    #: The check of messages before they are delivered.
+    check: "MessageCheck"
+    started_at: float
+    ended_at: float
+    #: True if the call takes one message, not a stream.
+    has_single_message: bool
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End the call as if the caller had cancelled it; any thread."""
+
+    @abstractmethod
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
+        """See `UnaryCall.abort`."""
 
 
 class LiveCalls:
@@ -50,7 +71,7 @@ class LiveCalls:
         self.ends = Ends() if ends is None else ends
         #: The oldest call first, each with the size of its latest message, which counts as held while the call is live
         #: or until the next message.
-        self.calls: dict[CallBase, int] = {}
+        self.calls: dict[LiveCall, int] = {}
         #: The sum of these sizes.
         self.held_bytes = 0
         #: Live calls that a unary handler serves.
@@ -74,12 +95,12 @@ class LiveCalls:
         """The number of live calls."""
         return len(self.calls)
 
-    def hold(self, call: "CallBase", size: int) -> None:
+    def hold(self, call: LiveCall, size: int) -> None:
         """Count ``size`` bytes as the latest message of ``call``."""
         self.held_bytes += size - max(self.calls[call], 0)
         self.calls[call] = size
 
-    def reject(self, call: "CallBase", cause: RejectionCause) -> None:
+    def reject(self, call: LiveCall, cause: RejectionCause) -> None:
         """End ``call`` without serving it."""
         rejection = self._status_of(cause)
         if call.abort(rejection.code, rejection.details, rejection.trailing_metadata):
@@ -97,25 +118,25 @@ class MessageCheck:
         self._inflater = inflater
         self._max_bytes = max_bytes
 
-    def deliver(self, call: "CoreCall", message: bytes) -> None:
-        """Deliver ``message`` to ``call``, inflated if it is compressed, at once or later; else reject the call."""
+    def deliver(self, call: LiveCall, message: bytes, deliver: Callable[[bytes], None]) -> None:
+        """Call ``deliver`` with ``message``, inflated if it is compressed, at once or later; or reject ``call``."""
         if not self._fits(call, message):
             return
         if not message.startswith(GZIP):
-            call.deliver(message)
+            deliver(message)
         elif self._inflater is None:
             self._live.reject(call, COMPRESSED)
         else:
-            self._inflater.inflate(message, partial(self._inflated, call))
+            self._inflater.inflate(message, partial(self._inflated, call, deliver))
 
-    def _inflated(self, call: "CoreCall", outcome: bytes | InflateError) -> None:
+    def _inflated(self, call: LiveCall, deliver: Callable[[bytes], None], outcome: bytes | InflateError) -> None:
         if isinstance(outcome, InflateError):
             self._live.reject(call, not_inflatable(str(outcome)))
         elif self._fits(call, outcome) and call in self._live.calls:
             self._live.hold(call, len(outcome))
-            call.deliver(outcome)
+            deliver(outcome)
 
-    def _fits(self, call: "CoreCall", message: bytes) -> bool:
+    def _fits(self, call: LiveCall, message: bytes) -> bool:
         if self._max_bytes is None or len(message) <= self._max_bytes:
             return True
         self._live.reject(call, message_too_large(len(message), self._max_bytes))

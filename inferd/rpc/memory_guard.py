@@ -21,9 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from inferd.rpc.call import CallBase
 from inferd.rpc.call_ends import MEMORY_BUDGET
-from inferd.rpc.live_calls import UNREAD, LiveCalls
+from inferd.rpc.live_calls import UNREAD, LiveCall, LiveCalls
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.worker_pool import WorkerPool
 
@@ -281,7 +280,7 @@ class MemoryGuard:
         return {"taken_bytes": use.taken_bytes, "budget_bytes": use.budget_bytes, "calls_open": self._live.count}
 
 
-def _calls_to_end(calls: Mapping[CallBase, int], now: float, began_by: float) -> list[CallBase]:
+def _calls_to_end(calls: Mapping[LiveCall, int], now: float, began_by: float) -> list[LiveCall]:
     """Return those of `LiveCalls.calls` to end first, the oldest first.
 
     Calls whose only message is incomplete; else those whose answer is not sent; else streams, which may have begun a

@@ -272,7 +272,7 @@ class CoreStreamCall(CoreCall):
             self._no_message(event, self._on_half_close)
         else:
             self._live.hold(self, len(message))
-            self.check.deliver(self, message)
+            self.check.deliver(self, message, self.deliver)
         self._settle()
 
     def deliver(self, message: bytes) -> None:

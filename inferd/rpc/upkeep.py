@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from inferd.rpc.call import CallBase
 from inferd.rpc.call_ends import message_timeout
-from inferd.rpc.live_calls import UNREAD, LiveCalls
+from inferd.rpc.live_calls import UNREAD, LiveCall, LiveCalls
 from inferd.rpc.memory_guard import MemoryGuard, MemoryMeter
 from inferd.rpc.worker_pool import WorkerPool
 
@@ -72,7 +71,7 @@ class Upkeep:
                 self._live.reject(call, message_timeout(within_s))
 
 
-def _unread(calls: Mapping[CallBase, int], started_before: float) -> list[CallBase]:
+def _unread(calls: Mapping[LiveCall, int], started_before: float) -> list[LiveCall]:
     """Return those of `LiveCalls.calls` that started early enough and have no complete message."""
     found = []
     for call, size in calls.items():

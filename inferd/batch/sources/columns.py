@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from inferd.batch.blocks import BadRows, Chunk
-from inferd.batch.column_types import simple_type
+from inferd.batch.column_types import is_binary, simple_type
 from inferd.batch.errors import INVALID_INPUT, UNREADABLE, RowError, UnreadableFileError
 from inferd.batch.layouts import without_list_views, without_runs
 from inferd.batch.ports import SourceFile
@@ -21,6 +21,9 @@ DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 
 _SPACES = re.compile(r"\s+")
 _LONGEST_TEXT = 200
+
+#: Numbers with decimal commas or separated thousands: 1,5 and 1.234,5 and 1,234.5.
+_WITH_COMMAS = re.compile(rb"\s*[+-]?\d[\d.' ]*(?:,\d+)+(?:\.\d+)?\s*")
 
 #: Casts an array to the type of a field. Raises one of `DAMAGE` if a value does not fit.
 Cast = Callable[[pa.Array, pa.Field], pa.Array]
@@ -134,7 +137,9 @@ def convert(column: pa.Array, field: pa.Field, bad: BadRows, cast: Cast | None =
         return part if part.type == field.type else _cast(part, field, cast or _cast_plainly)
 
     def text_of(row: pa.Array) -> str:
-        return f'column "{escaped(field.name)}": expected {field.type}, {_got(row)}{kind}'
+        return (
+            f'column "{escaped(field.name)}": expected {field.type}, {_got(row)}{kind}{_likely_cause(row, field.type)}'
+        )
 
     return bisected(column, converted, field.type, text_of, bad)
 
@@ -183,6 +188,14 @@ def bisected(
 def got(value: object) -> str:
     """Return the actual value, as text for an error row."""
     return f"got {clipped(escaped(repr(value)))}"
+
+
+def _likely_cause(row: pa.Array, kind: pa.DataType) -> str:
+    """Return advice for a number with commas, which is not read: 1,234 may be either of two."""
+    if not (is_binary(row.type) and (pa.types.is_integer(kind) or pa.types.is_floating(kind))):
+        return ""
+    has_commas = _WITH_COMMAS.fullmatch(row[0].as_py() or b"")
+    return ", with a decimal comma or separated thousands; numbers are read as 1234.5" if has_commas else ""
 
 
 def _got(row: pa.Array) -> str:

@@ -69,11 +69,14 @@ class CsvReader:
         header = self._header(file)
         names = stored_names(file, schema, pa.schema([(name, pa.binary()) for name in header]))
         wanted = [header.index(name) for name in names]
+        delimiter = self._delimiter_of(file)
         for texts in self._rows(file).read(file, start, stop, rows):
             good = _well_formed(texts, header)
-            columns = _columns(texts, good, header, wanted, self._delimiter_of(file))
+            columns = _columns(texts, good, header, wanted, delimiter)
             errors = [
-                row_error(file, texts.first + index, texts.bad.get(index) or _wrong_count(texts, index, header))
+                row_error(
+                    file, texts.first + index, texts.bad.get(index) or _wrong_count(texts, index, header, delimiter)
+                )
                 for index in np.flatnonzero(~good).tolist()
             ]
             numbers = texts.first + np.flatnonzero(good)
@@ -112,8 +115,10 @@ def _well_formed(texts: RowTexts, header: Sequence[str]) -> NDArray[np.bool_]:
     return good
 
 
-def _wrong_count(texts: RowTexts, index: int, header: Sequence[str]) -> str:
-    return f"malformed: expected {len(header)} fields, got {texts.fields[index]}"
+def _wrong_count(texts: RowTexts, index: int, header: Sequence[str], delimiter: str) -> str:
+    many = texts.fields[index] > len(header)
+    cause = f"; a field with {delimiter!r} in it needs quotes" if many else ""
+    return f"malformed: expected {len(header)} fields, got {texts.fields[index]}{cause}"
 
 
 def _columns(

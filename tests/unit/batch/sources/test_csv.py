@@ -58,10 +58,19 @@ def test_errors_say_what_was_expected(tmp_path):
     schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
     assert rows_of(CsvReader(), _file(tmp_path, content), schema)[1] == {
         0: "malformed: expected 2 fields, got 1",
-        1: "malformed: expected 2 fields, got 3",
+        1: "malformed: expected 2 fields, got 3; a field with ',' in it needs quotes",
         2: "malformed: a quoted field does not end, or goes on after its closing quote; or a carriage return in a line",
         3: "column \"a\": expected int64, got 'x'",
     }
+
+
+@pytest.mark.parametrize("text", ["1,5", "-0,12", "1.234,5", "1,234.5", "1,234,567"])
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int64()])
+def test_numbers_with_commas_are_named(tmp_path, text, kind):
+    """Spreadsheets of many languages write them. They are not guessed, as 1,234 may mean either of two numbers."""
+    errors = rows_of(CsvReader(";"), _file(tmp_path, f"a;b\n{text};1\n1;1\n".encode()), pa.schema([("a", kind)]))[1]
+    cause = "with a decimal comma or separated thousands; numbers are read as 1234.5"
+    assert errors == {0: f"column \"a\": expected {kind}, got '{text}', {cause}"}
 
 
 @pytest.mark.parametrize(

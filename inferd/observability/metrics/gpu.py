@@ -33,7 +33,8 @@ def _pynvml() -> Nvml:
 class GpuSampler:
     """Polls the driver in a background thread, because a query may take long and no scrape should wait for it.
 
-    Without the library, a driver or a device there are no samples, and the thread ends immediately.
+    Without the library, a driver or a device there are no samples, and the thread ends immediately. An error of a query
+    is logged, and leaves no samples until a later query succeeds.
     Threads: ``start`` and ``stop`` the main one, ``samples`` any. ``_samples`` is replaced as a whole.
     """
 
@@ -65,8 +66,16 @@ class GpuSampler:
             _log.debug("no GPU metrics: %r", error)
             return
         while count and not self._stopping.is_set():
-            self._samples = [sample for index in range(count) if (sample := _sample(nvml, index)) is not None]
+            self._samples = _sample_all(nvml, count)
             self._stopping.wait(self._interval_s)
+
+
+def _sample_all(nvml: Nvml, count: int) -> Sequence[GpuSample]:
+    try:
+        return [sample for index in range(count) if (sample := _sample(nvml, index)) is not None]
+    except Exception:  # noqa: BLE001  one failure must not prevent later samples, and old ones would be wrong
+        _log.exception("sampling GPUs failed")
+        return ()
 
 
 def _sample(nvml: Nvml, index: int) -> GpuSample | None:

@@ -19,8 +19,8 @@ _SDK_LOG = logging.getLogger("opentelemetry.exporter")
 class SpanSender:
     """Exports the records in ``queue`` every ``period_s``, at most ``max_export`` at a time.
 
-    The exporter retries until its timeout; spans that it gives up are counted as dropped. Meanwhile records wait in
-    ``queue``, whose bound limits them all. Threads: ``start`` and ``stop`` the main one.
+    The exporter retries until its timeout. Spans that it gives up, or raises an error for, are counted as dropped.
+    Meanwhile records wait in ``queue``, whose bound limits them all. Threads: ``start`` and ``stop`` the main one.
     """
 
     def __init__(
@@ -80,7 +80,13 @@ class SpanSender:
     def _export(self, spans: Sequence[ReadableSpan]) -> None:
         if not spans:
             return
-        if self._exporter.export(spans) is not sdk.SpanExportResult.SUCCESS:
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # noqa: BLE001  a fault of the exporter must not end the thread
+            # Not its text, which may quote headers.
+            self._failed(type(error).__name__)
+            result = sdk.SpanExportResult.FAILURE
+        if result is not sdk.SpanExportResult.SUCCESS:
             self._queue.drop(len(spans))
         elif self._failing:
             self._failing = False

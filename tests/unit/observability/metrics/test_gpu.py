@@ -21,6 +21,7 @@ class FakeNvml:
         self.gate.set()
         self.lost: set[int] = set()
         self.never_there: set[int] = set()
+        self.faults = 0
 
     def nvmlInit(self) -> None:  # noqa: N802  (NVIDIA's name, as below)
         pass
@@ -40,6 +41,9 @@ class FakeNvml:
     def nvmlDeviceGetMemoryInfo(self, device: int) -> SimpleNamespace:  # noqa: N802
         self.asked.release()
         assert self.gate.wait(PATIENCE_S)
+        if self.faults:
+            self.faults -= 1
+            raise OSError("not an error of NVML")
         if device in self.lost:
             raise self.NVMLError
         return SimpleNamespace(used=10 + device, total=40)
@@ -82,6 +86,14 @@ def test_device_that_failed_before_the_start() -> None:
     nvml = FakeNvml()
     nvml.never_there = {0}
     assert sampled(nvml).samples() == [SECOND]
+
+
+def test_samples_again_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    """An error other than NVML's is logged and does not end the thread."""
+    nvml = FakeNvml()
+    nvml.faults = 1
+    assert sampled(nvml).samples() == [FIRST, SECOND]
+    assert [entry.getMessage() for entry in caplog.records] == ["sampling GPUs failed"]
 
 
 def test_samples_do_not_wait_for_the_driver() -> None:

@@ -93,6 +93,29 @@ def test_logs_failure_and_recovery_once(caplog):
     assert caplog.records[0].reason == "Transient error connection refused"
 
 
+def test_survives_an_exception_of_the_exporter(caplog):
+    """It is logged once without its text, its spans are dropped, and the thread exports later ones."""
+    bench = Bench()
+    export = bench.exporter.export
+
+    def failing(spans):
+        raise OSError("secret")
+
+    bench.exporter.export = failing
+    bench.sender.start()
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            bench.queue.put(record())
+            bench.sender.send()
+        bench.exporter.export = export
+        bench.queue.put(record())
+        bench.sender.stop(TIMEOUT_S)
+    assert bench.queue.dropped == 2
+    assert len(bench.exporter.taken) == 1
+    assert [entry.getMessage() for entry in caplog.records] == ["span export failed", "span export recovered"]
+    assert caplog.records[0].reason == "OSError"
+
+
 def test_survives_invalid_record(caplog):
     """It is counted, and the next ones are exported."""
     bench = Bench()

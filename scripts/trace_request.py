@@ -32,7 +32,7 @@ from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd.app.application import Application
-from inferd.config import load_settings
+from inferd.config.loading import load_settings
 from inferd.models.repository import resolve
 
 _PACKAGE = str(Path(inferd.__file__).parent) + os.sep

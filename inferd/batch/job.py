@@ -21,7 +21,7 @@ from inferd.batch.running import BlockRunner
 from inferd.batch.setup import JobSetup, describe_inputs, open_setup
 from inferd.batch.share import Share
 from inferd.batch.writing import suffix_of
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from inferd.endpoint import Endpoint
 from inferd.periodic_thread import PeriodicThread
 

@@ -32,7 +32,7 @@ from inferd.batch.preparation.blocks import BlockPreparation
 from inferd.batch.preparation.choice import preparation_for
 from inferd.batch.running import BlockRunner
 from inferd.batch.sizing import choose_limits
-from inferd.config import load_settings
+from inferd.config.loading import load_settings
 
 #: The name and type of the column of errors.
 ERROR = "error"

@@ -21,7 +21,7 @@ from inferd.batch.preparation.pool import PreparationPool
 from inferd.batch.reading import Sources
 from inferd.batch.storage import shown
 from inferd.batch.writing import check_schema
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from inferd.endpoint import Endpoint
 
 #: Suffixes of data files in formats that are not written. Other names with a dot are directories.

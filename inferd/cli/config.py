@@ -8,7 +8,9 @@ import typer
 
 from inferd.cli.failures import UsageError
 from inferd.cli.output import print_json
-from inferd.config import Settings, SettingsError, effective_yaml, json_schema, load_settings
+from inferd.config.loading import effective_yaml, json_schema, load_settings
+from inferd.config.settings import Settings
+from inferd.config.validation import SettingsError
 from inferd.config.yaml_text import YamlError, read_yaml
 
 EXAMPLES = ("inferd config --config inferd.yaml", "INFERD_QUEUE__MAX_ROWS=64 inferd config", "inferd config --schema")

@@ -9,7 +9,7 @@ from pathlib import Path
 from inferd import recorded_requests
 from inferd.cli.failures import UsageError
 from inferd.cli.log_warnings import warnings_to
-from inferd.config import ModelSettings, Settings
+from inferd.config.settings import ModelSettings, Settings
 from inferd.models.language.loading import OpenedLanguageModel, Stages, open_language_model
 from inferd.models.language.settings import language_settings
 from inferd.models.model_directory import RepositoryError

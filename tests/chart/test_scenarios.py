@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import inferd
-from inferd.config import load_settings
+from inferd.config.loading import load_settings
 from inferd.config.settings import Settings
 from inferd.security.authorization.policy import read_policy
 from tests.chart.rendering import (

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inferd import demo
 from inferd.app.application import Application
-from inferd.config import load_settings
+from inferd.config.loading import load_settings
 from inferd.models.repository import resolve
 from inferd.observability.logging import setup as logs
 from tests.load import eventually

@@ -14,7 +14,7 @@ import pytest
 
 from inferd.batch.job import Job
 from inferd.batch.options import JobOptions, RunOptions
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from inferd.dtypes import ALL
 from tests import onnx_models
 

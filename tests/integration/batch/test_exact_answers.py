@@ -11,7 +11,7 @@ import pytest
 from inferd import demo
 from inferd.batch.job import Job
 from inferd.batch.options import JobOptions, RunOptions, TokenizeOptions
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from scripts import build_minilm
 from tests import onnx_models
 

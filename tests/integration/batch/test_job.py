@@ -20,7 +20,7 @@ from inferd.batch.job import Job
 from inferd.batch.options import JobOptions, OutputFormat, RunOptions, TokenizeOptions
 from inferd.batch.ports import OpenWriter, TableWriter
 from inferd.batch.progress import Summary
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from tests import onnx_models
 from tests.disk_faults import tree
 

@@ -16,7 +16,7 @@ from inferd.batch.local import open_local
 from inferd.batch.options import JobOptions, RunOptions
 from inferd.batch.server import open_server
 from inferd.client import Client
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from inferd.endpoint import Endpoint
 from tests import onnx_models
 from tests.decoder_models import write_tiny_decoder

@@ -21,7 +21,7 @@ from inferd.batch.blocks import BadRows, ColumnTensor
 from inferd.batch.job import Job
 from inferd.batch.options import ImageOptions, JobOptions, RunOptions, TokenizeOptions
 from inferd.batch.tensors import Dense
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from inferd.dtypes import BY_NAME
 from tests import onnx_models
 

@@ -16,7 +16,7 @@ from inferd.batch.errors import UsageError
 from inferd.batch.job import Job
 from inferd.batch.options import JobOptions, RunOptions
 from inferd.batch.ray import ERROR, ERROR_TYPE, Predictor, answered, failed
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from tests import onnx_models
 
 #: Row 5 has no value, and row 77 makes its run fail.

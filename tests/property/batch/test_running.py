@@ -12,7 +12,7 @@ from inferd.batch.local import open_local
 from inferd.batch.options import JobOptions
 from inferd.batch.running import BlockRunner
 from inferd.batch.tensors import column_tensor
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from tests import onnx_models
 
 TYPES = {"a": pa.list_(pa.float32()), "b": pa.list_(pa.int64())}

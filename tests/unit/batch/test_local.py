@@ -7,7 +7,7 @@ import pytest
 
 from inferd.batch.errors import BatchError, RowsFailedError, UsageError
 from inferd.batch.local import LocalRunner, open_local
-from inferd.config import Settings
+from inferd.config.settings import Settings
 from inferd.runtime.errors import RunFailedError
 from inferd.runtime.session import open_session
 from tests import onnx_models

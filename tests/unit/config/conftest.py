@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from inferd.config import Settings, SettingsError, load_settings
+from inferd.config.loading import load_settings
+from inferd.config.settings import Settings
+from inferd.config.validation import SettingsError
 
 Load = Callable[..., Settings]
 

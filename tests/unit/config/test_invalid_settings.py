@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from inferd.config import SettingsError, load_settings
+from inferd.config.loading import load_settings
+from inferd.config.validation import SettingsError
 
 Problems = Callable[..., list[str]]
 

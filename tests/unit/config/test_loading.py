@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.config import Settings
-from inferd.config.settings import Backpressure
+from inferd.config.settings import Backpressure, Settings
 from tests.unit.config.conftest import Load
 
 

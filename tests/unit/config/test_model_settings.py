@@ -2,7 +2,8 @@
 
 import pytest
 
-from inferd.config import Settings, SettingsError
+from inferd.config.settings import Settings
+from inferd.config.validation import SettingsError
 
 
 def test_overrides_within_sections() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inferd.config import Settings, effective_yaml, json_schema
+from inferd.config.loading import effective_yaml, json_schema
+from inferd.config.settings import Settings
 from tests.unit.config.conftest import Load
 
 ROOT = Path(__file__).parents[3]

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from inferd.config import SettingsError
+from inferd.config.validation import SettingsError
 from tests.unit.config.conftest import Load
 
 

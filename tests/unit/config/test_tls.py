@@ -2,9 +2,8 @@
 
 import pytest
 
-from inferd.config import SettingsError
 from inferd.config.security import TlsSettings
-from inferd.config.validation import validate
+from inferd.config.validation import SettingsError, validate
 
 
 def _error(**values):

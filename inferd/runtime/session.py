@@ -17,6 +17,7 @@ from inferd.runtime.batch_axes.verification import Verification
 from inferd.runtime.bounded_runs import has_data_independent_work, has_fixed_size_rows
 from inferd.runtime.errors import ModelLoadError, RunFailedError, SessionClosedError
 from inferd.runtime.external_weights import ExternalWeights, find_weights
+from inferd.runtime.kept_state import refuse_kept_state
 from inferd.runtime.mapped_memory import mapped_memory
 from inferd.runtime.model_folder import read_labels, settings_files
 from inferd.runtime.onnx_file import read_model_file
@@ -200,6 +201,7 @@ def open_session(
     steps. ``is_immutable``: nobody changes its files while it is loaded.
     """
     file = read_model_file(path)
+    refuse_kept_state(file)
     pause()
     weights = find_weights(path, file.external_files, are_immutable=is_immutable)
     on_weights(weights)

@@ -1,5 +1,6 @@
 """Operators on images of [rows,channels,...]: convolution, pooling, resizing, normalisation by channel."""
 
+from inferd.runtime.kept_state import is_training
 from inferd.runtime.row_analysis.flow import ONE, ONE_FIRST, Flow, Kind, Size, Sizes, mixed, rows, shared
 from inferd.runtime.row_analysis.operation import (
     Operation,
@@ -149,7 +150,9 @@ def batch_normalization(op: Operation) -> Result:
     flow, plain = op.input(0), single(op)
     if plain is not None:
         return Flow(plain.kind, shape=flow.shape, why=plain.why)
-    if op.integer("training_mode", 0):
+    # Raises if the caller of a function decides.
+    op.integer("training_mode", 0)
+    if is_training(op.node, op.opset):
         return mixed_along_rows(op)
     if flow.axis == 1:
         raise op.undecided("the rows are on the channel axis")

@@ -124,6 +124,7 @@ def string_split(op: Operation) -> Result:
 
 
 @rule("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+@rule("BiasDropout", "BitmaskBiasDropout", "BitmaskDropout", "Sampling", domain="com.microsoft")
 def random(op: Operation) -> Result:
     """Undecided: not deterministic."""
     raise op.undecided("it draws random numbers")

@@ -170,6 +170,32 @@ def test_operator_without_rule_is_undecided(tmp_path):
     assert after.doubtful
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "z = RandomNormalLike <scale = 1e-12> (x) y = Add (x, z)",
+        "z = RandomUniform <shape = [4], high = 1e-12> () y = Add (x, z)",
+        "z = Bernoulli (x) y = Identity (z)",
+        "r = Constant <value_float = 1e-6> () t = Cast <to = 9> (r) y = Dropout (x, r, t)",
+        "r = Constant <value_float = 1e-6> () t = Cast <to = 9> (r) y = com.microsoft.BiasDropout (x, x, x, r, t)",
+        "y = own.Noisy (x)",
+    ],
+)
+def test_drawn_numbers_are_doubtful(text, tmp_path):
+    """Trials cannot clear them: what is drawn rarely, or is small, shows in none of them."""
+    noisy = '<domain: "own", opset_import: ["": 20]> Noisy (a) => (b) { b = RandomNormalLike (a) }'
+    finding = found(tmp_path, model_of(graph(text), functions=noisy))
+    assert (finding.mixes, finding.doubtful) == ("", True)
+
+
+@pytest.mark.parametrize(("opset", "mixes"), [(9, True), (13, True), (14, False)])
+def test_statistics_of_training_before_opset_14(opset, mixes, tmp_path):
+    """There the number of outputs says whether the statistics are those of the rows."""
+    c = "c = Constant <value = float[4] {1, 1, 1, 1}> ()"
+    node = "y, m, v, k, l = BatchNormalization (x, c, c, c, c)" if mixes else "y = BatchNormalization (x, c, c, c, c)"
+    assert bool(found(tmp_path, model_of(graph(f"{c} {node}"), opset=opset)).mixes) is mixes
+
+
 def test_branch_by_shared_input_keeps_rows_apart(tmp_path):
     """It is the same for all rows of a batch."""
     text = """y = If (flag) <then_branch = t () => (float[a, b] p) { p = Neg (x) },

@@ -90,7 +90,7 @@ class GenerationUsage:
 class Delta:
     """New output since the previous delta; ``finish_reason`` and ``usage`` are set in the last one only.
 
-    ``text`` is what is complete: the beginnings of characters and of stop texts come later. It is empty for a model
+    ``text`` is what is complete: the beginnings of characters and of stop strings come later. It is empty for a model
     without a tokenizer. ``logprobs`` has one entry for each token, if they were asked for.
     """
 

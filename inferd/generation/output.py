@@ -17,7 +17,7 @@ class SequenceOutput:
         self._wants_text = request.wants_text
         needed = request.wants_text or request.stops.strings
         self._stream = detokenizer.stream(request.prompt) if detokenizer is not None and needed else None
-        self._stop_strings = StopStringMatcher(request.stops.strings) if request.stops.strings else None
+        self._matcher = StopStringMatcher(request.stops.strings) if request.stops.strings else None
 
     def add(self, token_id: int) -> tuple[str, bool]:
         """Return the text that is complete with ``token_id``, and whether the sequence stops with it."""
@@ -33,14 +33,14 @@ class SequenceOutput:
         if self._stream is None:
             return ""
         piece, stopped = self._until_stop(self._stream.end())
-        if not stopped and self._stop_strings is not None:
-            piece += self._stop_strings.end()
+        if not stopped and self._matcher is not None:
+            piece += self._matcher.end()
         return piece if self._wants_text else ""
 
     def _until_stop(self, piece: str) -> tuple[str, bool]:
-        if self._stop_strings is None:
+        if self._matcher is None:
             return piece, False
-        text, stopped = self._stop_strings.add(piece)
+        text, stopped = self._matcher.add(piece)
         if stopped:
             self._stream = None  # Text after a stop string is not part of the answer.
         return text, stopped

@@ -1,4 +1,4 @@
-"""Prompts that do not fit, stop texts, bytes that are no text: over each protocol a clear error or the right text."""
+"""Prompts that do not fit, stop strings, bytes that are no text: over each protocol a clear error or the right text."""
 
 import http.client
 import json

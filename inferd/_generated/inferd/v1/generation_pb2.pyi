@@ -35,7 +35,7 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     """It has not."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """By an end token, a stop token or a stop text."""
+    """By an end token, a stop token or a stop string."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """By `max_tokens`."""
 
@@ -45,7 +45,7 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """It has not."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""By an end token, a stop token or a stop text."""
+"""By an end token, a stop token or a stop string."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """By `max_tokens`."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
@@ -322,7 +322,7 @@ class GenerateResponse(google.protobuf.message.Message):
     version: builtins.str
     request_id: builtins.str
     text: builtins.str
-    """The text that they add. Incomplete characters, and what may become a stop text, come later. Empty for models
+    """The text that they add. Incomplete characters, and what may become a stop string, come later. Empty for models
     without a tokenizer.
     """
     finish_reason: Global___FinishReason.ValueType

@@ -16,7 +16,7 @@ Every sequence has an address range of that size for its cache, of which only wh
     cache_bytes: int | None = Field(default=None, ge=1024 * 1024)
     """Maximum memory of the cache of keys and values. A request starts when its prompt and max_tokens fit into what \
 running ones leave. Null: what max_sequences of the maximum length take, at most half of the memory that is free when \
-the model is loaded."""
+the model is loaded, and a quarter of repository.memory_budget_bytes."""
     prefill_chunk_tokens: int = Field(default=64, ge=8, le=65_536)
     """Number of tokens of a prompt that run at a time, between two steps of the sequences that generate: fewer make \
 their tokens come more evenly, more make first tokens come sooner. Answers may differ in the last bits between sizes."""

@@ -35,6 +35,7 @@ from benchmarks.models import ROOT, Model
 from benchmarks.process import Placement, Server, free_port
 from benchmarks.wires import MODEL_INFER, open_inference_request
 from inferd.client import Client, ModelState
+from inferd.runtime.background import step_back
 
 _MODELS = ("small", "mid")
 _NAMES = ("first", "second")
@@ -124,6 +125,8 @@ def _staged(root: Path, name: str, version: int) -> Path:
 
 def _switch(client: Client, root: Path, number: int) -> list[Switch]:
     """Switch the models in turn, ``number`` times, to versions that `_Repository.prepare` has written."""
+    # This thread takes a millisecond to read an answer; the server's threads are not to wait for that.
+    step_back()
     done = []
     for name, version in _planned(number):
         _publish(root, name, version)
@@ -166,11 +169,10 @@ def _work_on_demand(asked: Connection) -> None:
 
 
 def _wait_until_old_one_is_gone(client: Client, name: str) -> None:
-    while True:
-        states = [each.state for each in client.models() if each.name == name]
-        if ModelState.UNLOADING not in states and states.count(ModelState.READY) == 1:
-            return
+    states = [ModelState.UNLOADING]
+    while ModelState.UNLOADING in states or states.count(ModelState.READY) != 1:
         time.sleep(_UNLOAD_POLL_S)
+        states = [each.state for each in client.models() if each.name == name]
 
 
 def _planned(number: int) -> list[tuple[str, int]]:

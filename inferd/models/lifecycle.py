@@ -245,6 +245,7 @@ class Lifecycle:
             # After this one is READY and before the other is not: some version always is.
             self._registry.put(version)
         self._on_state(version)
+        self._loader.pause()
         if replaced is not None:
             self.retire(replaced)
         return True

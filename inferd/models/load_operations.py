@@ -130,6 +130,7 @@ class LoadOperations:
             for each in operation.to_unload:
                 each.on_demand = False
                 self._lifecycle.retire(each)
+                self._parts.pause()
         elif len(failed) == len(versions):
             name, reason = clipped(operation.name), failed[0].reason
             return ModelLoadFailedError(f"failed to load '{name}', no version is available: {reason}")

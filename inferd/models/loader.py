@@ -123,6 +123,7 @@ class VersionLoader:
             self._sizes.record(key, measured)
             self.pause()
         expected = self._sizes.expected(key)
+        self.pause()
         return replace(
             loaded,
             memory=expected.steady if expected.is_known else measured.steady,

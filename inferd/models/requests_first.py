@@ -7,7 +7,7 @@ from inferd.batching.ports import Clock
 
 #: Time for the poll thread to handle the requests that arrived during a step. It takes the interpreter lock several
 #: times for each, and next to a thread that keeps the lock busy, each time takes about as long.
-_PAUSE_S = 0.002
+_PAUSE_S = 0.004
 
 #: Time after a batch in which others are expected.
 _SERVING_S = 1.0

@@ -37,7 +37,7 @@ def test_pauses_take_no_time_on_an_idle_server(server):
 def test_loads_pause_while_batches_are_run(server):
     """Each time, and for a while after the last one."""
     server.model.begun += 1
-    assert [server.pause() for _ in range(3)] == [2.0, 2.0, 2.0]
+    assert [server.pause() for _ in range(3)] == [4.0, 4.0, 4.0]
     server.clock.advance(2.0)
     assert server.pause() == 0.0
 
@@ -49,4 +49,4 @@ def test_loads_pause_again_when_requests_come_back(server):
     server.clock.advance(2.0)
     server.pause()
     server.model.begun += 1
-    assert server.pause() == 2.0
+    assert server.pause() == 4.0

@@ -21,18 +21,15 @@ REQUESTS = 10_000
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """A model whose versions 1 and 2 give equal answers, and version 3 others."""
+def server(tmp_path_factory):
+    """A model whose versions 1 and 2 give equal answers, and version 3 others; and one whose file has its routing."""
     root = tmp_path_factory.mktemp("models")
-    for number in "12":
-        onnx_models.save(onnx_models.linear(), root / "linear" / number / "model.onnx")
+    for model in ("linear", "routed"):
+        for number in "12":
+            onnx_models.save(onnx_models.linear(), root / model / number / "model.onnx")
     onnx_models.save(onnx_models.linear(factor=3.0), root / "linear" / "3" / "model.onnx")
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(repository):
-    with serving(repository) as running:
+    (root / "routed" / "model.yaml").write_text("routing:\n  labels: {stable: 1}\n  weights: {stable: 1}\n")
+    with serving(root) as running:
         yield running
 
 
@@ -103,17 +100,17 @@ def test_invalid_routing(client, routing, message):
 
 
 @pytest.mark.parametrize(("number", "outcome"), [("2", "equal"), ("3", "different")])
-def test_shadow(number, outcome, repository):
+def test_shadow(number, outcome, server, client):
     """Copies are compared and counted; callers get the answers of the version that they asked for."""
-    with serving(repository) as running, Client(running.grpc) as client:
-        client.set_routing("linear", Routing(weights={"1": 1}, shadow=Shadow(number)))
-        for _ in range(20):
-            assert client.infer("linear", {"x": X}).version == "1"
-        counted: dict[str, float] = {}
-        ends_at = time.monotonic() + PATIENCE_S
-        while sum(counted.values()) < 20 and time.monotonic() < ends_at:
-            counted = metrics(running, "inferd_shadow_requests_total", by="outcome")
-        assert {name: count for name, count in counted.items() if count} == {outcome: 20}
+    before = Counter(metrics(server, "inferd_shadow_requests_total", by="outcome"))
+    client.set_routing("linear", Routing(weights={"1": 1}, shadow=Shadow(number)))
+    for _ in range(20):
+        assert client.infer("linear", {"x": X}).version == "1"
+    counted: Counter[str] = Counter()
+    ends_at = time.monotonic() + PATIENCE_S
+    while counted.total() < 20 and time.monotonic() < ends_at:
+        counted = Counter(metrics(server, "inferd_shadow_requests_total", by="outcome")) - before
+    assert counted == {outcome: 20}
 
 
 def test_command_line(client, server, capsys):
@@ -133,11 +130,7 @@ def test_command_line(client, server, capsys):
     assert run([*command, "--weight", "1=many"]) == 2
 
 
-def test_routing_of_a_model_yaml(tmp_path):
+def test_routing_of_a_model_yaml(client):
     """It applies from the start, before a request can find another version."""
-    for number in "12":
-        onnx_models.save(onnx_models.linear(), tmp_path / "linear" / number / "model.onnx")
-    (tmp_path / "linear" / "model.yaml").write_text("routing:\n  labels: {stable: 1}\n  weights: {stable: 1}\n")
-    with serving(tmp_path) as running, Client(running.grpc) as made:
-        assert made.routing("linear") == Routing(labels={"stable": "1"}, weights={"stable": 1.0})
-        assert made.infer("linear", {"x": X}).version == "1"
+    assert client.routing("routed") == Routing(labels={"stable": "1"}, weights={"stable": 1.0})
+    assert client.infer("routed", {"x": X}).version == "1"

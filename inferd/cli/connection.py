@@ -153,7 +153,10 @@ def usage_errors() -> Iterator[None]:
     """Turn errors from invalid options and unreadable files into `CommandError`."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        named = error.filename is not None and error.strerror is not None
+        raise UsageError(f"{error.filename}: {error.strerror}" if named else str(error)) from None
+    except ValueError as error:
         raise UsageError(str(error)) from None
 
 
@@ -196,6 +199,9 @@ def _connection(
         ),
     ] = None,
 ) -> Connection:
+    # Not a number is no less than another.
+    if not timeout_s >= 0:
+        raise UsageError(f"--timeout: expected at least 0 seconds, got {timeout_s:g}")
     with usage_errors():
         uses_tls = tls or ca or certificate or key or server_name
         return Connection(
@@ -208,7 +214,15 @@ def _connection(
 
 
 def _token(file: Path | None) -> str | None:
-    """Return the token in ``file``, or else the environment's. Raises `OSError` if the file cannot be read."""
+    """Return the token in ``file``, or else the environment's."""
     if file is None:
         return os.environ.get(_TOKEN_VARIABLE) or None
-    return read_text(file).strip()
+    try:
+        token = read_text(file).strip()
+    except OSError as error:
+        raise UsageError(f"--token-file {file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--token-file {file}: expected a token, got no text in UTF-8") from None
+    if not token:
+        raise UsageError(f"--token-file {file}: expected a token, got an empty file")
+    return token

@@ -114,7 +114,7 @@ def _read_inputs(arguments: Sequence[str], example: str | None, describe: Callab
 
 def _split(argument: str) -> tuple[str, str]:
     name, separator, text = argument.partition("=")
-    if not (name and separator and text):
+    if not (name and separator and text.removeprefix("@")):
         raise UsageError(f'--input: expected NAME=JSON, NAME=@FILE.json or NAME=@FILE.npy, got "{argument}"')
     return name, text
 

@@ -54,8 +54,10 @@ def new(
     else:
         try:
             append_token(file, token)
-        except (BadFileError, OSError) as error:
-            raise CommandError(str(error)) from None
+        except BadFileError as error:
+            raise CommandError(f"--file {error}") from None
+        except OSError as error:
+            raise CommandError(f"--file {file}: cannot be written: {error.strerror}") from None
         print(f"added {name} to {file}; the token is not shown again", file=sys.stderr)
     print(secret)
 

@@ -27,12 +27,17 @@ def request_body(request: pb.GenerateRequest) -> dict[str, Any]:
     fields = MessageToDict(request, preserving_proto_field_name=True)
     if version := fields.pop("version", ""):
         fields["model"] = f"{request.model}:{version}"
-    prompt = fields.pop("prompt", {})
+    fields.pop("prompt", None)
     stop = {_STOP_NAMES.get(name, name): value for name, value in fields.pop("stop", {}).items()}
     sampling = fields.pop("sampling", {})
     if "seed" in sampling:  # JSON of protobuf has 64-bit integers as text.
         sampling["seed"] = request.sampling.seed
-    continued = {"messages": prompt["chat"]["messages"]} if "chat" in prompt else {"prompt": prompt.get("text", "")}
+    if request.prompt.HasField("chat"):
+        # JSON of protobuf leaves out empty texts.
+        messages = [{"role": each.role, "content": each.content} for each in request.prompt.chat.messages]
+        continued: dict[str, Any] = {"messages": messages}
+    else:
+        continued = {"prompt": request.prompt.text}
     return {**fields, **continued, **sampling, **stop, "stream": True, "stream_options": {"include_usage": True}}
 
 

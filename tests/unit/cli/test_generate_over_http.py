@@ -54,6 +54,12 @@ def test_chat(generate, service):
     }
 
 
+def test_empty_message(inferd, service):
+    """It is a message, as over gRPC."""
+    assert inferd("generate", "storyteller", "", "--chat", "-a", service.address).exit_code == 0
+    assert json.loads(service.requests[0].body)["messages"] == [{"role": "user", "content": ""}]
+
+
 def test_text(generate, service):
     """With everything that a request may have, by OpenAI's names and those that other servers use beside them."""
     service.answers = [_stream(TEXT_EVENTS, end="")]

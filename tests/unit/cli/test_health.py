@@ -55,8 +55,8 @@ def test_over_tls(inferd, service, tmp_path):
         (("--ca", "/no/such.pem"), "/no/such.pem"),
         (("--address", "dns://inferd:8001"), "expected HOST:PORT"),
         (("--address", "inferd"), 'address is "inferd", expected HOST:PORT or unix:PATH, got no port'),
-        (("--timeout", "nan"), "timeout_s is nan, expected at least 0"),
-        (("--timeout", "-1"), "timeout_s is -1.0, expected at least 0"),
+        (("--timeout", "nan"), "--timeout: expected at least 0 seconds, got nan"),
+        (("--timeout", "-1"), "--timeout: expected at least 0 seconds, got -1"),
     ],
 )
 def test_invalid_options_are_usage_errors(inferd, arguments, message):

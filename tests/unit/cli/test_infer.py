@@ -223,7 +223,11 @@ def test_saved_outputs_stay_in_the_directory(inferd, server, service, tmp_path):
         (["--example", "x.json:a"], "--example: expected FILE.json, FILE.npz or one of them with :NUMBER, got"),
         (["--example", "x.json:-1"], "--example: expected FILE.json, FILE.npz or one of them with :NUMBER, got"),
         (["--example", "/nope/x.json"], "x.json: cannot be read: No such file or directory"),
-        (["-i", "X=[1]", "--token-file", "/nope"], "No such file or directory: '/nope'"),
+        (["-i", "X=@"], '--input: expected NAME=JSON, NAME=@FILE.json or NAME=@FILE.npy, got "X=@"'),
+        (["-i", "X=[1]", "--token-file", "/nope"], "--token-file /nope: cannot be read: No such file or directory"),
+        (["-i", "X=[1]", "--token-file", "/dev/null"], "--token-file /dev/null: "),
+        (["-i", "X=[1]", "--ca", "/nope"], "/nope: ca: No such file or directory"),
+        (["-i", "X=[1]", "--timeout", "nan"], "--timeout: expected at least 0 seconds, got nan"),
         (["-i", "X=[1]", "--certificate", "c.pem"], "certificate and key: expected both or none"),
     ],
 )

@@ -329,7 +329,7 @@ def test_token_is_sent(inferd, http, monkeypatch):
         (("-a", "http://a", "--ca", "ca.pem"), "TLS options: expected an address with https://, got http://a"),
         (("-a", "https://a", "--ca", "/no/such.pem"), "ca: No such file or directory"),
         (("-a", "https://a", "--key", "key.pem"), "certificate and key: expected both or none"),
-        (("-a", "http://a", "--timeout", "nan"), "timeout_s is nan, expected at least 0"),
+        (("-a", "http://a", "--timeout", "nan"), "--timeout: expected at least 0 seconds, got nan"),
     ],
 )
 def test_invalid_options_are_usage_errors(inferd, arguments, text):

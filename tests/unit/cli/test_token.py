@@ -50,4 +50,4 @@ def test_unwritable_file(inferd, tmp_path):
     """A token that was not stored is not printed."""
     result = inferd("token", "new", "a", "--file", tmp_path / "none" / "tokens.yaml")
     assert (result.exit_code, result.out) == (1, "")
-    assert "No such file" in result.err
+    assert result.err == f"inferd: --file {tmp_path}/none/tokens.yaml: cannot be written: No such file or directory\n"

@@ -100,12 +100,14 @@ class FileWatcher:
     reason, and retried every few seconds: the cause, such as too many open files, may disappear without another change,
     and must not keep a token from being revoked.
 
-    Threads: ``watch`` any, before or after ``start``; callbacks run one after the other in the watcher's own thread.
+    Threads: ``watch`` any, before or after ``start``; callbacks and checks run one after the other in the watcher's own
+    thread.
     """
 
     def __init__(self, *, period_s: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._watched: list[_Watched] = []
+        self._checks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
         self._thread = PeriodicThread("inferd-files", period_s=period_s, action=self.poll)
@@ -121,6 +123,10 @@ class FileWatcher:
         with self._lock:
             self._watched.append(watched)
             self._failures.setdefault(name, 0)
+
+    def add_check(self, check: Callable[[], None]) -> None:
+        """Call ``check``, which must not raise, after each look at the files. Before ``start``."""
+        self._checks.append(check)
 
     def start(self) -> None:
         """Start the thread."""
@@ -148,6 +154,8 @@ class FileWatcher:
             if is_settled and (has_changed or is_retry_due):
                 each.loaded = now
                 self._reload(each, has_changed=has_changed)
+        for check in self._checks:
+            check()
 
     def _reload(self, watched: _Watched, *, has_changed: bool) -> None:
         watched.tried_at = self._clock()

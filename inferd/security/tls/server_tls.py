@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
@@ -21,6 +22,9 @@ _log = logging.getLogger(__name__)
 #: How long a TLS session can be resumed. A resumed session presents no certificate: without this limit, one that has
 #: expired since would be accepted for two days.
 _MAX_SESSION_S = 60.0
+
+#: A certificate expires soon when this share of its validity period is left.
+_SOON = 0.1
 
 
 def _utc_now() -> dt.datetime:
@@ -42,7 +46,8 @@ class ServerTls:
 
     New connections use the current certificates and open ones keep theirs, so a reload interrupts nothing.
 
-    Threads: ``load`` is called before anything else, and after that by the watcher's thread only; the rest by any.
+    Threads: ``load`` is called before anything else, and after that by the watcher's thread only, as ``log_expiry``;
+    the rest by any.
     Only ``load`` blocks.
     """
 
@@ -60,11 +65,14 @@ class ServerTls:
         self._now = now
         self._clock = clock
         self._loaded: _Loaded | None = None
+        #: What the log has said about the loaded certificates: "soon" or "expired", by role.
+        self._logged: dict[str, str] = {}
 
     def watch(self, watcher: FileWatcher) -> None:
-        """Reload when the files change; call before ``load``."""
+        """Reload when the files change, and log when certificates expire; call before ``load``."""
         files = (self._cert_file, self._key_file, self._client_ca_file)
         watcher.watch("tls", [file for file in files if file is not None], self.load)
+        watcher.add_check(self.log_expiry)
 
     def load(self) -> None:
         """Read the files. Raises `BadFileError` if any of them is invalid; nothing changes then."""
@@ -79,7 +87,26 @@ class ServerTls:
             metrics_context=self._context(pair, authorities, ssl.CERT_OPTIONAL),
             by_role={"certificate": pair} if authorities is None else {"certificate": pair, "client_ca": authorities},
         )
+        self._logged.clear()
         self._warn_if_world_readable()
+
+    def log_expiry(self) -> None:
+        """Log once that a loaded certificate will expire soon, and once that it has expired."""
+        if self._loaded is None:
+            return
+        now = self._now()
+        for role, each in self._loaded.by_role.items():
+            facts = {"file": str(self._file_of(role)), "expires": each.not_after.isoformat(timespec="seconds")}
+            if each.not_after <= now:
+                if self._logged.get(role) != "expired":
+                    _log.error("certificate has expired: new connections fail until its file is replaced", extra=facts)
+                    self._logged[role] = "expired"
+            elif each.not_after - now <= _SOON * each.lifetime and role not in self._logged:
+                _log.warning("certificate expires soon: replace its file, which is read again", extra=facts)
+                self._logged[role] = "soon"
+
+    def _file_of(self, role: str) -> Path | None:
+        return self._client_ca_file if role == "client_ca" else self._cert_file
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return credentials for the gRPC port; whether clients must present a certificate cannot change later."""

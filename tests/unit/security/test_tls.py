@@ -1,5 +1,6 @@
 """Loading and reloading of the server's TLS files."""
 
+import datetime as dt
 import logging
 
 import pytest
@@ -82,6 +83,28 @@ def test_reports_expiry(files, tmp_path):
     assert tls.expiry_timestamps["certificate"] == _expiry(files.certificate)
     assert tls.expiry_timestamps["client_ca"] == _expiry(tmp_path / "ca.pem")
     assert tls.lifetimes_s == {"certificate": 2 * 3600, "client_ca": 2 * 86400}
+
+
+def test_logs_expiry_once(authority, tmp_path, caplog):
+    """When a tenth of the time is left, when none is, and again for another certificate."""
+    files = authority.issue(*LOCAL_NAMES, not_after=HOUR).save(tmp_path)
+    moment = dt.datetime.now(dt.UTC)
+    tls, watcher = ServerTls(_settings(files), now=lambda: moment), FileWatcher()
+    tls.watch(watcher)
+    tls.load()
+    expires_at, lifetime_s = tls.expiry_timestamps["certificate"], tls.lifetimes_s["certificate"]
+    for left_s in (0.11 * lifetime_s, 0.09 * lifetime_s, 1.0, -1.0, -9.0):
+        moment = dt.datetime.fromtimestamp(expires_at - left_s, dt.UTC)
+        watcher.poll()
+    texts = [(line.levelname, line.message.partition(":")[0]) for line in caplog.records]
+    assert texts == [("WARNING", "certificate expires soon"), ("ERROR", "certificate has expired")]
+    assert {line.__dict__["file"] for line in caplog.records} == {str(files.certificate)}
+    authority.issue(*LOCAL_NAMES, not_after=DAY).save(tmp_path)
+    watcher.poll()
+    watcher.poll()
+    moment += 2 * DAY
+    watcher.poll()
+    assert [line.levelname for line in caplog.records].count("ERROR") == 2
 
 
 @pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o640, 0), (0o644, 1)])

@@ -142,8 +142,6 @@ def serve(
     flags = {**given, **parse_assignments(settings or ())}
 
     share_one_heap()
-    # What was imported leaves no garbage; the collection after the models are loaded would take 60 ms to look for it.
-    gc.freeze()
     load = partial(_load, config, flags)
     app, examples = _build(load)
     status = run(app, examples, partial(_reload_log_settings, app, load) if has_config_file(config) else None)

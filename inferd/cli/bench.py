@@ -173,13 +173,13 @@ def bench(
             seed=seed,
         )
     report = _run(plan)
-    for path in save or ():
-        _save(report, path)
     if as_json:
         print_json(report)
     else:
         print_report(report)
-        for path in save or ():
+    for path in save or ():
+        _save(report, path)
+        if not as_json:
             print(f"saved to {path}")
     last = report["steps"][-1]
     if last["outage"]:
@@ -248,6 +248,8 @@ def _require_arguments(address: str, model: str, save: Sequence[Path]) -> None:
     for path in save:
         if path.suffix not in {".json", ".html"}:
             raise ValueError(f"--save {path}: expected a file .json or .html")
+        if not path.parent.is_dir():
+            raise ValueError(f"--save {path}: expected a directory that exists, got {path.parent}")
 
 
 def _principals(connection: Connection, texts: Sequence[str]) -> dict[str, Endpoint]:

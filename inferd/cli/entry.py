@@ -6,6 +6,7 @@ a dash in NAME is an underscore there.
 The module may define EXAMPLES, which are shown at the end of its help.
 """
 
+import errno
 import gc
 import os
 import sys
@@ -39,6 +40,9 @@ COMMANDS = {
 }
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+#: Errors of writing to a device that takes no more.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _LINE_END = "\n"
 
@@ -129,9 +133,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has exited. Without this the interpreter would fail to flush the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has exited.
+        _drop_output()
         return ExitCode.FAILED
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        _drop_output()
+        return _fail(f"standard output: cannot be written: {error.strerror}")
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -141,6 +150,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stdout.flush()
         return exit_.code if isinstance(exit_.code, int) else ExitCode.FAILED
     return ExitCode.OK
+
+
+def _drop_output() -> None:
+    """Let nothing be flushed at exit, where the interpreter would fail to."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, exit_code: ExitCode = ExitCode.FAILED) -> int:

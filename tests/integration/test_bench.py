@@ -144,6 +144,7 @@ def test_server_that_ends_during_a_sweep_is_not_saturated(capsys, monkeypatch):
         (("--rate", "1", "--concurrency", "1"), "expected one of --concurrency, --rate and --trace, got"),
         (("--mix", "principal=carol"), '--mix principal: expected one of --principal (none), got "carol"'),
         (("--save", "report.txt"), "--save report.txt: expected a file .json or .html"),
+        (("--save", "/none/a.json"), "--save /none/a.json: expected a directory that exists, got /none"),
         (("--input", "x.npz", "--rows", "2"), "expected --input or rows, got both"),
         (("--trace", "/does/not/exist"), "No such file"),
         (("--to-saturation", "--concurrency", "1,2"), "--to-saturation: expected one level"),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import BadStatusLine, RemoteDisconnected
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -225,6 +226,8 @@ def _connection_error(address: str, error: HTTPError, timeout_s: float | None) -
     if isinstance(error, Urllib3Timeout):
         return _timeout_error(timeout_s)
     cause = error.args[-1] if error.args else error
+    if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+        cause = "expected HTTP, got other bytes; is it the port of gRPC, which is given without http://?"
     return RestError(f"no answer from {address}: {cause}", status="UNAVAILABLE")
 
 

@@ -38,6 +38,18 @@ def test_help_lists_the_commands(inferd):
     assert "130 interrupted" in result.out
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["token", "new", "a"], ["config"]])
+def test_full_disk_is_one_line(arguments):
+    """Whatever is printed where there is no room any more."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [_BIN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.endswith("inferd: standard output: cannot be written: No space left on device\n")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(inferd, command):
     """The real command answers --help and -h."""

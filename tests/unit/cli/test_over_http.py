@@ -252,6 +252,15 @@ def test_health_is_checked_once(inferd, http):
     assert len(http.requests) == 1
 
 
+def test_port_of_grpc(inferd, server):
+    """Its bytes are not printed; the likely mistake is."""
+    done = inferd("models", "-a", f"http://{server.address}")
+    assert done.exit_code == 1
+    assert done.err.endswith(
+        ": expected HTTP, got other bytes; is it the port of gRPC, which is given without http://?\n"
+    )
+
+
 def test_unreachable_server(inferd):
     """The address and the reason."""
     done = inferd("health", "-a", "http://127.0.0.1:1")

@@ -13,8 +13,8 @@ from tests import onnx_models
 from tests.load import MIB, eventually
 from tests.server import serving
 
-#: A table of 95 MB.
-ENTRIES, WIDTH = 371_094, 64
+#: A table of 48 MB.
+ENTRIES, WIDTH = 187_500, 64
 MODEL_BYTES = ENTRIES * WIDTH * 4
 #: Growth that is left is below this, however often models have come and gone.
 MOST_LEFT_BYTES = MODEL_BYTES // 5
@@ -89,7 +89,7 @@ def left(server, resident_at_start):
 
 
 def test_loads_and_unloads(server, client, resident_at_start):
-    """Of a model of 95 MB."""
+    """Of a model of 48 MB."""
     for _ in range(LOADS):
         client.load_model("first")
         client.unload_model("first")

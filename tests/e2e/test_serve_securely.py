@@ -173,13 +173,13 @@ def _expired(folder: Path, authority: Authority) -> str:
 
 @pytest.mark.parametrize("spoil", [_missing, _mismatched, _expired])
 def test_invalid_files_end_server(tmp_path, authority, spoil):
-    """At once, with one line that names the file, what was expected and what came."""
+    """At once, with one line that names the setting, the file, what was expected and what came."""
     expected = spoil(tmp_path, authority)
     settings = ("--set", "security.tls.cert_file=server.pem", "--set", "security.tls.key_file=server.key")
     server = ServerProcess(*settings, folder=tmp_path)
     assert server.wait() == 2
     (line,) = server.log
-    assert line.startswith(f"inferd: {expected}")
+    assert line.startswith(f"inferd: security.tls: {expected}")
 
 
 def test_warns_if_open_to_other_machines(tmp_path):

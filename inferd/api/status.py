@@ -49,6 +49,15 @@ _CODES: dict[type[ServingError], grpc.StatusCode] = {
     FailedRunError: grpc.StatusCode.INTERNAL,
 }
 
+#: Errors that say nothing of the server's state. A flood of them is paced.
+_FAULTS_OF_CALLERS = (
+    InvalidInputError,
+    ModelNotFoundError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    QuotaExceededError,
+)
+
 _ERROR_DOMAIN = "inferd"
 
 
@@ -126,9 +135,10 @@ class StatusTable:
 
 
 def abort(call: UnaryCall, statuses: StatusTable, error: ServingError) -> None:
-    """End a unary ``call`` with the status of ``error``."""
+    """End a unary ``call`` with the status of ``error``; later, if its caller causes many errors."""
     status = statuses.status_of(error)
-    call.abort(status.code, status.message, status.trailers())
+    end = call.abort_paced if isinstance(error, _FAULTS_OF_CALLERS) else call.abort
+    end(status.code, status.message, status.trailers())
 
 
 def finish(call: StreamCall, statuses: StatusTable, error: ServingError) -> None:

@@ -6,6 +6,7 @@ The functions are the steps of a request on the poll thread; the http thread sub
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import grpc
 
@@ -37,7 +38,7 @@ def serve_call(exchange: Exchange) -> None:
     call, refusal = exchange.call, exchange.head.refusal
     assert isinstance(call, HttpCall), "begun"
     if refusal is not None:
-        call.refuse(refusal)
+        call.pace(partial(call.refuse, refusal))
     else:
         call.serve()
 
@@ -97,7 +98,7 @@ class HttpCall(CallBase):
         if refusal is None and head.encoding and self._live.inflater is None:
             refusal = compressed(head.encoding)
         if refusal is not None:
-            self.refuse(refusal)
+            self.pace(partial(self.refuse, refusal))
             return
         assert head.operation is not None, "found"
         self._handler = head.operation.handler
@@ -151,7 +152,7 @@ class HttpCall(CallBase):
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with ``refusal``, and count it."""
-        rejected = self._live.rejected
+        rejected = self._live.refusals.counts
         answer = refusal.answer(self._exchange.head.error_form)
         if self._finish(refusal.code, refusal.text, answer) and refusal.reason in rejected:
             rejected[refusal.reason] += 1

@@ -191,7 +191,7 @@ class Entrance:
         live = self.live
         rejection = self.interceptors.start(call)
         if rejection is not None:
-            call.abort(rejection.code, rejection.details, rejection.trailing_metadata)
+            call.abort_paced(rejection.code, rejection.details, rejection.trailing_metadata)
         elif live.is_short_of_memory:
             live.reject(call, MEMORY_BUDGET)
         elif self.max_inflight_unary is not None and live.inflight_unary >= self.max_inflight_unary:
@@ -290,7 +290,7 @@ class Acceptor:
         # Ahead of the limits, so that every rejected call is logged and counted.
         rejection = self._interceptors.start(call)
         if rejection is not None:
-            call.abort(rejection.code, rejection.details, rejection.trailing_metadata)
+            call.abort_paced(rejection.code, rejection.details, rejection.trailing_metadata)
         elif is_short_of_memory:
             live.reject(call, MEMORY_BUDGET)
         # Not with isinstance, which calls Python code for abstract classes.

@@ -174,6 +174,15 @@ class CallBase(LiveCall):
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """See `Call.auth_context`."""
 
+    def abort_paced(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> None:
+        """See `UnaryCall.abort_paced`."""
+        self.pace(partial(self.abort, code, details, trailing_metadata))
+
+    def pace(self, refuse: Callable[[], object]) -> None:
+        """See `LiveCall.pace`."""
+        live = self._live
+        live.refusals.end(self.context, self.deadline, live.calls.get(self, 0), refuse)
+
     def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""
         if isinstance(metadata, EncodedMetadata):

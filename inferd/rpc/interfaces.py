@@ -110,6 +110,10 @@ class UnaryCall(Call, Protocol):
         """Answer with a status only. Returns False if the call had ended. Raises as ``reply`` does."""
         ...
 
+    def abort_paced(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> None:
+        """Abort for a fault of the caller: up to 0.1 s later if it causes many refusals. See `Refusals`."""
+        ...
+
 
 class StreamCall(Call, Protocol):
     """Messages in streams. Any thread may call any of the methods; none of them blocks."""

@@ -8,7 +8,6 @@ import grpc
 
 from inferd.rpc.call_ends import (
     COMPRESSED,
-    REASONS,
     Ends,
     RejectionCause,
     StatusOf,
@@ -20,6 +19,7 @@ from inferd.rpc.core import SentMetadata
 from inferd.rpc.inflating import GZIP, InflateError, Inflater
 from inferd.rpc.interfaces import Finisher
 from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.refusals import Refusals
 
 #: Maximum message size after `Call.expect_small_message`.
 SMALL_MESSAGE_BYTES = 4096
@@ -48,12 +48,16 @@ class LiveCall(ABC):
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> bool:
         """See `UnaryCall.abort`."""
 
+    @abstractmethod
+    def pace(self, refuse: Callable[[], object]) -> None:
+        """End the call by ``refuse`` on the poll thread, now or later; see `Refusals`."""
+
 
 class LiveCalls:
     """The calls of a server with events still to come from the core, and their shared state.
 
-    The server may be freed only when there are none. Changes on the poll thread only; ``count``, ``held_bytes`` and
-    ``rejected`` may be read in any.
+    The server may be freed only when there are none. Changes on the poll thread only; ``count`` and ``held_bytes``
+    may be read in any.
     """
 
     def __init__(
@@ -80,9 +84,8 @@ class LiveCalls:
         self.is_short_of_memory = False
         #: Called for the next new call; set while no timer checks the live calls.
         self.on_call: Callable[[], None] | None = None
-        #: Rejected calls by reason.
-        self.rejected = dict.fromkeys(REASONS, 0)
         self._status_of = status_of
+        self.refusals = Refusals(loop)
         #: None if compressed messages are rejected.
         self.inflater = inflater
         #: The check of ordinary calls' messages, which those that are not compressed pass; and of those that must be
@@ -101,10 +104,16 @@ class LiveCalls:
         self.calls[call] = size
 
     def reject(self, call: LiveCall, cause: RejectionCause) -> None:
-        """End ``call`` without serving it."""
+        """End ``call`` without serving it; later, if this is the caller's fault and not an overload."""
+        if cause.retry_after_s is None:
+            call.pace(partial(self._reject, call, cause))
+        else:
+            self._reject(call, cause)
+
+    def _reject(self, call: LiveCall, cause: RejectionCause) -> None:
         rejection = self._status_of(cause)
         if call.abort(rejection.code, rejection.details, rejection.trailing_metadata):
-            self.rejected[cause.reason] += 1
+            self.refusals.counts[cause.reason] += 1
 
 
 class MessageCheck:

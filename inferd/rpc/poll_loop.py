@@ -254,6 +254,8 @@ class PollLoop:
         self.thread_id: int | None = None
         #: The monotonic time in seconds.
         self.now = clock
+        #: Whether rejections gather rounds.
+        self.may_gather = True
 
     def run(self) -> None:
         """Loop until the condition of `run_until` holds; afterwards nothing of this loop is pending on the queue."""
@@ -294,7 +296,8 @@ class PollLoop:
 
     def call_rejected(self, now: float) -> None:
         """Gather the following rounds, as a call was rejected at ``now``; on the poll thread only."""
-        self._events.gather_until = now + _GATHERED_S
+        if self.may_gather:
+            self._events.gather_until = now + _GATHERED_S
 
     @property
     def in_poll_thread(self) -> bool:

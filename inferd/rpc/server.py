@@ -214,7 +214,7 @@ class Server(grpc.Server):
             held_bytes=self._live.held_bytes,
             taken_bytes=0 if memory is None else memory.use.taken_bytes,
             budget_bytes=None if memory is None else memory.use.budget_bytes,
-            rejected=dict(self._live.rejected),
+            rejected=dict(self._live.refusals.counts),
         )
 
     @property

@@ -148,6 +148,9 @@ class FakeCall(Finishing):
     def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object = ()) -> bool:
         return self.finish(code, details)
 
+    def abort_paced(self, code: grpc.StatusCode, details: str, trailing_metadata: object = ()) -> None:
+        self.abort(code, details, trailing_metadata)
+
     def finish(
         self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "", trailing_metadata: object = ()
     ) -> bool:

@@ -71,6 +71,11 @@ class FakeLoop:
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.rejected_at: list[float] = []
         self.thread_id = threading.get_ident()
+        self.may_gather = True
+
+    @property
+    def in_poll_thread(self) -> bool:
+        return threading.get_ident() == self.thread_id
 
     def now(self) -> float:
         return self.clock.now

@@ -119,7 +119,7 @@ def test_ends_the_oldest_uploads_until_there_is_room():
     ended = [call.ended_at < float("inf") for call in uploads]
     assert ended == [True] * 4 + [False] * 5
     assert bench.codes == ["RESOURCE_EXHAUSTED"] * 4
-    assert bench.live.rejected["MEMORY_BUDGET"] == 4
+    assert bench.live.refusals.counts["MEMORY_BUDGET"] == 4
     bench.check()
     assert not bench.refuses
 

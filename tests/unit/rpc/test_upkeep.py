@@ -51,7 +51,7 @@ def test_ends_call_without_a_complete_message(kind, is_small, limit_s):
     assert watched.ends == []
     watched.pass_time(0.7)
     assert watched.ends == [("DEADLINE_EXCEEDED", f"expected the whole request within {limit_s:g} s")]
-    assert watched.bench.live.rejected["MESSAGE_TIMEOUT"] == 1
+    assert watched.bench.live.refusals.counts["MESSAGE_TIMEOUT"] == 1
 
 
 @pytest.mark.parametrize("kind", [CoreUnaryCall, CoreStreamCall])

@@ -44,6 +44,9 @@ class FakeCall(Finishing):
         self.ended = (code, details)
         return True
 
+    def abort_paced(self, code: grpc.StatusCode, details: str, trailing_metadata: object = ()) -> None:
+        self.abort(code, details, trailing_metadata)
+
 
 class WallClock:
     """A wall clock that the test sets."""

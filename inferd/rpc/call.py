@@ -181,7 +181,7 @@ class CallBase(LiveCall):
     def pace(self, refuse: Callable[[], object]) -> None:
         """See `LiveCall.pace`."""
         live = self._live
-        live.refusals.end(self.context, self.deadline, live.calls.get(self, 0), refuse)
+        live.refusals.end(self.context, self.deadline, max(live.calls.get(self, 0), 0), refuse)
 
     def _checked(self, metadata: SentMetadata) -> CheckedMetadata:
         """Check ``metadata``; if it is illegal, end the call and raise, as the caller would wait in vain otherwise."""

@@ -111,7 +111,7 @@ class UnaryCall(Call, Protocol):
         ...
 
     def abort_paced(self, code: grpc.StatusCode, details: str, trailing_metadata: SentMetadata = ()) -> None:
-        """Abort for a fault of the caller: up to 0.1 s later if it causes many refusals. See `Refusals`."""
+        """Abort for a fault of the caller: up to a second later if it causes many refusals. See `Refusals`."""
         ...
 
 

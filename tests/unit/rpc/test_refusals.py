@@ -15,7 +15,7 @@ class Bench:
 
     def __init__(self):
         self.loop = FakeLoop()
-        self.refusals = Refusals(self.loop)
+        self.refusals = Refusals(self.loop, random=lambda: 0.5)
         self.late = []
         self.gathered = []
 
@@ -52,13 +52,20 @@ def test_answers_one_per_millisecond(bench):
     assert bench.late == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
-def test_no_refusal_is_later_than_a_tenth_of_a_second(bench):
-    """However many come."""
-    for _ in range(250):
-        bench.refuse()
+def test_large_messages_take_longer(bench):
+    """Reading 1 MB in vain costs as much as 50 small messages."""
+    for _ in range(3):
+        bench.refuse(held_bytes=1_000_000)
     bench.loop.run_timers()
-    assert len(bench.late) == 250
-    assert max(bench.late) == 100.0
+    assert bench.late == [0.0, 51.0, 102.0]
+
+
+def test_no_refusal_is_later_than_a_second(bench):
+    """Those that would be are spread over the second half."""
+    for _ in range(30):
+        bench.refuse(held_bytes=1_000_000)
+    due = [round((when - bench.loop.now()) * 1000, 3) for when, _ in bench.loop.timers]
+    assert due == [51.0 * number for number in range(1, 20)] + [750.0] * 10
 
 
 def test_a_flood_does_not_delay_the_refusals_of_others(bench):
@@ -79,7 +86,7 @@ def test_answers_before_the_deadline(bench):
     bench.late.clear()
     bench.refuse(deadline=bench.loop.now() + 0.01)
     bench.loop.run_timers()
-    assert bench.late == [5.0]
+    assert bench.late == [3.75]
 
 
 def test_few_refusals_wait(bench):
@@ -90,11 +97,13 @@ def test_few_refusals_wait(bench):
     assert len(bench.late) == 400 - 256
 
 
-def test_large_messages_do_not_wait(bench):
-    """Their memory is given back."""
+def test_few_bytes_wait(bench):
+    """Refusals of larger messages are answered at once, as the memory is needed."""
     bench.refuse()
-    bench.refuse(held_bytes=100_000)
-    assert bench.late == [0.0, 0.0]
+    for _ in range(10):
+        bench.refuse(held_bytes=10 * 2**20)
+    assert len(bench.loop.timers) == 6
+    assert bench.late == [0.0] * 5
 
 
 def test_forgets_principals(bench):

@@ -68,7 +68,7 @@ def test_no_refusal_is_later_than_a_second(bench):
     assert due == [51.0 * number for number in range(1, 20)] + [750.0] * 10
 
 
-def test_a_flood_does_not_delay_the_refusals_of_others(bench):
+def test_flood_delays_no_other_principal(bench):
     """Each principal has its own pace, callers without one share theirs."""
     for _ in range(50):
         bench.refuse("flood")

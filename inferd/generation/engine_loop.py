@@ -18,6 +18,10 @@ from inferd.observability.metrics.generation import GenerationStats
 
 _logger = logging.getLogger("inferd.generation")
 
+#: For how much of the time of a step the next one may wait for its tokens to be sent. Where both need the cores, those
+#: that send are interrupted for milliseconds otherwise, and requests to other models wait meanwhile.
+_SENDING_SHARE = 0.1
+
 
 class EngineLoop:
     """Serves sequences from their start to their end.
@@ -118,6 +122,7 @@ class EngineLoop:
         else:
             sequences = list(self.slots.decoding)
             self._finish(self._runs.decode(sequences))
+            self._outbox.wait_until_sent((self._clock() - began_at) * _SENDING_SHARE)
             self._step = len(sequences), self._clock() - began_at
         return True
 

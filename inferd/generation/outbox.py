@@ -1,6 +1,7 @@
 """Delivers deltas and errors to the receivers on the poll thread, and ends each request once."""
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -22,9 +23,9 @@ class Outbox:
     """The open requests, which have not ended, and outcomes that are on their way to them.
 
     Invariant: a request is open from `add` until its last delta, an error, or its cancel; later, its receiver is not
-    called. Outcomes arrive in the order of posting, a few at a time. ``post`` and ``post_to_all`` are called by any
-    thread, the other methods by the poll thread; ``open`` is read by any. ``on_empty`` is called when no request is
-    open any more, possibly several times.
+    called. Outcomes arrive in the order of posting, a few at a time. ``post``, ``post_to_all`` and
+    ``wait_until_sent`` are called by any thread, the other methods by the poll thread; ``open`` is read by any.
+    ``on_empty`` is called when no request is open any more, possibly several times.
     """
 
     def __init__(self, poll_thread: PollThread, on_empty: Callable[[], None]) -> None:
@@ -32,6 +33,8 @@ class Outbox:
         self._on_empty = on_empty
         self._open: set[GenerationRequest] = set()
         self._posted: deque[Outcome] = deque()
+        self._sent = threading.Event()
+        self._sent.set()
 
     @property
     def open(self) -> int:
@@ -53,8 +56,14 @@ class Outbox:
     def post(self, outcomes: Sequence[Outcome]) -> None:
         """Deliver ``outcomes`` soon."""
         if outcomes:
+            if len(outcomes) > _AT_A_TIME:
+                self._sent.clear()
             self._posted.extend(outcomes)
             self._poll_thread.call_soon(self._deliver_posted)
+
+    def wait_until_sent(self, limit_s: float) -> None:
+        """Wait until no round of deliveries is left, for at most ``limit_s``; not if one round has them all."""
+        self._sent.wait(limit_s)
 
     def post_to_all(self, error: ServingError) -> None:
         """End all requests with ``error`` soon, after what was posted to them."""
@@ -83,6 +92,9 @@ class Outbox:
         self.deliver([posted.popleft() for _ in range(min(_AT_A_TIME, len(posted)))])
         if posted:
             self._poll_thread.call_soon(self._deliver_posted)
+        else:
+            # In the next round, as this one sends what was delivered at its end.
+            self._poll_thread.call_soon(self._sent.set)
 
     def _notify_if_empty(self) -> None:
         if not self._open:

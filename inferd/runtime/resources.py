@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from inferd.runtime.recent import Recent
+from inferd.runtime.time_slices import take_long_slices
 
 #: Mount point of the cgroup file systems, and the file that lists this process's cgroups.
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -97,13 +98,16 @@ BACKGROUND_NICE = 15
 def give_way(steps: int = RUNS_NICE) -> None:
     """Lower the priority of this thread by ``steps`` of `nice`; threads that it starts inherit that.
 
-    The priority of single threads can be set on Linux only, and is not raised again.
+    From `GENERATION_NICE` on, it also yields its core at once to a thread that wakes up. The priority of single threads
+    can be set on Linux only, and is not raised again.
     """
     if sys.platform != "linux":
         return
     thread = threading.get_native_id()
     with suppress(OSError):  # some sandboxes forbid it
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + steps)
+        if steps >= GENERATION_NICE:
+            take_long_slices()
 
 
 def low_priority_thread(name: str, steps: int) -> ThreadPoolExecutor:

@@ -1,10 +1,13 @@
 """Deltas reach their receivers in order, a few in each round of the poll thread."""
 
+import threading
+
 from inferd.errors import ModelUnavailableError
 from inferd.generation.outbox import Outbox
 from inferd.generation.request import Delta
 from tests.fakes import FakeClock, ManualPollThread
 from tests.generating import a_request
+from tests.patience import PATIENCE_S
 
 
 def an_outbox(count):
@@ -47,3 +50,24 @@ def test_steps_come_in_order():
     assert [request.receiver.tokens for request in requests] == [[1, 2]] * 20
     assert all(isinstance(request.receiver.error, ModelUnavailableError) for request in requests)
     assert outbox.open == 0
+
+
+def test_a_step_is_waited_for_until_its_outcomes_have_been_sent():
+    """That is when the round after the last of them begins, as each round sends at its end."""
+    outbox, poll_thread, requests = an_outbox(6)
+    post_step(outbox, requests, 1)
+    waiting = threading.Thread(target=outbox.wait_until_sent, args=(PATIENCE_S,))
+    waiting.start()
+    while not requests[-1].receiver.deltas:
+        poll_thread.run_soon()
+    assert waiting.is_alive()
+    poll_thread.run_soon()
+    waiting.join()
+    assert not poll_thread.soon
+
+
+def test_outcomes_of_one_round_are_not_waited_for():
+    """What is delivered at once delays nobody."""
+    outbox, _, requests = an_outbox(4)
+    post_step(outbox, requests, 1)
+    outbox.wait_until_sent(PATIENCE_S)

@@ -52,7 +52,7 @@ def test_steps_come_in_order():
     assert outbox.open == 0
 
 
-def test_a_step_is_waited_for_until_its_outcomes_have_been_sent():
+def test_waits_until_the_outcomes_of_a_step_have_been_sent():
     """That is when the round after the last of them begins, as each round sends at its end."""
     outbox, poll_thread, requests = an_outbox(6)
     post_step(outbox, requests, 1)

@@ -70,6 +70,16 @@ class Overflow(Generic[Queued]):
         self.evict(victims, effects)
         return bool(victims)
 
+    def unblocked(self, effects: QueueEffects[Queued]) -> Iterator[Queued]:
+        """Remove the blocked requests that fit now, and yield each; the caller admits it before it takes the next."""
+        blocked = self.blocked
+        while blocked.count:
+            request = next(iter(blocked))
+            if not self.make_room(request, effects):
+                return
+            blocked.remove(request)
+            yield request
+
     def evict(self, victims: Sequence[Queued], effects: QueueEffects[Queued]) -> None:
         """Remove waiting requests and fail them."""
         for victim in victims:

@@ -389,10 +389,5 @@ class QueueState:
         return self.waiting.remove(request) or self._overflow.blocked.remove(request)
 
     def _admit_blocked(self, now: float, effects: DispatchEffects) -> None:
-        blocked = self._overflow.blocked
-        while blocked.count:
-            request = next(iter(blocked))
-            if not self._overflow.make_room(request, effects):
-                return
-            blocked.remove(request)
+        for request in self._overflow.unblocked(effects):
             self._admit(request, now, effects)

@@ -173,12 +173,7 @@ class WaitingQueue:
         self._admit_blocked(now, effects)
 
     def _admit_blocked(self, now: float, effects: Effects) -> None:
-        blocked = self._overflow.blocked
-        while blocked.count:
-            request = next(iter(blocked))
-            if not self._overflow.make_room(request, effects):
-                return
-            blocked.remove(request)
+        for request in self._overflow.unblocked(effects):
             self._admit(request, now)
 
     def remove(self, request: GenerationRequest, now: float, effects: Effects) -> bool:

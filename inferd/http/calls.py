@@ -38,7 +38,7 @@ def serve_call(exchange: Exchange) -> None:
     call, refusal = exchange.call, exchange.head.refusal
     assert isinstance(call, HttpCall), "begun"
     if refusal is not None:
-        call.pace(partial(call.refuse, refusal))
+        call.refuse(refusal)
     else:
         call.serve()
 
@@ -98,7 +98,7 @@ class HttpCall(CallBase):
         if refusal is None and head.encoding and self._live.inflater is None:
             refusal = compressed(head.encoding)
         if refusal is not None:
-            self.pace(partial(self.refuse, refusal))
+            self.refuse(refusal)
             return
         assert head.operation is not None, "found"
         self._handler = head.operation.handler
@@ -151,7 +151,10 @@ class HttpCall(CallBase):
             self._handler_failed()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answer with ``refusal``, and count it."""
+        """Answer with ``refusal``, and count it; later, if the caller causes many."""
+        self.pace(partial(self._refuse, refusal))
+
+    def _refuse(self, refusal: Refusal) -> None:
         rejected = self._live.refusals.counts
         answer = refusal.answer(self._exchange.head.error_form)
         if self._finish(refusal.code, refusal.text, answer) and refusal.reason in rejected:

@@ -16,7 +16,7 @@ _OWN_DOMAINS = frozenset({"", "ai.onnx"})
 
 
 def is_training(node: Node, opset: int) -> bool:
-    """Whether ``node``, a BatchNormalization, computes the statistics of what it normalizes."""
+    """Return True if ``node``, a BatchNormalization, computes the statistics of what it normalizes."""
     if opset < _WITH_TRAINING_MODE:
         return any(node.outputs[1:])
     return node.attributes.get("training_mode", 0) == 1

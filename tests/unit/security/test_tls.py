@@ -88,7 +88,7 @@ def test_reports_expiry(files, tmp_path):
 def test_logs_expiry_once(authority, tmp_path, caplog):
     """When a tenth of the time is left, when none is, and again for another certificate."""
     files = authority.issue(*LOCAL_NAMES, not_after=HOUR).save(tmp_path)
-    moment = dt.datetime.now(dt.UTC)
+    moment = dt.datetime.fromtimestamp(_expiry(files.certificate), dt.UTC) - HOUR
     tls, watcher = ServerTls(_settings(files), now=lambda: moment), FileWatcher()
     tls.watch(watcher)
     tls.load()

@@ -101,8 +101,8 @@ limit for these."""
     """Time allowed for receiving the message of a unary call. Where authentication is on, unauthenticated calls have \
 5 s."""
     compressed_requests: bool = False
-    """Accept messages compressed with gzip, or deflate over HTTP. A message may decompress to at most \
-max_message_bytes and 100 times its own size."""
+    """Accept messages compressed with gzip or deflate. A message may decompress to at most max_message_bytes and 100 \
+times its own size."""
     memory_budget_bytes: int | None = Field(default=None, ge=16 * _MIB)
     """Memory that requests may add to the process: received, queued, running and answered. Above it, new calls are \
 rejected and calls whose message is incomplete are ended. Defaults to half of the memory left after the models are \

@@ -14,7 +14,7 @@ from inferd.call_context import CallContext, log_fields, readable_peer
 from inferd.rpc import core
 from inferd.rpc.call_ends import CANCELLED_HERE, Cause
 from inferd.rpc.core import CheckedMetadata, EncodedMetadata, Metadata, SentMetadata, checked_metadata
-from inferd.rpc.inflating import GZIP
+from inferd.rpc.inflating import ALGORITHMS
 from inferd.rpc.interfaces import Call, Finisher, UnaryHandler
 from inferd.rpc.live_calls import UNREAD, LiveCall, LiveCalls
 
@@ -355,7 +355,7 @@ class CoreUnaryCall(CoreCall):
             live.calls[self] = size = len(message)
             live.held_bytes += size
             # Without the call of a check that it passes, for each request.
-            if self.check is live.check and message[:2] != GZIP:
+            if self.check is live.check and message[:2] not in ALGORITHMS:
                 self.deliver(message)
             else:
                 self.check.deliver(self, message, self.deliver)

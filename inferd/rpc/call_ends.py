@@ -52,11 +52,13 @@ def message_too_large(size: int, limit: int) -> RejectionCause:
     return RejectionCause("MESSAGE_TOO_LARGE", details)
 
 
-COMPRESSED = RejectionCause(
-    "COMPRESSED_MESSAGE",
-    "expected a message that is not compressed, got one with gzip, which needs the setting server.compressed_requests",
-    grpc.StatusCode.UNIMPLEMENTED,
-)
+def compressed(algorithm: str) -> RejectionCause:
+    """Reject a message that is compressed with ``algorithm``."""
+    details = (
+        f"expected a message that is not compressed, got one with {algorithm}, "
+        "which needs the setting server.compressed_requests"
+    )
+    return RejectionCause("COMPRESSED_MESSAGE", details, grpc.StatusCode.UNIMPLEMENTED)
 
 
 def not_inflatable(expected: str) -> RejectionCause:
@@ -93,7 +95,7 @@ REASONS = (
     MEMORY_BUDGET.reason,
     "MESSAGE_TIMEOUT",
     "MESSAGE_TOO_LARGE",
-    COMPRESSED.reason,
+    "COMPRESSED_MESSAGE",
     "UNKNOWN_METHOD",
 )
 

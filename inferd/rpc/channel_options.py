@@ -3,10 +3,6 @@
 from inferd.config.server import ServerSettings
 from inferd.rpc.core import MOST_MESSAGE_BYTES
 
-#: Bits of the core's compression algorithms.
-_UNCOMPRESSED = 1 << 0
-_GZIP = 1 << 2
-
 #: As many as sixteen connections may have open.
 _MAX_PENDING_CALLS = 2048
 
@@ -21,10 +17,6 @@ def channel_options(server: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", server.max_message_bytes),
         # A response may be larger than its request, and rejecting it after it was computed saves nothing.
         ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
-        # The core rejects other algorithms with UNIMPLEMENTED, and reports these calls as cancelled by their callers.
-        # So gzip, which most callers mean, is allowed also where `inferd.rpc.live_calls` rejects it, with the setting's
-        # name.
-        ("grpc.compression_enabled_algorithms_bitset", _UNCOMPRESSED | _GZIP),
         # The core would inflate messages whatever their ratio; inferd.rpc.inflating does it instead.
         ("grpc.per_message_decompression", 0),
         # Between the two limits the core rejects calls at random.

@@ -1,9 +1,11 @@
 """Inflates compressed messages within limits, if that is enabled.
 
 gRPC's core would inflate any message that stays below the size limit, on the thread that reads the sockets: 62 KB
-become 61 MiB before Python sees a byte. So the core leaves messages as they are, and those that begin like gzip are
-inflated here. No protobuf message begins like that: its first byte would be a tag with an invalid wire type. So it
-does not matter that the core does not expose whether a message was sent as compressed.
+become 61 MiB before Python sees a byte. So the core leaves messages as they are, and those that begin like gzip or
+deflate are inflated here, or rejected: the core would answer algorithms that it does not allow by itself, and report
+these calls as cancelled by their callers. It does not expose whether a message was sent as compressed, but no request
+begins like that: in protobuf these would be the tags of a field 3 with an invalid wire type, and of a field 15, which
+no request has.
 """
 
 import zlib
@@ -11,7 +13,8 @@ from collections.abc import Callable
 
 from inferd.rpc.worker_pool import WorkerPool
 
-GZIP = b"\x1f\x8b"
+#: The algorithms by the first two bytes of what they make. gRPC's core has the widest window in the header of deflate.
+ALGORITHMS = {b"\x1f\x8b": "gzip", **{bytes((0x78, flags)): "deflate" for flags in (0x01, 0x5E, 0x9C, 0xDA)}}
 
 #: Up to this size a message is inflated at once, whatever its ratio: handing it to a thread would take longer.
 _SMALL_BYTES = 64 * 1024
@@ -19,7 +22,7 @@ _SMALL_BYTES = 64 * 1024
 #: Maximum ratio of inflated to compressed size; text and sparse numbers reach about 20.
 _MAX_RATIO = 100
 
-#: The algorithms by their names in HTTP, with zlib's window sizes for their headers.
+#: The algorithms by their names in gRPC and HTTP, with zlib's window sizes for their headers.
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -42,9 +45,7 @@ class Inflater:
         """End the thread. Returns False if it is still working after the timeout."""
         return self._pool.stop(timeout_s)
 
-    def inflate(
-        self, message: bytes | bytearray, done: Callable[[bytes | InflateError], None], algorithm: str = "gzip"
-    ) -> None:
+    def inflate(self, message: bytes | bytearray, done: Callable[[bytes | InflateError], None], algorithm: str) -> None:
         """Call ``done`` with the inflated ``message`` or an error: at once, or later on the poll thread.
 
         ``algorithm`` is one of `WINDOWS`.

@@ -7,16 +7,16 @@ from functools import partial
 import grpc
 
 from inferd.rpc.call_ends import (
-    COMPRESSED,
     Ends,
     RejectionCause,
     StatusOf,
     bare_status,
+    compressed,
     message_too_large,
     not_inflatable,
 )
 from inferd.rpc.core import SentMetadata
-from inferd.rpc.inflating import GZIP, InflateError, Inflater
+from inferd.rpc.inflating import ALGORITHMS, InflateError, Inflater
 from inferd.rpc.interfaces import Finisher
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.refusals import Refusals
@@ -131,12 +131,13 @@ class MessageCheck:
         """Call ``deliver`` with ``message``, inflated if it is compressed, at once or later; or reject ``call``."""
         if not self._fits(call, message):
             return
-        if not message.startswith(GZIP):
+        algorithm = ALGORITHMS.get(message[:2])
+        if algorithm is None:
             deliver(message)
         elif self._inflater is None:
-            self._live.reject(call, COMPRESSED)
+            self._live.reject(call, compressed(algorithm))
         else:
-            self._inflater.inflate(message, partial(self._inflated, call, deliver))
+            self._inflater.inflate(message, partial(self._inflated, call, deliver), algorithm)
 
     def _inflated(self, call: LiveCall, deliver: Callable[[bytes], None], outcome: bytes | InflateError) -> None:
         if isinstance(outcome, InflateError):

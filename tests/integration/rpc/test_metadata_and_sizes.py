@@ -74,20 +74,24 @@ def test_large_messages_with_larger_frames(serve):
     assert kinds == [bytes]
 
 
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 @pytest.mark.parametrize("method", ["CallbackUnaryUnary", "BlockingUnaryUnary"])
-def test_compressed_requests_without_the_setting(serve, method):
+def test_compressed_requests_without_the_setting(serve, method, compression):
     """Caller, metrics and log see the same status, and its text names the setting; nothing is inflated."""
     running = serve(options=channel_options(ServerSettings()))
-    error = running.fail(method, bytes(10_000), compression=grpc.Compression.Gzip)
+    error = running.fail(method, bytes(10_000), compression=compression)
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "got one with gzip, which needs the setting server.compressed_requests" in error.details()
+    text = f"got one with {compression.name.lower()}, which needs the setting server.compressed_requests"
+    assert text in error.details()
     assert running.recorder.next_code() is grpc.StatusCode.UNIMPLEMENTED
     assert running.server.usage.rejected["COMPRESSED_MESSAGE"] == 1
     assert running.call(method, bytes(10_000)) == bytes(10_000)
 
 
-def test_inflates_compressed_requests(running):
-    """Callers may compress."""
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_inflates_compressed_requests(serve, compression):
+    """If the setting is on."""
+    running = serve(options=channel_options(ServerSettings()), inflate_up_to_bytes=10_000)
     message = b"x" * 10_000
-    assert running.call("CallbackUnaryUnary", message, compression=grpc.Compression.Gzip) == message
+    assert running.call("CallbackUnaryUnary", message, compression=compression) == message
     assert running.recorder.next_code() is OK

@@ -2,10 +2,13 @@
 
 import gzip
 import threading
+import zlib
 
 import pytest
 
-from inferd.rpc.inflating import InflateError, Inflater
+from inferd._generated.inferd.v1 import generation_pb2, inference_pb2
+from inferd._generated.inference import grpc_service_pb2
+from inferd.rpc.inflating import ALGORITHMS, InflateError, Inflater
 from tests.patience import PATIENCE_S
 
 LIMIT = 1_000_000
@@ -26,7 +29,7 @@ def inflate():
     outcomes = []
 
     def run(message):
-        inflater.inflate(message, outcomes.append)
+        inflater.inflate(message, outcomes.append, ALGORITHMS[message[:2]])
         if not outcomes:
             assert done.wait(TIMEOUT_S)
             soon.pop()()
@@ -51,6 +54,24 @@ def test_rejects_message_above_the_limit(inflate):
     outcome = inflate(gzip.compress(bytes(range(256)) * 4000, 0))
     assert isinstance(outcome, InflateError)
     assert str(outcome) == f"a message that inflates to at most {LIMIT} bytes"
+
+
+@pytest.mark.parametrize("level", range(10))
+@pytest.mark.parametrize("window", [16 + zlib.MAX_WBITS, zlib.MAX_WBITS], ids=["gzip", "deflate"])
+def test_inflates_each_level_of_each_algorithm(inflate, window, level):
+    """By the first two bytes, which differ by level."""
+    content = bytes(range(251))
+    assert inflate(zlib.compress(content, level, window)) == content
+
+
+@pytest.mark.parametrize("file", [grpc_service_pb2, generation_pb2, inference_pb2], ids=lambda file: file.__name__)
+def test_no_request_begins_like_a_compressed_message(file):
+    """The first byte of what deflate makes is the tag of a field 15 with a number."""
+    tag = 15 << 3
+    assert all(begin[0] in (0x1F, tag) for begin in ALGORITHMS)
+    for service in file.DESCRIPTOR.services_by_name.values():
+        for method in service.methods:
+            assert 15 not in method.input_type.fields_by_number, method.full_name
 
 
 @pytest.mark.parametrize("size", [200_000, LIMIT, 10 * LIMIT])

@@ -12,6 +12,7 @@ import numpy as np
 from inferd.errors import InvalidInputError
 from inferd.generation.chat import ChatTemplate, load_chat_template
 from inferd.generation.detokenizer import HuggingFaceDetokenizer
+from inferd.generation.literal_texts import LiteralTexts, has_marks, unmarked
 from inferd.generation.ports import TextStream
 from inferd.generation.request import TokenIds
 from inferd.runtime.errors import ModelLoadError
@@ -31,6 +32,7 @@ class ModelText:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._template = template
+        self._literal_texts = LiteralTexts(tokenizer)
         self._detokenizer = HuggingFaceDetokenizer(tokenizer)
         self.token_bytes = self._detokenizer.token_bytes
 
@@ -81,17 +83,22 @@ class ModelText:
         return np.array(encoding.ids, np.int64)
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the prompt text of a chat, up to the beginning of the answer.
+        """Return the prompt text of a chat, up to the beginning of the answer, for `encode_rendered` and `unmarked`.
 
         Raises `InvalidInputError` without a chat template, or if it rejects the messages.
         """
         if self._template is None:
             msg = "messages: the model has no chat template; send the prompt as text or token ids"
             raise InvalidInputError(msg, field="messages")
-        return self._template.render(messages)
+        try:
+            return self._template.render(self._literal_texts.marked(messages))
+        except InvalidInputError as error:
+            raise InvalidInputError(unmarked(error.message), field=error.field) from None
 
     def encode_rendered(self, text: str) -> TokenIds:
         """Return the token ids of what `render` returned, to which the template has added the special tokens."""
+        if has_marks(text):
+            return np.array(self._literal_texts.encode(text), np.int64)
         return self.encode(text, add_special_tokens=False)
 
     def stream(self, prompt: TokenIds) -> TextStream:

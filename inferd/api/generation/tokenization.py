@@ -16,6 +16,7 @@ from inferd.api.handler_resources import HandlerResources
 from inferd.api.model_waits import Waited
 from inferd.call_context import log_fields
 from inferd.errors import ColdModelError, InferenceFailedError, InvalidInputError, ServingError
+from inferd.generation.literal_texts import unmarked
 from inferd.generation.request import TokenIds
 from inferd.models.version import ModelVersion
 from inferd.rpc import Call
@@ -65,11 +66,12 @@ def tokenize_prompt(params: GenerationParams, version: ModelVersion, limits: Lim
         raise params.invalid("prompt", f'expected token ids, as model "{version.name}" has no tokenizer')
     _check_text(params, prompt)
     try:
-        text = model.render(prompt.messages) if isinstance(prompt, Chat) else prompt
+        marked = model.render(prompt.messages) if isinstance(prompt, Chat) else prompt
+        text = unmarked(marked)
         if len(text) > _MAX_TOKEN_CHARACTERS * limits.context_length:
             most = limits.context_length - 1
             raise params.too_long("prompt", f"expected at most {most} tokens, got {len(text)} characters")
-        tokens = model.encode_rendered(text) if isinstance(prompt, Chat) else model.encode(text)
+        tokens = model.encode_rendered(marked) if isinstance(prompt, Chat) else model.encode(text)
     except InvalidInputError as error:
         error.field = params.field_of("prompt")
         raise

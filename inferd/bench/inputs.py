@@ -47,6 +47,12 @@ class InputSource:
         """
         if self.file is not None:
             return read(self.file, model)
+        if model.is_decoupled:
+            raise InputsError(
+                f'model "{model.name}" may give several answers to a request, as language models do, and takes no '
+                "random tensors: expected --input FILE.json with recorded requests, such as "
+                '[{"text_input": ["Count to ten."]}]; for the times of tokens use a load generator of OpenAI\'s API'
+            )
         elsewhere = {form.name for other in others for form in other.inputs} - {form.name for form in model.inputs}
         sizes = {name: each for name, each in self.sizes.items() if name not in elsewhere}
         return generate(model, rows, sizes, count, random)
@@ -100,7 +106,12 @@ def read(path: Path, model: ModelForm) -> list[Arrays]:
 
 
 def rows_of(model: ModelForm, inputs: Arrays) -> int:
-    """Return the rows of a request: the size of the first dimension if it is dynamic, else 1."""
+    """Return the rows of a request: the size of the first dimension if it is dynamic, else 1.
+
+    What decoupled models take has none: the first dimension counts the tokens of a prompt.
+    """
+    if model.is_decoupled:
+        return 1
     found = (inputs[form.name].shape[0] for form in model.inputs if form.name in inputs and _counts_rows(form))
     return next(found, 1)
 

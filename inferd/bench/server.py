@@ -31,11 +31,12 @@ class TensorForm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelForm:
-    """A model as the server describes it."""
+    """A model as the server describes it; ``is_decoupled`` if a request may have several answers."""
 
     name: str
     platform: str
     inputs: tuple[TensorForm, ...]
+    is_decoupled: bool = False
 
 
 def channel_options(endpoint: Endpoint) -> list[tuple[str, str | int]]:
@@ -87,12 +88,21 @@ class Server:
         return ""
 
     def model(self, name: str, version: str) -> ModelForm:
-        """Return the inputs of a model."""
+        """Return the inputs of a model, and whether it is decoupled."""
         answer = self._call(self._stub.ModelMetadata, oip.ModelMetadataRequest(name=name, version=version))
         inputs = tuple(
             TensorForm(name=each.name, datatype=each.datatype, shape=tuple(each.shape)) for each in answer.inputs
         )
-        return ModelForm(name=name, platform=answer.platform, inputs=inputs)
+        is_decoupled = self._is_decoupled(name, version)
+        return ModelForm(name=name, platform=answer.platform, inputs=inputs, is_decoupled=is_decoupled)
+
+    def _is_decoupled(self, name: str, version: str) -> bool:
+        """Return whether the model's configuration says so; not all servers have one, or give it to all callers."""
+        try:
+            answer = self._call(self._stub.ModelConfig, oip.ModelConfigRequest(name=name, version=version))
+        except InferdError:
+            return False
+        return bool(answer.config.model_transaction_policy.decoupled)
 
     def infer(self, message: bytes, metadata: Metadata) -> bytes:
         """Send one serialized request and return the serialized answer."""

@@ -13,6 +13,7 @@ import pytest
 
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from inferd.cli import main
 from inferd.client import Client, InvalidInput, ModelState, Routing, Shadow
 from tests import onnx_models
 from tests.decoder_models import write_tiny_decoder
@@ -105,6 +106,18 @@ def test_description(client: Client) -> None:
 def test_forms_in_a_repository(client: Client) -> None:
     """Version directories, a directory of the builder under another name, and a decoder among several files."""
     assert all(_text(client, name) for name in ("story", "small", "described", "triton"))
+
+
+def test_load_generator(server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measures whole answers to recorded requests; without these it says what it needs."""
+    command = ["bench", server.grpc, "story", "--duration", "0.3", "--warmup", "0", "--json"]
+    assert main(command) == 2
+    assert '"story" may give several answers to a request, as language models do' in capsys.readouterr().err
+    requests = [{"text_input": [_PROMPT], "sampling_parameters": ['{"max_tokens": 2}']}, {"input_ids": [1, 2, 3]}]
+    (tmp_path / "prompts.json").write_text(json.dumps(requests))
+    assert main([*command, "--input", str(tmp_path / "prompts.json")]) == 0
+    (step,) = json.loads(capsys.readouterr().out)["steps"]
+    assert (step["failed"], step["rows_per_s"]) == (0, step["throughput_per_s"])
 
 
 def test_settings_of_the_vllm_backend(server: ServerProcess, client: Client) -> None:

@@ -40,18 +40,6 @@ def read_body(message: HttpMessage) -> dict[str, Any]:
     return read_object(memoryview(message.body)) if message.body else {}
 
 
-def kind_of(value: object) -> str:
-    """Return what JSON calls the kind of ``value``."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    for kind, name in ((str, "a string"), (dict, "an object"), (list, "an array")):
-        if isinstance(value, kind):
-            return name
-    return "a number"
-
-
 def _value(field: FieldDescriptor, value: Any) -> object:  # noqa: ANN401  (of the field's type)
     if not field.is_repeated:
         return _single(field, value)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from inferd.errors import InvalidInputError
+from inferd.plain_text import clipped, escaped
 
 #: JSON of up to this size is parsed in one step.
 QUICK_BYTES = 64 * 1024
@@ -30,7 +31,7 @@ def read_object(text: bytes | memoryview) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise InvalidInputError(_explain(bytes(text), error)) from None
     if not isinstance(value, dict):
-        raise InvalidInputError("the body: expected a JSON object, got another value")
+        raise InvalidInputError(f"the body: expected a JSON object, got {kind_of(value)}")
     _reject_duplicates(bytes(text), value)
     return value
 
@@ -44,6 +45,25 @@ def load(text: bytes | memoryview) -> Any:  # noqa: ANN401  (whatever it is)
         if not whole.startswith(_NO_NUMBERS, _position(whole, error)):
             raise
         return _load_with_literals(whole, error)
+
+
+def kind_of(value: object) -> str:
+    """Return what JSON calls the kind of ``value``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    for kind, name in ((str, "a string"), (dict, "an object"), (list, "an array")):
+        if isinstance(value, kind):
+            return name
+    return "a number"
+
+
+def shown(value: object) -> str:
+    """Return ``value``, or its kind if it may be long or a caller's content: texts of errors are logged."""
+    if isinstance(value, str) and len(value.split()) <= 1:
+        return f'"{escaped(clipped(value))}"'
+    return orjson.dumps(value).decode() if isinstance(value, bool | int | float) else kind_of(value)
 
 
 def _load_with_literals(text: bytes, error: orjson.JSONDecodeError) -> Any:  # noqa: ANN401

@@ -79,8 +79,8 @@ def from_bytes(
             f"got {len(raw)}",
         )
     flat: Array = np.frombuffer(raw, datatype.numpy)
-    if datatype.name == "BOOL" and (flat.view(np.uint8) > 1).any():
-        raise invalid(name, "expected each BOOL as a byte of 0 or 1, got another byte")
+    if datatype.name == "BOOL" and (other := flat.view(np.uint8) > 1).any():
+        raise invalid(name, f"expected each BOOL as a byte of 0 or 1, got another as element {other.argmax()}")
     return flat.reshape(shape) if elements else _reshape(name, flat, shape)
 
 

@@ -25,6 +25,7 @@ TIMEOUT_HEADER = "x-request-timeout-ms"
 _MAX_TIMEOUT_MS = 24 * 3600 * 1000
 #: No length has more digits; more would take long to read.
 _MAX_DIGITS = 18
+_MAX_LENGTH = 10**_MAX_DIGITS - 1
 #: Fields of a query string.
 _MAX_QUERY_FIELDS = 64
 
@@ -139,7 +140,7 @@ def _read_headers(head: Head, headers: CIMultiDictProxy[str]) -> None:
         timeout_ms = _integer(headers, TIMEOUT_HEADER, 1, _MAX_TIMEOUT_MS)
         head.deadline = head.started_at + timeout_ms / 1000
     if JSON_LENGTH_HEADER in headers:
-        head.json_length = _integer(headers, JSON_LENGTH_HEADER, 0, None)
+        head.json_length = _integer(headers, JSON_LENGTH_HEADER, 0, _MAX_LENGTH)
     encoding = ", ".join(headers.getall(hdrs.CONTENT_ENCODING, ("identity",)))
     if encoding.lower() in WINDOWS:
         head.encoding = encoding.lower()
@@ -147,17 +148,17 @@ def _read_headers(head: Head, headers: CIMultiDictProxy[str]) -> None:
         head.refusal = unknown_encoding(_quoted(encoding))
 
 
-def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int | None) -> int:
-    """Return the value of a header. Raises `_InvalidHeaderError` unless it is one number from ``least`` to ``most``."""
+def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int) -> int:
+    """Return the value of a header. Raises `_InvalidHeaderError` unless it is one integer from ``least`` to ``most``."""
     values = headers.getall(name)
     text = values[0]
-    expected = f"a number from {least}" + ("" if most is None else f" to {most}")
+    expected = f"an integer from {least} to {most}"
     if len(values) > 1:
         raise _InvalidHeaderError(name, f"{expected}, once", ", ".join(values))
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         raise _InvalidHeaderError(name, expected, text)
     value = int(text)
-    if value < least or (most is not None and value > most):
+    if not least <= value <= most:
         raise _InvalidHeaderError(name, expected, text)
     return value
 

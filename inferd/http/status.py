@@ -110,7 +110,9 @@ def head_of_stream(headers: tuple[tuple[str, str], ...]) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _head(status: int, length: int, headers: tuple[tuple[str, str], ...]) -> bytes:
-    return _lines_of(f"HTTP/1.1 {status} {_phrase(status)}", *map(": ".join, headers), f"Content-Length: {length}")
+    # The length of an answer that has none by its status would be taken for that of what is unchanged.
+    lengths = () if status == HTTPStatus.NOT_MODIFIED else (f"Content-Length: {length}",)
+    return _lines_of(f"HTTP/1.1 {status} {_phrase(status)}", *map(": ".join, headers), *lengths)
 
 
 def _lines_of(*lines: str) -> bytes:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from aiohttp import HttpVersion10, HttpVersion11, hdrs
 from aiohttp.http import RawRequestMessage
 
+from inferd.plain_text import clipped, escaped
+
 #: A host name, an IPv4 address or an IPv6 address in brackets, with or without a port.
 _HOST = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _VERSIONS = (HttpVersion11, HttpVersion10)
@@ -25,11 +27,11 @@ class Violation:
 def violation_of(message: RawRequestMessage, head_bytes: int, max_head_bytes: int) -> Violation | None:
     """Return why a request must be rejected, or None. ``head_bytes`` is an upper bound of the size of its head."""
     if message.version not in _VERSIONS:
-        return Violation(505, "expected HTTP/1.1")
+        return Violation(505, f"expected HTTP/1.1, got HTTP/{message.version.major}.{message.version.minor}")
     if message.method == hdrs.METH_CONNECT:
         return Violation(501, "expected no CONNECT: this is not a proxy")
     if not message.path.isascii():
-        return Violation(400, "expected a path in percent-encoding")
+        return Violation(400, f"expected a path in percent-encoding, got {_shown(message.path)}")
     if head_bytes > max_head_bytes and _size_of(message) > max_head_bytes:
         return Violation(431, "the head of the request is too large")
     return _header_violation(message)
@@ -37,20 +39,28 @@ def violation_of(message: RawRequestMessage, head_bytes: int, max_head_bytes: in
 
 def _header_violation(message: RawRequestMessage) -> Violation | None:
     headers = message.headers
-    if _HOST.fullmatch(headers.get(hdrs.HOST, "")) is None:
-        return Violation(400, "expected a host name or an address in the header Host")
-    if len(headers.get(hdrs.CONTENT_LENGTH, "")) > _MAX_LENGTH_DIGITS:
-        return Violation(400, f"expected at most {_MAX_LENGTH_DIGITS} digits in the header Content-Length")
+    host = headers.get(hdrs.HOST, "")
+    if _HOST.fullmatch(host) is None:
+        return Violation(400, f"expected a host name or an address in the header Host, got {_shown(host)}")
+    digits = len(headers.get(hdrs.CONTENT_LENGTH, ""))
+    if digits > _MAX_LENGTH_DIGITS:
+        return Violation(
+            400, f"expected at most {_MAX_LENGTH_DIGITS} digits in the header Content-Length, got {digits}"
+        )
     coding = headers.get(hdrs.TRANSFER_ENCODING)
     if coding is not None:
         if not message.chunked or message.version == HttpVersion10:
-            return Violation(400, "expected Transfer-Encoding to be chunked, in HTTP/1.1")
+            return Violation(400, f"expected Transfer-Encoding to be chunked, in HTTP/1.1, got {_shown(coding)}")
         if coding.lower() != "chunked":
-            return Violation(501, "expected no other Transfer-Encoding than chunked")
+            return Violation(501, f"expected no other Transfer-Encoding than chunked, got {_shown(coding)}")
     expected = headers.get(hdrs.EXPECT)
     if expected is not None and expected.lower() != _CONTINUE:
-        return Violation(417, f"expected nothing but {_CONTINUE} in the header Expect")
+        return Violation(417, f"expected nothing but {_CONTINUE} in the header Expect, got {_shown(expected)}")
     return None
+
+
+def _shown(text: str) -> str:
+    return f'"{escaped(clipped(text))}"'
 
 
 def _size_of(message: RawRequestMessage) -> int:

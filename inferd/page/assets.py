@@ -82,7 +82,7 @@ class Assets:
         asset = self._assets.get(name)
         if asset is None:
             return _NOT_FOUND
-        if asset.tag in _values(headers, "if-none-match"):
+        if not {asset.tag, "*"}.isdisjoint(_values(headers, "if-none-match")):
             return asset.unchanged
         return asset.packed if "gzip" in _values(headers, "accept-encoding") else asset.plain
 

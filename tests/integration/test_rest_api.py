@@ -223,7 +223,7 @@ def test_load_and_unload(rest: Rest) -> None:
     ("path", "content", "field", "text"),
     [
         ("index", {"ready": 1}, "ready", "ready: expected a boolean, got a number"),
-        ("models/x/load", [], None, "expected a JSON object"),
+        ("models/x/load", [], None, "expected a JSON object, got an array"),
         ("models/x/load", b"{", None, "not valid JSON"),
         ("models/x/load", {"parameters": "a"}, "parameters", "expected an object, got a string"),
         ("models/x/load", {"parameters": {"a": "b"}}, 'parameters["a"]', "unrecognized load parameter 'a'."),

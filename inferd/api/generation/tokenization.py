@@ -100,7 +100,7 @@ def _check_token_ids(params: GenerationParams, prompt: Sequence[int] | TokenIds,
     try:
         tokens = np.asarray(prompt, dtype=np.int64)
     except (OverflowError, TypeError, ValueError):
-        raise params.invalid("prompt", "expected token ids") from None
+        raise params.invalid("prompt", "expected token ids, got others than integers of 64 bits") from None
     if not tokens.size:
         raise params.invalid("prompt", "expected at least one token, got none")
     wrong = np.flatnonzero((tokens < 0) | (tokens >= limits.vocabulary_size))

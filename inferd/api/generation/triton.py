@@ -12,6 +12,7 @@ import orjson
 
 from inferd.api.generation.params import GenerationParams, Prompt
 from inferd.api.generation.sampling_params import ATTRIBUTES, read_sampling
+from inferd.api.json_text import kind_of
 from inferd.api.tensors import object_array
 from inferd.dtypes import BY_NAME
 from inferd.errors import InvalidInputError
@@ -105,8 +106,9 @@ def _prompt(inputs: Mapping[str, Any]) -> Prompt:
     if isinstance(text, bytes):
         try:
             text = text.decode()
-        except UnicodeDecodeError:
-            raise InvalidInputError("text_input: expected UTF-8 text", field="text_input") from None
+        except UnicodeDecodeError as error:
+            text = f"text_input: expected UTF-8 text, got other bytes at {error.start}"
+            raise InvalidInputError(text, field="text_input") from None
     prompt: Prompt = text if ids is None else ids  # type: ignore[assignment]  # one of them is given
     return prompt
 
@@ -138,11 +140,13 @@ def _sampling(inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple
 def _object(text: bytes | str) -> Mapping[str, Any]:
     try:
         value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidInputError("sampling_parameters: expected a JSON object", field="sampling_parameters")
-    return value
+    except orjson.JSONDecodeError as error:
+        got = f"what is not valid JSON: {error.msg}"
+    else:
+        if isinstance(value, dict):
+            return value
+        got = kind_of(value)
+    raise InvalidInputError(f"sampling_parameters: expected a JSON object, got {got}", field="sampling_parameters")
 
 
 def _prefix(inputs: Mapping[str, Any], prompt: Prompt, *, streams: bool) -> str:

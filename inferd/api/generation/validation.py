@@ -83,7 +83,8 @@ def validate(params: GenerationParams, limits: Limits) -> ValidParams:
     if params.max_tokens is not None and params.max_tokens < least:
         raise params.invalid("max_tokens", f"expected {least} or more, got {params.max_tokens}")
     if params.scores_prompt and not limits.scores_prompts:
-        raise params.invalid("logprobs", "expected none of the prompt, as the model gives logits of last tokens only")
+        text = "expected none of the prompt, as the model gives logits of last tokens only"
+        raise params.invalid("logprobs", f"{text}, got {params.logprobs}")
     if params.min_tokens < 0:
         raise params.invalid("min_tokens", f"expected 0 or more, got {params.min_tokens}")
     return ValidParams(sampling=_sampling(params, limits), stops=_stops(params, limits), top_logprobs=params.logprobs)
@@ -157,7 +158,7 @@ def _stops(params: GenerationParams, limits: Limits) -> StopConditions:
         if not 1 <= size <= MAX_STOP_STRING_BYTES:
             raise params.invalid("stop_strings", f"expected texts of 1 to {MAX_STOP_STRING_BYTES} bytes, got {size}")
     if strings and not limits.has_tokenizer:
-        raise params.invalid("stop_strings", "expected none, as the model has no tokenizer")
+        raise params.invalid("stop_strings", f"expected none, as the model has no tokenizer, got {len(strings)}")
     if len(params.stop_token_ids) > MAX_STOP_TOKENS:
         text = f"expected at most {MAX_STOP_TOKENS}, got {len(params.stop_token_ids)}"
         raise params.invalid("stop_token_ids", text)

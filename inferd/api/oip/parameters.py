@@ -17,6 +17,8 @@ _STATE_PARAMETERS: Mapping[str, tuple[type, ...]] = {
     "sequence_start": (bool,),
     "sequence_end": (bool,),
 }
+#: From here on, readers of JSON make floats of integers; exact ones are below.
+_LEAST_BEYOND = 2.0**63
 _TRITON_PREFIX = "triton_"
 _EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
@@ -43,6 +45,8 @@ def of_message(parameters: Mapping[str, pb.InferParameter]) -> Parameters:
 
 def type_name(value: object) -> str:
     """Return what to call the type of a value in an error."""
+    if isinstance(value, float) and abs(value) >= _LEAST_BEYOND:
+        return "a number beyond 64 bits"
     return _TYPE_NAMES.get(type(value), "another type")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from inferd.api.json_messages import kind_of
+from inferd.api.json_text import kind_of, shown
 from inferd.api.openai.errors import invalid, unsupported
 from inferd.plain_text import clipped, escaped
 
@@ -64,7 +64,7 @@ class Members:
         """Refuse an unsupported member ``unless`` its value has no effect; ``text`` says what was expected."""
         value = self.value(name)
         if value is not None and not unless(value):
-            raise unsupported(self.path_of(name), text)
+            raise unsupported(self.path_of(name), f"{text}; got {shown(value)}")
 
     def end(self) -> None:
         """Refuse members that have not been read."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from inferd.api.generation.params import Chat, GenerationParams, Prompt
 from inferd.api.generation.sampling_params import ATTRIBUTES, read_sampling
-from inferd.api.json_messages import kind_of
+from inferd.api.json_text import kind_of, shown
 from inferd.api.openai.errors import invalid, unsupported
 from inferd.api.openai.members import Members, integer_of
 from inferd.api.openai.unsupported import OF_CHATS, OF_COMPLETIONS, refuse_unsupported
@@ -79,7 +79,8 @@ def read_chat(content: dict[str, Any], split_name: SplitName) -> TextRequest:
     limits = {name: members.integer(name) for name in ("max_completion_tokens", "max_tokens")}
     given = [name for name, value in limits.items() if value is not None]
     if len({limits[name] for name in given}) > 1:
-        raise invalid("max_tokens", "expected none, or the same as max_completion_tokens")
+        most, older = limits.values()
+        raise invalid("max_tokens", f"expected none, or the same as max_completion_tokens, {most}, got {older}")
     max_tokens = next(iter(given), "max_completion_tokens")
     params = GenerationParams(
         prompt=Chat(_messages(members)),
@@ -93,7 +94,7 @@ def read_chat(content: dict[str, Any], split_name: SplitName) -> TextRequest:
 def _chat_logprobs(members: Members) -> int | None:
     is_wanted, most_likely = members.boolean("logprobs"), members.integer("top_logprobs")
     if most_likely and not is_wanted:
-        raise invalid("top_logprobs", "expected none, as logprobs is not true")
+        raise invalid("top_logprobs", f"expected none, as logprobs is not true, got {most_likely}")
     return (most_likely or 0) if is_wanted else None
 
 
@@ -151,7 +152,7 @@ def _stream(members: Members) -> tuple[bool, bool]:
     if options is None:
         return stream, False
     if not stream:
-        raise invalid("stream_options", "expected none, as stream is not true")
+        raise invalid("stream_options", "expected none, as stream is not true, got an object")
     include_usage = options.boolean("include_usage")
     # Ignored: optional padding that hides the length of tokens from eavesdroppers.
     options.boolean("include_obfuscation")
@@ -205,7 +206,7 @@ def _message(value: object, path: str) -> Mapping[str, str]:
         raise unsupported(members.path_of("role"), f'expected no role "{given}": inferd does not call tools')
     role = _ROLES.get(given or "")
     if role is None:
-        got = "none" if given is None else "another"
+        got = "none" if given is None else shown(given)
         raise invalid(members.path_of("role"), f"expected one of {', '.join(_ROLES)}, got {got}")
     for each in _MEMBERS_OF_ANSWERS:
         members.refuse(each, "expected none: messages are text", unless=lambda value: value == [])
@@ -232,9 +233,11 @@ def _part(value: object, path: str) -> str:
     if not isinstance(value, dict):
         raise invalid(path, f"expected an object, got {kind_of(value)}")
     members = Members(value, path)
-    name = _TEXT_PARTS.get(members.text("type") or "")
+    given = members.text("type")
+    name = _TEXT_PARTS.get(given or "")
     if name is None:
-        raise unsupported(members.path_of("type"), "expected text: inferd takes no images, audio or files")
+        got = "none" if given is None else shown(given)
+        raise unsupported(members.path_of("type"), f"expected text: inferd takes no images, audio or files; got {got}")
     text = members.text(name)
     if text is None:
         raise invalid(members.path_of(name), "expected a string, got none")

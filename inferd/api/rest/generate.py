@@ -14,7 +14,8 @@ from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sampling_params import ATTRIBUTES
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
 from inferd.api.handler_resources import HandlerResources
-from inferd.api.json_messages import json_answer, kind_of
+from inferd.api.json_messages import json_answer
+from inferd.api.json_text import kind_of
 from inferd.api.oip.parameters import priority_and_timeout
 from inferd.errors import InvalidInputError
 from inferd.generation.request import Delta, GenerationRequest, Usage
@@ -61,7 +62,7 @@ def _read(path: Mapping[str, str], streams: bool, content: dict[str, Any]) -> Tr
     given = _members(content)
     inputs = {name: _input(name, given[name]) for name in _INPUTS if name in given}
     if not streams and inputs.get("stream"):
-        raise InvalidInputError("stream: expected false, or the operation generate_stream", field="stream")
+        raise InvalidInputError("stream: expected false, or the operation generate_stream, got true", field="stream")
     inputs["stream"] = streams and inputs.get("stream", True)
     priority, timeout_s = priority_and_timeout({name: given[name] for name in _ADMISSION if name in given})
     base = GenerationParams(
@@ -105,7 +106,9 @@ def _input(name: str, value: object) -> object:
             raise InvalidInputError(f"{name}: expected {expected}, got {kind_of(value)}", field=name)
         return value
     if not isinstance(value, list) or not all(type(each) is int for each in value):
-        raise InvalidInputError(f"{name}: expected an array of integers", field=name)
+        others = (kind_of(each) for each in value if type(each) is not int) if isinstance(value, list) else ()
+        got = next((f"{other} in it" for other in others), kind_of(value))
+        raise InvalidInputError(f"{name}: expected an array of integers, got {got}", field=name)
     return value
 
 

@@ -13,7 +13,9 @@ from inferd.api.oip import queries
 from inferd.api.oip.queries import OpenInferenceQueries
 from inferd.api.rest import routes
 from inferd.api.v1.service import describe_model
+from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpBody, HttpMessage
+from inferd.plain_text import clipped, escaped
 
 _NOT_READY = 400
 
@@ -88,7 +90,10 @@ def _model_ready(message: HttpMessage, models: ModelView) -> HttpBody:
 def _models(message: HttpMessage, models: ModelView) -> HttpBody:
     """Return the names of all models, as KServe does; with details, their versions as ListModels describes them."""
     query = message.query
-    if query.get("details", "false") != "true":
+    details = query.get("details", "false")
+    if details not in ("true", "false"):
+        raise InvalidInputError(f'details: expected true or false, got "{escaped(clipped(details))}"', field="details")
+    if details == "false":
         return json_answer({"models": list(dict.fromkeys(version.name for version in models.all()))})
     name = query.get("model")
     found = models.all() if name is None else [models.find(name, query.get("version", ""))]

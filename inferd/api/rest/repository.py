@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from inferd._generated.inference import grpc_service_pb2 as pb
-from inferd.api.json_messages import json_answer, kind_of, read_body
+from inferd.api.json_messages import json_answer, read_body
+from inferd.api.json_text import kind_of
 from inferd.api.oip.repository import (
     index_response,
     load_command,

@@ -9,8 +9,9 @@ from jsonschema import Draft202012Validator
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd._generated.inference import model_config_pb2 as config_pb
-from inferd.api.json_messages import as_json, json_answer, kind_of, read_body
+from inferd.api.json_messages import as_json, json_answer, read_body
 from inferd.api.json_schema import message_schemas, reference
+from inferd.api.json_text import kind_of, shown
 from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpMessage
 
@@ -91,3 +92,22 @@ def test_malformed_bodies(body):
 def test_kinds(value, kind):
     """As JSON calls them."""
     assert kind_of(value) == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (False, "false"),
+        (1.5, "1.5"),
+        ("high", '"high"'),
+        ("user\n", '"user\\x0a"'),
+        ("", '""'),
+        ("o" * 99, f'"{"o" * 80}…"'),
+        ("what was asked", "a string"),
+        ([1], "an array"),
+    ],
+)
+def test_values_in_errors(value, text):
+    """Long or nested ones, and texts of several words, are not quoted."""
+    assert shown(value) == text

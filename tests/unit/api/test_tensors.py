@@ -47,7 +47,7 @@ def test_encodes_any_layout_row_major():
         ("FP32", (-1, 2), b"\0" * 8, r'input "x": expected dimensions of 0 or more, got shape \[-1, 2\]'),
         ("FP32", (2**62, 2**62), b"", r'input "x": expected \d+ bytes for shape'),
         ("FP32", (2**62, 2**62, 0), b"", r'input "x": shape .* is too large'),
-        ("BOOL", (2,), b"\1\2", r'input "x": expected each BOOL as a byte of 0 or 1'),
+        ("BOOL", (2,), b"\1\2", r'input "x": expected each BOOL as a byte of 0 or 1, got another as element 1'),
         ("BYTES", (1,), b"\1\0", r'input "x": expected the 4-byte length of element 0, got 2 bytes'),
         ("BYTES", (1,), b"\5\0\0\0abc", r'input "x": expected 5 bytes for element 0, got 3'),
         ("BYTES", (2,), b"\1\0\0\0a", r'input "x": expected 2 elements for shape \[2\], got 1'),

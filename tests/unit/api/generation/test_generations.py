@@ -142,7 +142,7 @@ def test_invalid_fields(fields: dict[str, object], message: str) -> None:
         ([], "expected at least one token, got none"),
         ([1, 256, -1], "expected tokens from 0 to 255, got 256 at 1"),
         ([1, -1], "expected tokens from 0 to 255, got -1 at 1"),
-        ([2**70], "expected token ids"),
+        ([2**70], "expected token ids, got others than integers of 64 bits"),
         (Chat([]), "expected 1 to 1024 messages, got 0"),
     ],
 )
@@ -352,4 +352,6 @@ def test_scored_prompts() -> None:
     assert text in Asked(prompt, scores_prompt=True, logprobs=0, max_tokens=1).got.error.message
     pruned = FakeLanguageModel(scores_prompts=False)
     error = Asked(model=pruned, scores_prompt=True, logprobs=0).got.error
-    assert error.message == "logprobs: expected none of the prompt, as the model gives logits of last tokens only"
+    assert (
+        error.message == "logprobs: expected none of the prompt, as the model gives logits of last tokens only, got 0"
+    )

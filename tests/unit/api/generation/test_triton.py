@@ -98,8 +98,9 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
     [
         ({"text_input": None}, "expected either text_input or input_ids, got neither"),
         ({"input_ids": np.array([1])}, "expected either text_input or input_ids, got both"),
-        ({"text_input": b"\xff"}, "text_input: expected UTF-8 text"),
-        ({"sampling_parameters": b"[1]"}, "sampling_parameters: expected a JSON object"),
+        ({"text_input": b"\xff"}, "text_input: expected UTF-8 text, got other bytes at 0"),
+        ({"sampling_parameters": b"[1]"}, "sampling_parameters: expected a JSON object, got an array"),
+        ({"sampling_parameters": b"{"}, "expected a JSON object, got what is not valid JSON: "),
         ({"sampling_parameters": b"{"}, "sampling_parameters: expected a JSON object"),
         (
             {"stream": True, "exclude_input_in_output": False},

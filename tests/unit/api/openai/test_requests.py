@@ -189,6 +189,24 @@ def test_unsupported_values(fields: dict, param: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "got"),
+    [
+        ({"tool_choice": "auto"}, '"auto"'),
+        ({"store": True}, "true"),
+        ({"tools": [{"type": "function"}]}, "an array"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, '"image_url"'),
+        ({"messages": [{"role": "user", "content": [{}]}]}, "none"),
+        ({"messages": [{"role": "assistant", "content": "a", "refusal": "I will not"}]}, "a string"),
+    ],
+)
+def test_unsupported_values_are_named(fields: dict, got: str) -> None:
+    """Except texts of several words, which may be of a conversation, and nested ones."""
+    with pytest.raises(InvalidInputError) as error:
+        chat(**fields)
+    assert error.value.message.endswith(f"; got {got}")
+
+
+@pytest.mark.parametrize(
     ("fields", "param", "text"),
     [
         ({"model": None}, "model", "expected the name of a model, got none"),
@@ -196,7 +214,8 @@ def test_unsupported_values(fields: dict, param: str) -> None:
         ({"messages": None}, "messages", "expected an array of messages, got null"),
         ({"messages": [5]}, "messages[0]", "expected an object, got a number"),
         ({"messages": [{"content": "a"}]}, "messages[0].role", "expected one of system, developer, user, assistant"),
-        ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role", "expected one of system"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role", 'assistant, got "robot"'),
+        ({"messages": [{"role": "r" * 99}]}, "messages[0].role", f'got "{"r" * 80}…"'),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "expected a string or an array of parts, got null"),
         ({"messages": [{"role": "user", "content": [5]}]}, "messages[0].content[0]", "expected an object"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "got none"),
@@ -205,14 +224,14 @@ def test_unsupported_values(fields: dict, param: str) -> None:
         ({"stop": [1]}, "stop", "expected a text or an array of them"),
         ({"stop_token_ids": ["a"]}, "stop_token_ids", "expected an array of integers"),
         ({"stream": 1}, "stream", "expected a boolean, got a number"),
-        ({"stream_options": {"include_usage": True}}, "stream_options", "expected none, as stream is not true"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream is not true, got an object"),
         ({"stream": True, "stream_options": 5}, "stream_options", "expected an object, got a number"),
         ({"n": 0}, "n", "expected 1 to 128 choices, got 0"),
         ({"n": 129}, "n", "expected 1 to 128 choices, got 129"),
         ({"n": True}, "n", "expected an integer, got a boolean"),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "the same as max_completion_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "the same as max_completion_tokens, 6, got 5"),
         ({"max_tokens": 2**64 - 1}, "max_tokens", "expected at most"),
-        ({"top_logprobs": 3}, "top_logprobs", "expected none, as logprobs is not true"),
+        ({"top_logprobs": 3}, "top_logprobs", "expected none, as logprobs is not true, got 3"),
         ({"logprobs": 3}, "logprobs", "expected a boolean, got a number"),
     ],
 )
@@ -235,7 +254,7 @@ def test_invalid_values(fields: dict, param: str, text: str) -> None:
         ({"prompt": [[1], [1.5]]}, "prompt[1][0]", "expected an integer, got a number"),
         ({"prompt": ["a"] * 129}, "prompt", "expected at most 128 prompts, got 129"),
         ({"prompt": ["a"] * 65, "n": 2}, "n", "expected 1 to 128 choices, 65 prompts together, got 130"),
-        ({"suffix": "end"}, "suffix", "expected none"),
+        ({"suffix": "the end"}, "suffix", "expected none: the answer follows the prompt; got a string"),
         ({"messages": HELLO}, "messages", "expected only parameters that are known here"),
     ],
 )

@@ -101,8 +101,9 @@ def test_error_after_the_first_token(endpoint: Endpoint) -> None:
     [
         ({}, "inputs", "expected either text_input or input_ids, got neither"),
         ({"text_input": 5}, "text_input", "expected a string, got a number"),
-        ({"input_ids": [1.5]}, "input_ids", "expected an array of integers"),
-        ({"text_input": "a", "stream": True}, "stream", "expected false, or the operation generate_stream"),
+        ({"input_ids": [1, True]}, "input_ids", "expected an array of integers, got a boolean in it"),
+        ({"input_ids": "1"}, "input_ids", "expected an array of integers, got a string"),
+        ({"text_input": "a", "stream": True}, "stream", "expected false, or the operation generate_stream, got true"),
         ({"text_input": "a", "stream": "yes"}, "stream", "expected a boolean, got a string"),
         ({"text_input": "a", "id": 5}, "id", "expected a string, got a number"),
         ({"text_input": "a", "parameters": []}, "parameters", "expected an object, got an array"),

@@ -149,7 +149,7 @@ def _read_headers(head: Head, headers: CIMultiDictProxy[str]) -> None:
 
 
 def _integer(headers: CIMultiDictProxy[str], name: str, least: int, most: int) -> int:
-    """Return the value of a header. Raises `_InvalidHeaderError` unless it is one integer from ``least`` to ``most``."""
+    """Return the integer of a header. Raises `_InvalidHeaderError` unless it is one from ``least`` to ``most``."""
     values = headers.getall(name)
     text = values[0]
     expected = f"an integer from {least} to {most}"

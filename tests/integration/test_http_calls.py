@@ -95,7 +95,7 @@ def test_connection_serves_many_requests(shared: Running) -> None:
             {"X_Request_Timeout_Ms": "\xb2"},
             400,
             "INVALID_ARGUMENT",
-            {"error": 'header x-request-timeout-ms: expected a number from 1 to 86400000, got "\\udcb2"'},
+            {"error": 'header x-request-timeout-ms: expected an integer from 1 to 86400000, got "\\udcb2"'},
         ),
         ("/held", {"Content_Encoding": "gzip"}, 415, "INVALID_ARGUMENT", {"field": "Content-Encoding"}),
         (

@@ -187,8 +187,11 @@ def test_ready_is_a_status(rest: Rest) -> None:
 
 
 def test_models_are_listed(rest: Rest) -> None:
-    """Each once, as KServe lists them."""
-    assert rest.get("/v2/models") == {"models": ["a b", "linear"]}
+    """Each once, as KServe lists them; what is neither true nor false as details is an error."""
+    assert rest.get("/v2/models") == rest.get("/v2/models?details=false") == {"models": ["a b", "linear"]}
+    answer = rest.ask("GET", "/v2/models?details=yes")
+    assert (answer.status, answer.content["field"]) == (400, "details")
+    assert answer.content["error"] == 'details: expected true or false, got "yes"'
 
 
 def test_index(rest: Rest) -> None:

@@ -52,3 +52,9 @@ def test_form_of_errors() -> None:
     answer = error_answer(status.code, status.message, status.trailers(), lambda status, error: {"is": status, **error})
     assert orjson.loads(answer.body) == {"is": 429, "error": "full", "reason": "QUEUE_FULL", "retry_after_ms": 1000}
     assert b"Retry-After: 1\r\n" in answer.head
+
+
+def test_unchanged_answers_have_no_length() -> None:
+    """It would be that of the whole, and theirs is 0."""
+    assert b"Content-Length" not in answer_of(304, b"", (("ETag", '"a"'),)).head
+    assert b"Content-Length: 0\r\n" in answer_of(200, b"", ()).head

@@ -172,6 +172,11 @@ def test_form_of_answers(parameters, outputs, expected):
             'outputs[0].parameters["classification"]',
             "expected an integer, got a number with a fraction",
         ),
+        (
+            {"inputs": [IN_JSON], "parameters": {"timeout": 2**70}},
+            'parameters["timeout"]',
+            "expected an integer, got a number beyond 64 bits",
+        ),
     ],
 )
 def test_names_the_invalid_field(content, field, said):

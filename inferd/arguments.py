@@ -153,4 +153,6 @@ def _kind(value: object) -> str:
 
 
 def _range(least: float, most: float) -> str:
+    if least == -inf:
+        return "a number"
     return f"at least {least}" if most == inf else f"{least} to {most}"

@@ -1,6 +1,7 @@
 """``inferd generate``: the answer of a language model, printed as it comes."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from time import monotonic
@@ -13,6 +14,7 @@ from inferd.cli.failures import CommandError, UsageError
 from inferd.cli.output import print_json
 from inferd.client import Client, Delta, Generated, Generation, GenerationOptions, TokenLogprob, TokenLogprobs
 from inferd.client.generation import GENERATION_TIMEOUT_S
+from inferd.generation_bounds import NUMBERS, stop_violation
 from inferd.plain_text import escaped
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ _MAX_PROMPT_BYTES = 64 * 2**20
 
 #: Kept on a terminal, unlike other control characters.
 _LAYOUT = "\n\t"
+
+_MOST_RANDOM = NUMBERS["temperature"].most
+_PENALTIES = f"From {NUMBERS['frequency_penalty'].least} to {NUMBERS['frequency_penalty'].most}"
 
 _sampling = partial(typer.Option, rich_help_panel="Sampling", show_default=False)
 _end = partial(typer.Option, rich_help_panel="End of the answer", show_default=False)
@@ -64,7 +69,9 @@ def generate(
     min_tokens: Annotated[int | None, _end(metavar="N", help="End no sooner than after this many tokens.")] = None,
     stop: Annotated[list[str] | None, _end("--stop", metavar="TEXT", help="End before this text. Repeatable.")] = None,
     ignore_end_tokens: Annotated[bool, _end("--ignore-end-tokens", help="Go on after the model's end tokens.")] = False,
-    temperature: Annotated[float | None, _sampling(metavar="X", help="0 takes the most likely token, up to 2.")] = None,
+    temperature: Annotated[
+        float | None, _sampling(metavar="X", help=f"0 takes the most likely token, up to {_MOST_RANDOM}.")
+    ] = None,
     top_k: Annotated[int | None, _sampling(metavar="N", help="Choose among the N most likely tokens; 0: all.")] = None,
     top_p: Annotated[
         float | None, _sampling(metavar="X", help="Choose among the most likely tokens with this probability together.")
@@ -77,10 +84,10 @@ def generate(
         float | None, _sampling(metavar="X", help="More than 1 makes tokens of prompt and answer less likely.")
     ] = None,
     frequency_penalty: Annotated[
-        float | None, _sampling(metavar="X", help="From -2 to 2, for each time that a token was generated.")
+        float | None, _sampling(metavar="X", help=f"{_PENALTIES}, for each time that a token was generated.")
     ] = None,
     presence_penalty: Annotated[
-        float | None, _sampling(metavar="X", help="From -2 to 2, for tokens that were generated.")
+        float | None, _sampling(metavar="X", help=f"{_PENALTIES}, for tokens that were generated.")
     ] = None,
     version: Annotated[
         str,
@@ -120,6 +127,7 @@ def generate(
         "priority": priority,
         "logprobs": logprobs,
     }
+    _check(options)
     if system is not None and chat is False:
         raise UsageError("--system: expected no --no-chat beside it")
     text = _stdin() if prompt == "-" else prompt
@@ -132,6 +140,17 @@ def generate(
             first_s, whole_s = _print_answer(answer, as_json=as_json)
         if stats:
             _print_stats(answer.result(), first_s, whole_s)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Check what does not depend on the model before anything is sent. Raises `UsageError`."""
+    violations = {
+        name: bounds.violation(options[name]) for name, bounds in NUMBERS.items() if options[name] is not None
+    }
+    violations["stop"] = stop_violation(options["stop"])
+    for name, text in violations.items():
+        if text is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: {text}")
 
 
 def _start(

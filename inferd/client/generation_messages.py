@@ -1,6 +1,7 @@
 """Convert between the messages of GenerationService and the client's types. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 
 import numpy as np
 
@@ -20,16 +21,14 @@ from inferd.client.messages import checked_request_id
 
 _UINT32 = 2**32 - 1
 _UINT64 = 2**64 - 1
-# Rejects NaN; what is allowed of the others, the server says.
-_LARGEST = 1e9
-
 _KNOWN = GenerationOptions.__annotations__.keys()
 
 _MESSAGE_KEYS = {"role", "content"}
 
 
 def _real(name: str, value: object) -> float:
-    return checked_number(name, value, -_LARGEST, _LARGEST)
+    # Rejects NaN; what is allowed of the others, the server says.
+    return checked_number(name, value, -inf)
 
 
 def _count(name: str, value: object) -> int:

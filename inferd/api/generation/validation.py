@@ -7,14 +7,12 @@ from typing import TypeVar
 from inferd.api.generation.params import GenerationParams
 from inferd.errors import InvalidInputError
 from inferd.generation.request import Sampling, StopConditions
+from inferd.generation_bounds import NUMBERS, stop_violation
 from inferd.models.version import ModelVersion
 from inferd.runtime.genai_config import GenaiConfig
 
 Value = TypeVar("Value")
 
-MAX_LOGPROBS = 20
-MAX_STOP_STRINGS = 16
-MAX_STOP_STRING_BYTES = 1024
 MAX_STOP_TOKENS = 1024
 _SEEDS = 2**64
 
@@ -78,15 +76,12 @@ class ValidParams:
 
 def validate(params: GenerationParams, limits: Limits) -> ValidParams:
     """Validate everything but the prompt and its length. Raises `InvalidInputError`."""
-    _require_range(params, "logprobs", params.logprobs, 0, MAX_LOGPROBS)
-    least = 0 if params.scores_prompt else 1
-    if params.max_tokens is not None and params.max_tokens < least:
-        raise params.invalid("max_tokens", f"expected {least} or more, got {params.max_tokens}")
+    _require_bounds(params, "logprobs", "min_tokens")
+    if not (params.scores_prompt and params.max_tokens == 0):
+        _require_bounds(params, "max_tokens")
     if params.scores_prompt and not limits.scores_prompts:
         text = "expected none of the prompt, as the model gives logits of last tokens only"
         raise params.invalid("logprobs", f"{text}, got {params.logprobs}")
-    if params.min_tokens < 0:
-        raise params.invalid("min_tokens", f"expected 0 or more, got {params.min_tokens}")
     return ValidParams(sampling=_sampling(params, limits), stops=_stops(params, limits), top_logprobs=params.logprobs)
 
 
@@ -114,17 +109,8 @@ def resolve_max_tokens(params: GenerationParams, limits: Limits, prompt_tokens: 
 
 
 def _sampling(params: GenerationParams, limits: Limits) -> Sampling:
-    _require_range(params, "temperature", params.temperature, 0, 2)
-    if params.top_k is not None and params.top_k < 0:
-        raise params.invalid("top_k", f"expected 0 (all) or more, got {params.top_k}")
-    if params.top_p is not None and not 0 < params.top_p <= 1:
-        raise params.invalid("top_p", f"expected more than 0 and at most 1, got {params.top_p:g}")
-    _require_range(params, "min_p", params.min_p, 0, 1)
-    _require_range(params, "frequency_penalty", params.frequency_penalty, -2, 2)
-    _require_range(params, "presence_penalty", params.presence_penalty, -2, 2)
-    repetition = params.repetition_penalty
-    if repetition is not None and not 0 < repetition <= 1e6:
-        raise params.invalid("repetition_penalty", f"expected more than 0 and at most 1e6, got {repetition:g}")
+    _require_bounds(params, "temperature", "top_k", "top_p", "min_p")
+    _require_bounds(params, "frequency_penalty", "presence_penalty", "repetition_penalty")
     default = limits.default_sampling
     return Sampling(
         temperature=_given_or(params.temperature, default.temperature),
@@ -134,7 +120,7 @@ def _sampling(params: GenerationParams, limits: Limits) -> Sampling:
         min_p=_given_or(params.min_p, default.min_p),
         # Keys of the random generator are unsigned; clients of other servers also send negative seeds.
         seed=random.getrandbits(64) if params.seed is None else params.seed % _SEEDS,
-        repetition_penalty=_given_or(repetition, default.repetition_penalty),
+        repetition_penalty=_given_or(params.repetition_penalty, default.repetition_penalty),
         frequency_penalty=_given_or(params.frequency_penalty, default.frequency_penalty),
         presence_penalty=_given_or(params.presence_penalty, default.presence_penalty),
     )
@@ -144,19 +130,17 @@ def _given_or(given: Value | None, default: Value) -> Value:
     return default if given is None else given
 
 
-def _require_range(params: GenerationParams, name: str, value: float | None, least: int, most: int) -> None:
-    if value is not None and not least <= value <= most:
-        raise params.invalid(name, f"expected {least} to {most}, got {value:g}")
+def _require_bounds(params: GenerationParams, *names: str) -> None:
+    for name in names:
+        value: float | None = getattr(params, name)
+        if value is not None and (text := NUMBERS[name].violation(value)) is not None:
+            raise params.invalid(name, text)
 
 
 def _stops(params: GenerationParams, limits: Limits) -> StopConditions:
     strings = tuple(params.stop_strings)
-    if len(strings) > MAX_STOP_STRINGS:
-        raise params.invalid("stop_strings", f"expected at most {MAX_STOP_STRINGS}, got {len(strings)}")
-    for string in strings:
-        size = len(string.encode(errors="replace"))
-        if not 1 <= size <= MAX_STOP_STRING_BYTES:
-            raise params.invalid("stop_strings", f"expected texts of 1 to {MAX_STOP_STRING_BYTES} bytes, got {size}")
+    if (text := stop_violation(strings)) is not None:
+        raise params.invalid("stop_strings", text)
     if strings and not limits.has_tokenizer:
         raise params.invalid("stop_strings", f"expected none, as the model has no tokenizer, got {len(strings)}")
     if len(params.stop_token_ids) > MAX_STOP_TOKENS:

@@ -1,6 +1,9 @@
 """JSON schemas of generation requests and answers, for the description of HTTP."""
 
+from math import inf
+
 from inferd.api.json_schema import Schema, reference
+from inferd.generation_bounds import NUMBERS
 
 _STRING: Schema = {"type": "string"}
 _INTEGER: Schema = {"type": "integer"}
@@ -9,10 +12,10 @@ _IDS: Schema = {"type": "array", "items": _INTEGER}
 _TEXTS: Schema = {"type": "array", "items": _STRING}
 
 
-def _number(least: float, most: float | None = None) -> Schema:
-    return (
-        {"type": "number", "minimum": least} if most is None else {"type": "number", "minimum": least, "maximum": most}
-    )
+def _number(name: str) -> Schema:
+    bounds = NUMBERS[name]
+    least = "exclusiveMinimum" if bounds.excludes_least else "minimum"
+    return {"type": "number", least: bounds.least, **({} if bounds.most == inf else {"maximum": bounds.most})}
 
 
 def _object(required: tuple[str, ...], properties: dict[str, Schema]) -> Schema:
@@ -21,20 +24,23 @@ def _object(required: tuple[str, ...], properties: dict[str, Schema]) -> Schema:
 
 #: Parameters of sampling, by the names of OpenAI and vLLM.
 _SAMPLING: dict[str, Schema] = {
-    "temperature": {**_number(0, 2), "description": "0 takes the most likely token. The model's default otherwise."},
-    "top_p": _number(0, 1),
+    "temperature": {
+        **_number("temperature"),
+        "description": "0 takes the most likely token. The model's default otherwise.",
+    },
+    "top_p": _number("top_p"),
     "top_k": {"type": "integer", "minimum": -1, "description": "0 or -1: all tokens."},
-    "min_p": _number(0, 1),
+    "min_p": _number("min_p"),
     "seed": _INTEGER,
-    "repetition_penalty": _number(0),
-    "frequency_penalty": _number(-2, 2),
-    "presence_penalty": _number(-2, 2),
+    "repetition_penalty": _number("repetition_penalty"),
+    "frequency_penalty": _number("frequency_penalty"),
+    "presence_penalty": _number("presence_penalty"),
     "stop": {"anyOf": [_STRING, _TEXTS], "description": "Texts that end the answer, which does not have them."},
     "stop_token_ids": _IDS,
     "ignore_eos": {**_BOOLEAN, "description": "Go on behind the model's end token."},
-    "min_tokens": {"type": "integer", "minimum": 0},
+    "min_tokens": {"type": "integer", "minimum": NUMBERS["min_tokens"].least},
 }
-_MAX_TOKENS: Schema = {"type": "integer", "minimum": 1}
+_MAX_TOKENS: Schema = {"type": "integer", "minimum": NUMBERS["max_tokens"].least}
 
 #: What both kinds of requests have besides.
 _COMMON: dict[str, Schema] = {

@@ -172,7 +172,7 @@ def test_unknown_reason_to_end(call, server, service):
         ("generate", [1.5], {}, r"prompt: expected an int, got float"),
         ("generate", [-1], {}, r"prompt is -1, expected 0 to 4294967295"),
         ("generate", "on", {"max_tokens": "7"}, r"max_tokens: expected an int, got str"),
-        ("generate", "on", {"temperature": float("nan")}, r"temperature is nan"),
+        ("generate", "on", {"temperature": float("nan")}, r"temperature is nan, expected a number"),
         ("generate", "on", {"stop": 5}, r"stop: expected a str or several, got int"),
         ("generate", "on", {"stop_token_ids": "5"}, r"stop_token_ids: expected token ids, got str"),
         ("generate", "on", {"ignore_end_tokens": 1}, r"ignore_end_tokens: expected True or False, got int"),

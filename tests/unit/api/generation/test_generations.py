@@ -103,12 +103,12 @@ def test_draws_a_seed_if_none_is_given() -> None:
     [
         ({"temperature": 2.5}, "temperature: expected 0 to 2, got 2.5"),
         ({"temperature": math.nan}, "temperature: expected 0 to 2, got nan"),
-        ({"top_k": -2}, "top_k: expected 0 (all) or more, got -2"),
+        ({"top_k": -2}, "top_k: expected 0 or more, got -2"),
         ({"top_p": 0.0}, "top_p: expected more than 0 and at most 1, got 0"),
         ({"min_p": 1.5}, "min_p: expected 0 to 1, got 1.5"),
         ({"frequency_penalty": -3}, "frequency_penalty: expected -2 to 2, got -3"),
         ({"presence_penalty": 3}, "presence_penalty: expected -2 to 2, got 3"),
-        ({"repetition_penalty": 0}, "repetition_penalty: expected more than 0 and at most 1e6, got 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty: expected more than 0 and at most 1000000, got 0"),
         ({"logprobs": 21}, "logprobs: expected 0 to 20, got 21"),
         ({"max_tokens": 0}, "max_tokens: expected 1 or more, got 0"),
         (

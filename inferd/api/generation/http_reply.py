@@ -209,7 +209,7 @@ class StreamedReply(Reply):
         call = self._call
         if not self._has_begun:
             self._has_begun = True
-            headers = (*_EVENT_HEADERS, ("X-Request-Id", request_id_of(call.context)))
+            headers = (*EVENT_HEADERS, ("X-Request-Id", request_id_of(call.context)))
             call.begin_stream(headers, self._writer.error)
         if prefix is not None:
             call.send(self._writer.event(prefix))
@@ -239,7 +239,7 @@ class StreamedReply(Reply):
 
 
 #: The last two keep proxies such as nginx from buffering events.
-_EVENT_HEADERS = (
+EVENT_HEADERS = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-cache"),
     ("X-Accel-Buffering", "no"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from inferd.api.json_text import shown
 from inferd.errors import InvalidInputError
 from inferd.plain_text import clipped, listed
 
@@ -25,6 +26,7 @@ _OTHERS: Mapping[str, str] = {
     "stop_token_ids": "stop_token_ids",
     "ignore_eos": "ignore_end_tokens",
 }
+_MOST_INTEGER = 2**64 - 1
 #: The attribute of `GenerationParams` of each supported parameter.
 ATTRIBUTES: Mapping[str, str] = {**{name: ours for name, (ours, _) in _NUMBERS.items()}, **_OTHERS}
 
@@ -71,15 +73,18 @@ def read_sampling(given: Mapping[str, Any], path: Callable[[str], str]) -> dict[
 
 
 def _number(path: str, value: object, kind: type[int] | type[float]) -> float | int:
-    expected = "an integer" if kind is int else "a number"
+    expected = "an integer of 64 bits" if kind is int else "a number"
+    number = value
     if isinstance(value, str):
         try:
-            return kind(value)
+            number = kind(value)
         except ValueError:
             raise _invalid(path, expected, value) from None
-    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+    if isinstance(number, bool) or not isinstance(number, int if kind is int else int | float):
         raise _invalid(path, expected, value)
-    return value
+    if kind is int and abs(number) > _MOST_INTEGER:
+        raise _invalid(path, expected, value)
+    return number
 
 
 def _boolean(path: str, value: object) -> bool:
@@ -93,21 +98,27 @@ def _boolean(path: str, value: object) -> bool:
 def _texts(path: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list):
         raise _invalid(path, "a text or an array of them", value)
+    for index, each in enumerate(value):
+        if not isinstance(each, str):
+            raise _invalid(f"{path}[{index}]", "a text", each)
     return tuple(value)
 
 
 def _tokens(path: str, value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(each) is int for each in value):
+    if not isinstance(value, list):
         raise _invalid(path, "an array of integers", value)
+    for index, each in enumerate(value):
+        if type(each) is not int:
+            raise _invalid(f"{path}[{index}]", "an integer", each)
     return tuple(value)
 
 
 def _require_neutral(path: str, value: object, neutral: tuple[object, ...]) -> None:
     if value not in neutral:
-        raise InvalidInputError(f"{path}: not supported, got {clipped(str(value))}", field=path)
+        raise InvalidInputError(f"{path}: not supported, got {shown(value)}", field=path)
 
 
 def _invalid(path: str, expected: str, value: object) -> InvalidInputError:
-    return InvalidInputError(f"{path}: expected {expected}, got {clipped(repr(value))}", field=path)
+    return InvalidInputError(f"{path}: expected {expected}, got {shown(value)}", field=path)

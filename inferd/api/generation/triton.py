@@ -3,7 +3,7 @@
 ``input_ids`` and ``output_ids`` are additions, for models without a tokenizer: a caller that gives tokens gets tokens.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import orjson
 
 from inferd.api.generation.params import GenerationParams, Prompt
 from inferd.api.generation.sampling_params import ATTRIBUTES, read_sampling
-from inferd.api.json_text import kind_of
+from inferd.api.json_text import kind_of, shown
 from inferd.api.tensors import object_array
 from inferd.dtypes import BY_NAME
 from inferd.errors import InvalidInputError
@@ -20,6 +20,8 @@ from inferd.generation.request import Delta, TokenLogprobs
 from inferd.plain_text import clipped, listed
 from inferd.runtime.signature import Array, ModelSignature, TensorSpec
 
+#: The path of a parameter in the input `sampling_parameters`.
+_WITHIN = "sampling_parameters.{}".format
 #: The inputs that ask for an output, by the output.
 _RETURNS: Mapping[str, str] = {
     "finish_reason": "return_finish_reason",
@@ -73,18 +75,22 @@ class TritonRequest:
 
 
 def read_request(
-    base: GenerationParams, inputs: Mapping[str, Any], outputs: Collection[str], parameters: Mapping[str, Any]
+    base: GenerationParams,
+    inputs: Mapping[str, Any],
+    outputs: Collection[str],
+    parameters: Mapping[str, Any],
+    path: Callable[[str], str] = 'parameters["{}"]'.format,
 ) -> TritonRequest:
     """Read a request from its ``inputs``: single values, and an array for ``input_ids``.
 
     ``base`` has the parameters of every request, and their names in the protocol. ``outputs`` are the requested names,
-    empty for the defaults. ``parameters`` of the request have the sampling parameters if there is no input
-    ``sampling_parameters``. Raises `InvalidInputError`.
+    empty for the defaults. Sampling parameters are in ``parameters`` of the request, where each has a ``path``, in the
+    input ``sampling_parameters``, or in both. Raises `InvalidInputError`.
     """
     prompt = _prompt(inputs)
     streams = bool(inputs.get("stream", False))
     wants = _outputs(prompt, outputs, {output for output, name in _RETURNS.items() if inputs.get(name, False)})
-    attributes, paths = _sampling(inputs, parameters)
+    attributes, paths = _sampling(inputs, parameters, path)
     gives_logprobs = "logprobs" in attributes and "logprobs" in wants
     if "cumulative_logprob" in wants:
         attributes.setdefault("logprobs", 0)
@@ -124,17 +130,22 @@ def _outputs(prompt: Prompt, asked: Collection[str], returned: set[str]) -> froz
     return frozenset(returned.union(asked or usual))
 
 
-def _sampling(inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def _sampling(
+    inputs: Mapping[str, Any], parameters: Mapping[str, Any], path: Callable[[str], str]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Return attributes of `GenerationParams`, and the path that each has in the request."""
     text = inputs.get("sampling_parameters")
-    given: Mapping[str, Any]
-    if text is None:
-        # A request may have parameters for other purposes as well.
-        given = {name: value for name, value in parameters.items() if name in ATTRIBUTES}
-        path = 'parameters["{}"]'.format
-    else:
-        given, path = _object(text), "sampling_parameters.{}".format
-    return read_sampling(given, path), {ours: path(name) for name, ours in ATTRIBUTES.items()}
+    within = {} if text is None else read_sampling(_object(text), _WITHIN)
+    # A request may have parameters for other purposes as well.
+    beside = read_sampling({name: value for name, value in parameters.items() if name in ATTRIBUTES}, path)
+    paths = {}
+    for name, ours in ATTRIBUTES.items():
+        # Clients that do not know which of them a server reads send both.
+        if ours in within and beside.get(ours, within[ours]) != within[ours]:
+            text = f"{path(name)}: expected the same as {_WITHIN(name)}, got {shown(parameters[name])}"
+            raise InvalidInputError(text, field=path(name))
+        paths[ours] = (_WITHIN if ours in within else path)(name)
+    return {**beside, **within}, paths
 
 
 def _object(text: bytes | str) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from inferd.api.json_text import kind_of, shown
+from inferd.api.oip.parameters import type_name
 from inferd.api.openai.errors import invalid, unsupported
 from inferd.plain_text import clipped, escaped
 
@@ -80,7 +81,7 @@ class Members:
 def integer_of(value: object, path: str) -> int:
     """Return ``value`` as an integer. Raises `InvalidInputError` if it is not one, or beyond 64 bits."""
     if type(value) is not int:
-        raise invalid(path, f"expected an integer, got {kind_of(value)}")
+        raise invalid(path, f"expected an integer, got {type_name(value)}")
     if abs(value) > _MAX_INT64:
         raise invalid(path, f"expected at most {_MAX_INT64}, got more")
     return value

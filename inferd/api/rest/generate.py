@@ -9,7 +9,7 @@ import orjson
 
 from inferd.api.generation.bodies import BodyReader
 from inferd.api.generation.generations import Generations
-from inferd.api.generation.http_reply import AnswerWriter, ChoiceWriter, Json, StreamedReply, WholeReply
+from inferd.api.generation.http_reply import EVENT_HEADERS, AnswerWriter, ChoiceWriter, Json, StreamedReply, WholeReply
 from inferd.api.generation.params import GenerationParams
 from inferd.api.generation.sampling_params import ATTRIBUTES
 from inferd.api.generation.triton import SIGNATURE, TritonOutputs, TritonRequest, read_request
@@ -42,11 +42,16 @@ class Generate:
         self._bodies = BodyReader(resources)
 
     def handler(self, *, streams: bool) -> HttpHandler:
-        """Return a handler that answers with events if it ``streams``, else with one object."""
+        """Return a handler that answers with events if it ``streams``, else with one object.
+
+        A request that wants no stream gets one event.
+        """
 
         def begin(call: HttpUnaryCall, request: TritonRequest) -> None:
-            kind = StreamedReply if streams else WholeReply
-            kind(call, TritonAnswer(request), self._resources).begin(self._generations, [request.params])
+            kind = StreamedReply if request.streams else WholeReply
+            kind(call, TritonAnswer(request, in_events=streams), self._resources).begin(
+                self._generations, [request.params]
+            )
 
         def handle(call: HttpUnaryCall, message: HttpMessage) -> None:
             self._bodies.read(call, message, partial(_read, message.path, streams), partial(begin, call))
@@ -73,7 +78,7 @@ def _read(path: Mapping[str, str], streams: bool, content: dict[str, Any]) -> Tr
         priority=priority,
         timeout_s=timeout_s,
     )
-    return read_request(base, inputs, (), given)
+    return read_request(base, inputs, (), given, lambda name: name if name in content else f'parameters["{name}"]')
 
 
 def _members(content: dict[str, Any]) -> dict[str, Any]:
@@ -113,10 +118,11 @@ def _input(name: str, value: object) -> object:
 
 
 class TritonAnswer(AnswerWriter):
-    """Writes the answer to one request."""
+    """Writes the answer to one request; ``in_events`` also if it is whole."""
 
-    def __init__(self, request: TritonRequest) -> None:
+    def __init__(self, request: TritonRequest, *, in_events: bool) -> None:
         self._request = request
+        self._in_events = in_events
 
     def choice(self, index: int) -> ChoiceWriter:  # noqa: ARG002  (there is one)
         """See `AnswerWriter.choice`."""
@@ -124,7 +130,7 @@ class TritonAnswer(AnswerWriter):
 
     def whole(self, choices: Sequence[Json], usages: Sequence[Usage]) -> HttpBody:  # noqa: ARG002  (of the contract)
         """See `AnswerWriter.whole`."""
-        return json_answer(choices[0])
+        return HttpBody(self.event(choices[0]), EVENT_HEADERS) if self._in_events else json_answer(choices[0])
 
     def event(self, choice: Json) -> bytes:
         """See `AnswerWriter.event`."""

@@ -66,17 +66,35 @@ def test_reads_parameters_of_the_request_without_sampling_parameters() -> None:
     assert params.field_of("max_tokens") == 'parameters["max_tokens"]'
 
 
+def test_reads_parameters_in_both_places() -> None:
+    """None is ignored: what is in both must be the same."""
+    within = json.dumps({"max_tokens": 5, "seed": 2, "top_p": None}).encode()
+    params = _read(sampling_parameters=within, parameters={"temperature": 0.5, "seed": "2", "top_p": 0.5}).params
+    assert params.top_p == 0.5
+    assert (params.max_tokens, params.temperature, params.seed) == (5, 0.5, 2)
+    assert params.field_of("max_tokens") == "sampling_parameters.max_tokens"
+    assert params.field_of("temperature") == 'parameters["temperature"]'
+    with pytest.raises(InvalidInputError) as caught:
+        _read(sampling_parameters=within, parameters={"seed": 3})
+    assert caught.value.field == 'parameters["seed"]'
+    assert caught.value.message == 'parameters["seed"]: expected the same as sampling_parameters.seed, got 3'
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"temperature": "hot"}, "sampling_parameters.temperature: expected a number, got 'hot'"),
-        ({"max_tokens": 1.5}, "sampling_parameters.max_tokens: expected an integer, got 1.5"),
-        ({"max_tokens": True}, "sampling_parameters.max_tokens: expected an integer, got True"),
+        ({"temperature": "hot"}, 'sampling_parameters.temperature: expected a number, got "hot"'),
+        ({"max_tokens": 1.5}, "sampling_parameters.max_tokens: expected an integer of 64 bits, got 1.5"),
+        ({"max_tokens": True}, "sampling_parameters.max_tokens: expected an integer of 64 bits, got true"),
+        ({"seed": 2.0**64}, "sampling_parameters.seed: expected an integer of 64 bits, got 1.84467440737"),
+        ({"seed": "9" * 99}, f'sampling_parameters.seed: expected an integer of 64 bits, got "{"9" * 80}…"'),
         ({"ignore_eos": 1}, "sampling_parameters.ignore_eos: expected a boolean, got 1"),
-        ({"stop": [1]}, "sampling_parameters.stop: expected a text or an array of them, got [1]"),
-        ({"stop_token_ids": ["1"]}, "sampling_parameters.stop_token_ids: expected an array of integers, got ['1']"),
+        ({"stop": [1]}, "sampling_parameters.stop[0]: expected a text, got 1"),
+        ({"stop": 1}, "sampling_parameters.stop: expected a text or an array of them, got 1"),
+        ({"stop_token_ids": ["1"]}, 'sampling_parameters.stop_token_ids[0]: expected an integer, got "1"'),
+        ({"stop_token_ids": {}}, "sampling_parameters.stop_token_ids: expected an array of integers, got an object"),
         ({"n": 2}, "sampling_parameters.n: not supported, got 2"),
-        ({"lora_name": "x"}, "sampling_parameters.lora_name: not supported, got x"),
+        ({"lora_name": "x"}, 'sampling_parameters.lora_name: not supported, got "x"'),
         ({"temprature": 1}, "sampling_parameters.temprature: no such parameter, expected one of temperature, "),
     ],
 )

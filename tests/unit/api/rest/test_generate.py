@@ -79,6 +79,15 @@ def test_generate_stream(endpoint: Endpoint) -> None:
     assert call.headers["Content-Type"].startswith("text/event-stream")
 
 
+def test_generate_stream_without_a_stream(endpoint: Endpoint) -> None:
+    """One event with the whole, as in Triton; errors have their status to the end."""
+    call = endpoint.ask({"text_input": "once", "stream": False}, streams=True)
+    endpoint.engine.generate(" upon")
+    endpoint.engine.finish(" a")
+    assert call.events == [{**ATTRIBUTES, "text_output": "once upon a"}]
+    assert call.headers is None, "it was sent whole"
+
+
 def test_token_ids(endpoint: Endpoint) -> None:
     """Input and output are arrays, also of one token."""
     call = endpoint.ask({"input_ids": [5, 6]})
@@ -110,7 +119,8 @@ def test_error_after_the_first_token(endpoint: Endpoint) -> None:
         ({"text_input": "a", "invented": 1}, "invented", "no such input or parameter"),
         ({"text_input": "a", "bad_words": "b"}, "bad_words", "no such input or parameter"),
         ({"text_input": "a", "seed": 1, "parameters": {"seed": 2}}, "seed", "expected once"),
-        ({"text_input": "a", "max_tokens": 0}, 'parameters["max_tokens"]', "expected 1 or more"),
+        ({"text_input": "a", "max_tokens": 0}, "max_tokens", "expected 1 or more"),
+        ({"text_input": "a", "parameters": {"max_tokens": 0}}, 'parameters["max_tokens"]', "expected 1 or more"),
     ],
 )
 def test_invalid_values(endpoint: Endpoint, content: dict, field: str, text: str) -> None:

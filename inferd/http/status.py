@@ -41,6 +41,9 @@ _STATUSES = {
 #: Reasons of the server's own rejections for which HTTP has a status of its own.
 _STATUSES_BY_REASON = {"MESSAGE_TOO_LARGE": 413, "MESSAGE_TIMEOUT": 408}
 
+#: Reasons of statuses that calls may end with without details, as when their deadline passes.
+_REASONS = {Code.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED"}
+
 #: Metadata that answers express in their body and in headers of HTTP instead.
 _DETAILS = b"grpc-status-details-bin"
 _NOT_COPIED = frozenset({_DETAILS, b"grpc-retry-pushback-ms"})
@@ -72,6 +75,8 @@ def answer_of(status: int, body: bytes, headers: Sequence[tuple[str, str]], rest
 def error_answer(code: grpc.StatusCode, details: str, trailing: Pairs, form: ErrorForm = own_form) -> Answer:
     """Return the answer for a call that has ended with ``code``; cached, because refused calls end alike."""
     error = _described(details, dict(trailing).get(_DETAILS))
+    if code in _REASONS:
+        error.setdefault("reason", _REASONS[code])
     status = _STATUSES_BY_REASON.get(str(error.get("reason"))) or _STATUSES.get(code, 500)
     headers = [(name.decode(), value.decode("latin-1")) for name, value in trailing if name not in _NOT_COPIED]
     retry_after_ms = error.get("retry_after_ms")

@@ -213,7 +213,8 @@ def test_deadline_in_the_middle(server: Running, request_: bytes) -> None:
         assert exchange.timer is not None
         assert not exchange.timer.cancelled(), "the deadline is watched"
         on_poll(server, lambda: on_deadline(exchange))
-        assert rest(client) == b'error: {"error":"the deadline passed before there was an answer"}'
+        text = b'{"error":"the deadline passed before there was an answer","reason":"DEADLINE_EXCEEDED"}'
+        assert rest(client) == b"error: " + text
         assert terminated.wait(PATIENCE_S)
         assert server.ends.next() == (grpc.StatusCode.DEADLINE_EXCEEDED, 200)
         eventually(exchange.timer.cancelled, "the deadline is not watched any more")

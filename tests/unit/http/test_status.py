@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from inferd.api.status import StatusTable
-from inferd.errors import InvalidInputError, OverloadedError
+from inferd.errors import InvalidInputError, OverloadedError, RunTooLongError
 from inferd.http.status import answer_of, error_answer
 
 
@@ -29,6 +29,16 @@ def test_field() -> None:
     answer = error_answer(status.code, status.message, status.trailers())
     assert answer.status == 400
     assert orjson.loads(answer.body)["field"] == "inputs[0].shape"
+
+
+def test_deadlines_have_a_reason() -> None:
+    """That of the error, or else the status, as calls end without an error when their deadline passes."""
+    known = StatusTable().status_of(RunTooLongError("long"))
+    reasons = [
+        orjson.loads(error_answer(grpc.StatusCode.DEADLINE_EXCEEDED, "late", trailers).body)["reason"]
+        for trailers in ((), known.trailers())
+    ]
+    assert reasons == ["DEADLINE_EXCEEDED", "RUN_TOO_LONG"]
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ class Refusals:
             reason="QUEUE_FULL",
         )
 
-    def too_late(self) -> OverloadedError:
-        """Return the error for a request that would miss its deadline."""
+    def too_late(self, detail: str = "") -> OverloadedError:
+        """Return the error for a request that would miss its deadline; ``detail`` is appended to the message."""
         return OverloadedError(
-            f'model "{self._name}" cannot answer within the deadline: {self._waiting.describe()}',
+            f'model "{self._name}" cannot answer within the deadline: {self._waiting.describe()}{detail}',
             retry_after_s=self._hints.retry_after_s(self._waiting.rows),
             reason="DEADLINE_TOO_CLOSE",
         )

@@ -129,7 +129,9 @@ class WaitingQueue:
 
     def _temporary_rejection(self, request: GenerationRequest, load: CacheLoad, now: float) -> ServingError | None:
         if self._forecast.would_miss_deadline(request, self.waiting.rows_ahead(request), load, now):
-            error = self.refusals.too_late()
+            needed_s = request.expected_s * self._forecast.error_factor
+            needs = f"; the answer may take {needed_s:.3g} s, and the deadline is in {request.deadline - now:.3g} s"
+            error = self.refusals.too_late(needs)
             error.retry_after_s = self._forecast.retry_in_time_s(request, self.waiting.rows, now)
             return error
         if self.waiting.priority_rows and not self.waiting.fits_priority(request):

@@ -44,7 +44,8 @@ def import_triton(
     """Say for each model of a Triton repository whether it can be served.
 
     A server reads config.pbtxt itself: a verdict of "as is" or "with differences" needs no more than
-    --model-repository DIR. Models are not loaded; inferd inspect does that. Exits with 1 if a model cannot be served.
+    --model-repository DIR. Inputs, outputs and batch size are compared with what the ONNX files declare, but models are
+    not loaded; inferd inspect does that. Exits with 1 if a model cannot be served.
     """
     settings = server_settings(config)
     try:

@@ -3,29 +3,25 @@
 import errno
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import onnxruntime
 
 from inferd.config.settings import ModelSettings
-from inferd.dtypes import BY_NAME, BYTES
 from inferd.runtime import providers
+from inferd.runtime.declared_tensors import Declaration, served_declarations
 from inferd.runtime.errors import ModelLoadError, runtime_message
 from inferd.runtime.external_weights import NO_WEIGHTS, ExternalWeights, detach
 from inferd.runtime.providers import Provider, libraries, register
 from inferd.runtime.resources import RUNS_NICE, low_priority_thread, threads_per_run, usable_cores
 from inferd.runtime.runners import OrtObject
-from inferd.runtime.signature import TensorSpec, tensor_spec
+from inferd.runtime.signature import TensorSpec
 
 _log = logging.getLogger("inferd.runtime")
 
 #: ONNX Runtime's log bypasses ours on stderr and would repeat its exceptions.
 _FATAL_ONLY = 4
-
-#: Name, type and shape of a tensor in ONNX Runtime's form.
-_Declaration = tuple[str, str, Sequence[int | str | None]]
 
 #: Where external weights are if the model is not opened by its path.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -42,9 +38,6 @@ _LEVELS: Mapping[str, OrtObject] = {
 
 #: External weights from which copying them is worth a warning.
 _LARGE_BYTES = 256 * 1024 * 1024
-
-#: Types that ONNX Runtime's Python interface cannot run together.
-_APART = {BYTES, BY_NAME["BF16"]}
 
 
 def open_runtime_session(
@@ -152,10 +145,9 @@ def _session_options(settings: ModelSettings, *, on_accelerator: bool) -> OrtObj
 
 
 def declared(session: OrtObject) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Return the inputs and outputs that the model is served with, optional inputs after the others.
+    """Return the inputs and outputs of `served_declarations`; a warning is logged about outputs that are left out.
 
-    Outputs that cannot be sent are left out with a warning, and optional inputs without one. Raises `ModelLoadError`
-    for any other input that cannot be sent, and if no output is left.
+    Raises `ModelLoadError`.
     """
     try:
         inputs = _declarations(session.get_inputs())
@@ -164,42 +156,11 @@ def declared(session: OrtObject) -> tuple[list[TensorSpec], list[TensorSpec]]:
     except UnicodeDecodeError as error:
         msg = "the names of the model's inputs and outputs are not text: the file is damaged"
         raise ModelLoadError(msg) from error
-    required = [tensor_spec("input", *tensor) for tensor in inputs]
-    served = _served_outputs(outputs)
-    return [*required, *_optional_inputs(optional, [*required, *served])], served
+    found = served_declarations(inputs, optional, outputs)
+    if found.left_out:
+        _log.warning("%s", found.left_out)
+    return list(found.inputs), list(found.outputs)
 
 
-def _declarations(tensors: Iterable[OrtObject]) -> list[_Declaration]:
+def _declarations(tensors: Iterable[OrtObject]) -> list[Declaration]:
     return [(tensor.name, tensor.type, tensor.shape) for tensor in tensors]
-
-
-def _served_outputs(outputs: Sequence[_Declaration]) -> list[TensorSpec]:
-    served: list[TensorSpec] = []
-    refused: list[ModelLoadError] = []
-    for tensor in outputs:
-        try:
-            served.append(tensor_spec("output", *tensor))
-        except ModelLoadError as error:
-            refused.append(error)
-    if refused and not served:
-        raise refused[0]
-    if refused:
-        _log.warning("the model is served without the outputs that cannot be sent: %s", "; ".join(map(str, refused)))
-    return served
-
-
-def _optional_inputs(initializers: Sequence[_Declaration], others: Sequence[TensorSpec]) -> list[TensorSpec]:
-    """Return the inputs with defaults that can be sent in a request to the model with ``others``."""
-    taken = {spec.datatype for spec in others}
-    optional: list[TensorSpec] = []
-    for tensor in initializers:
-        try:
-            spec = replace(tensor_spec("input", *tensor), optional=True)
-        except ModelLoadError as error:
-            # The model runs without the input.
-            _log.debug("an input with a default cannot be given: %s", error)
-            continue
-        if spec.datatype not in _APART or not taken & (_APART - {spec.datatype}):
-            taken.add(spec.datatype)
-            optional.append(spec)
-    return optional

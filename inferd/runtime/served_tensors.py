@@ -19,6 +19,15 @@ from inferd.runtime.signature import Array, ModelSignature, Tensors, TensorSpec,
 Kind = Literal["input", "output"]
 
 
+class TensorSettingError(ModelLoadError):
+    """A setting of a tensor contradicts the model's file; ``setting`` is its path, such as inputs, x, datatype."""
+
+    def __init__(self, setting: Sequence[str], text: str) -> None:
+        super().__init__(f"{'.'.join(setting)}: {text}")
+        self.setting = setting
+        self.text = text
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reshape:
     """A tensor that has another shape in the file: its spec there, and which open dimension is which.
@@ -126,7 +135,7 @@ def served_tensors(
 ) -> ServedTensors:
     """Apply ``settings`` to the ``inputs`` and ``outputs`` of the file; ``labels`` are the classes by output.
 
-    Raises `ModelLoadError` if they contradict.
+    Raises `TensorSettingError` if they contradict.
     """
     outputs = [replace(spec, labels=tuple(labels.get(spec.name, ()))) for spec in outputs]
     served_inputs = [each for each in _served("input", inputs, settings.inputs) if _is_served_input(each[0], settings)]
@@ -147,11 +156,10 @@ def _served(
     known = [spec.name for spec in specs]
     for name in overrides:
         if name not in known:
-            msg = f"{kind}s.{name}: the model has no such {kind}, it has {', '.join(known)}"
-            raise ModelLoadError(msg)
+            raise TensorSettingError((f"{kind}s", name), f"the model has no such {kind}, it has {', '.join(known)}")
     for spec in specs:
         override = overrides.get(spec.name)
-        yield (spec, None) if override is None else _overridden(f"{kind}s.{spec.name}", spec, override)
+        yield (spec, None) if override is None else _overridden((f"{kind}s", spec.name), spec, override)
 
 
 def _is_served_input(spec: TensorSpec, settings: ModelSettings) -> bool:
@@ -164,10 +172,12 @@ def _is_served_output(spec: TensorSpec, settings: ModelSettings) -> bool:
     return settings.served_outputs == "all" or spec.name in settings.outputs
 
 
-def _overridden(setting: str, spec: TensorSpec, override: TensorOverride) -> tuple[TensorSpec, Reshape | None]:
+def _overridden(
+    setting: Sequence[str], spec: TensorSpec, override: TensorOverride
+) -> tuple[TensorSpec, Reshape | None]:
     if override.datatype is not None and override.datatype != spec.datatype.name:
-        msg = f"{setting}.datatype: expected {spec.datatype.name} as in the model's file, got {override.datatype}"
-        raise ModelLoadError(msg)
+        text = f"expected {spec.datatype.name} as in the model's file, got {override.datatype}"
+        raise TensorSettingError((*setting, "datatype"), text)
     if isinstance(override, InputOverride) and override.optional is not None:
         spec = _with_optional(setting, spec, is_optional=override.optional)
     if override.shape is None:
@@ -176,18 +186,18 @@ def _overridden(setting: str, spec: TensorSpec, override: TensorOverride) -> tup
         # A scalar of the file is often declared so, as there are clients that know no tensors without dimensions.
         return _reshaped(setting, spec, override.shape, [])
     if override.model_shape is None:
-        return _narrowed(f"{setting}.shape", spec, override.shape), None
+        return _narrowed((*setting, "shape"), spec, override.shape), None
     return _reshaped(setting, spec, override.shape, override.model_shape)
 
 
-def _with_optional(setting: str, spec: TensorSpec, *, is_optional: bool) -> TensorSpec:
+def _with_optional(setting: Sequence[str], spec: TensorSpec, *, is_optional: bool) -> TensorSpec:
     if is_optional and not spec.optional:
-        msg = f"{setting}.optional: expected false, because the model's file has no default for the input, got true"
-        raise ModelLoadError(msg)
+        text = "expected false, because the model's file has no default for the input, got true"
+        raise TensorSettingError((*setting, "optional"), text)
     return replace(spec, optional=is_optional)
 
 
-def _narrowed(setting: str, spec: TensorSpec, sizes: Sequence[int]) -> TensorSpec:
+def _narrowed(setting: Sequence[str], spec: TensorSpec, sizes: Sequence[int]) -> TensorSpec:
     """Return ``spec`` with the fixed ones of ``sizes``, which must fit its shape."""
     # The rank of a tensor without dimensions in the file may be undeclared.
     shape = spec.shape or (None,) * len(sizes)
@@ -195,21 +205,21 @@ def _narrowed(setting: str, spec: TensorSpec, sizes: Sequence[int]) -> TensorSpe
         size == -1 or not isinstance(known, int) or size == known for size, known in zip(sizes, shape, strict=True)
     )
     if not fits:
-        msg = f"{setting}: expected one that fits {format_shape(spec.shape)} in the model's file, got {_text(sizes)}"
-        raise ModelLoadError(msg)
+        text = f"expected one that fits {format_shape(spec.shape)} in the model's file, got {_text(sizes)}"
+        raise TensorSettingError(setting, text)
     return replace(spec, shape=tuple(known if size == -1 else size for size, known in zip(sizes, shape, strict=True)))
 
 
 def _reshaped(
-    setting: str, spec: TensorSpec, sizes: Sequence[int], file_sizes: Sequence[int]
+    setting: Sequence[str], spec: TensorSpec, sizes: Sequence[int], file_sizes: Sequence[int]
 ) -> tuple[TensorSpec, Reshape]:
     if _counts(sizes) != _counts(file_sizes):
-        msg = (
-            f"{setting}.model_shape: expected as many elements before, between and after each -1 as in shape, "
+        text = (
+            "expected as many elements before, between and after each -1 as in shape, "
             f"which is {_text(sizes)}, got {_text(file_sizes)}"
         )
-        raise ModelLoadError(msg)
-    in_file = _narrowed(f"{setting}.model_shape", spec, file_sizes)
+        raise TensorSettingError((*setting, "model_shape"), text)
+    in_file = _narrowed((*setting, "model_shape"), spec, file_sizes)
     axes = tuple(zip(_open(sizes), _open(file_sizes), strict=True))
     shape: list[int | str | None] = list(sizes)
     for axis, file_axis in axes:

@@ -1,4 +1,4 @@
-"""Check whether the models of a repository can be served, without loading them: `inferd import-triton`."""
+"""Check whether the models of a repository can be served, without opening them: `inferd import-triton`."""
 
 import os
 from collections.abc import Mapping
@@ -13,10 +13,13 @@ from inferd.config.settings import ModelSettings, Settings
 from inferd.config.validation import SettingPath, SettingsError
 from inferd.config.yaml_text import longest_match
 from inferd.models.model_directory import TRITON_CONFIG
+from inferd.models.model_source import ModelSource, model_file
+from inferd.models.triton.agreement import require_agreement
 from inferd.models.triton.backends import INSTEAD, backend_of
 from inferd.models.triton.draft import Translation
 from inferd.models.triton.errors import TritonConfigError
 from inferd.models.triton.translation import translate_file
+from inferd.runtime.errors import ModelLoadError
 from inferd.runtime.model_folder import has_genai_config
 from inferd.small_files import why_unreadable
 
@@ -65,7 +68,8 @@ def judge(folder: Path, settings: Settings) -> Verdict:
     """Return the verdict on the model in ``folder``, for a server with ``settings``."""
     try:
         translation, model = _translated(folder, settings)
-        without_file = _require_files(folder, model, model.versions or settings.repository.versions)
+        config_name = _config(folder, settings.repository.config_name).name
+        of_files = _require_files(folder, model, model.versions or settings.repository.versions, config_name)
     except TritonConfigError as error:
         return Verdict(folder=folder, reason=str(error))
     except OSError as error:
@@ -74,7 +78,7 @@ def judge(folder: Path, settings: Settings) -> Verdict:
         folder=folder,
         settings=translation.settings,
         ignored=translation.ignored,
-        differences=(*translation.differences, *without_file),
+        differences=(*translation.differences, *of_files),
     )
 
 
@@ -110,21 +114,25 @@ def _config(folder: Path, config_name: str) -> Path:
     return named if config_name and os.path.lexists(named) else folder / TRITON_CONFIG
 
 
-def _require_files(folder: Path, model: ModelSettings, policy: VersionPolicy) -> list[str]:
-    """Return the versions that lack their file, a sentence each.
+def _require_files(folder: Path, model: ModelSettings, policy: VersionPolicy, config_name: str) -> list[str]:
+    """Return a sentence about each version that cannot be served, or not with all of its outputs.
 
-    Raises `TritonConfigError` if all of them do, and for other files that the settings of the model name.
+    Raises `TritonConfigError` if no version can be, and for other files that the settings of the model name.
     """
     versions = _versions(folder)
     chosen = sorted(chosen_versions(policy, list(versions)), key=int)
     if not chosen:
         found = f"versions {', '.join(versions)}" if versions else "no version"
         raise TritonConfigError(f"expected {model.file or _MODEL} in a version directory such as 1, found {found}")
-    missing = [
-        _without_model(versions[each], model.file) for each in chosen if not _has_model(versions[each], model.file)
-    ]
-    if len(missing) == len(chosen):
-        raise TritonConfigError(missing[0])
+    refused: list[TritonConfigError] = []
+    notes: list[str] = []
+    for version in chosen:
+        try:
+            notes.append(_check_version(versions[version], model, config_name))
+        except TritonConfigError as error:
+            refused.append(error)
+    if len(refused) == len(chosen):
+        raise refused[0]
     for name, output in model.outputs.items():
         if output.labels and not (folder / output.labels).is_file():
             raise TritonConfigError(f'output "{name}": label_filename: there is no file {output.labels}')
@@ -133,7 +141,25 @@ def _require_files(folder: Path, model: ModelSettings, policy: VersionPolicy) ->
             if each.file and not (folder / _WARMUP / each.file).is_file():
                 text = f"there is no file {_WARMUP}/{each.file}"
                 raise TritonConfigError(f'model_warmup "{sample.name}", input "{name}": {text}')
-    return missing
+    return [*map(str, refused), *filter(None, dict.fromkeys(notes))]
+
+
+def _check_version(version: Path, model: ModelSettings, config_name: str) -> str:
+    """Return a sentence about outputs that cannot be served, or an empty text.
+
+    Raises `TritonConfigError` if the directory ``version`` lacks its file, or this contradicts the configuration.
+    """
+    if not _has_model(version, model.file):
+        raise TritonConfigError(_without_model(version, model.file))
+    if has_genai_config(version):
+        # What a language model takes is no matter of its configuration.
+        return ""
+    source = ModelSource(name=version.parent.name, version=version.name, path=version / _MODEL)
+    try:
+        file = model_file(source, model.file)
+    except ModelLoadError as error:
+        raise TritonConfigError(f"version {version.name}: {error}") from error
+    return require_agreement(file, model, config_name)
 
 
 def _versions(folder: Path) -> dict[str, Path]:

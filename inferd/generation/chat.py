@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ _MAX_FILE_BYTES = 32 * 1024 * 1024
 #: Limits of a rendered chat, so that a template cannot fill the memory: a multiple of its messages, and characters in
 #: addition.
 _MAX_REPETITIONS, _MAX_EXTRA_CHARACTERS = 4, 256 * 1024
+#: Roles of short chats; some templates take no system message.
+_SOME_CHATS = (("user",), ("system", "user"), ("user", "assistant", "user"))
 #: Tokens that templates may write around messages, by their names in tokenizer_config.json.
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -36,6 +39,14 @@ class ChatTemplate:
         self._template = compile_template(source, now)
         self._variables = {"tools": None, "documents": None, "add_generation_prompt": True, **special_tokens}
         self._refused_error = RefusedError
+
+    def frame(self) -> str:
+        """Return what the template writes around messages, of all roles that it takes."""
+        texts = []
+        for roles in _SOME_CHATS:
+            with suppress(InvalidInputError):
+                texts.append(self.render([{"role": role, "content": "a"} for role in roles]))
+        return "".join(texts)
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return the prompt text of ``messages``, up to the beginning of the answer.

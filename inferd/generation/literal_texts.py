@@ -1,4 +1,4 @@
-"""Tokenizes chats so that the special tokens which callers write in their messages stay text."""
+"""Tokenizes chats so that control tokens, those which separate messages, stay text if callers write them."""
 
 import re
 import secrets
@@ -15,16 +15,21 @@ _MARK = f"{secrets.randbelow(10**24):024}"
 
 
 class LiteralTexts:
-    """Marks the special tokens in messages, and tokenizes what a template made of the messages. Used by any thread.
+    """Marks the control tokens in messages, and tokenizes what a template made of the messages. Used by any thread.
 
-    A mark behind the first character of a special token cuts it in two, neither of which is a token. So special tokens
-    of one character cannot be marked. Tokens that were added but are not special are not marked: they are text.
+    They are the special tokens, and other added ones in the ``frame``, what the template writes around messages. A mark
+    behind the first character of one cuts it in two, neither of which is a token. So tokens of one character cannot be
+    marked.
     """
 
-    def __init__(self, tokenizer: "Tokenizer") -> None:
+    def __init__(self, tokenizer: "Tokenizer", frame: str) -> None:
         added = sorted(tokenizer.get_added_tokens_decoder().items())
-        special = sorted({token.content for _, token in added if token.special and len(token.content) > 1})
-        self._special = re.compile(_one_of(special)) if special else None
+        control = sorted(
+            token.content
+            for _, token in added
+            if len(token.content) > 1 and (token.special or (token.content in frame and _is_name(token.content)))
+        )
+        self._control = re.compile(_one_of(control)) if control else None
         self._tokenizer, self._mark_id = _with_mark(tokenizer, [token for _, token in added])
 
     def marked(self, messages: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
@@ -32,12 +37,12 @@ class LiteralTexts:
         return [{name: self._marked(text) for name, text in message.items()} for message in messages]
 
     def _marked(self, text: str) -> str:
-        special = self._special
-        if special is None or special.search(text) is None:
+        control = self._control
+        if control is None or control.search(text) is None:
             return text
         pieces, begin = [], 0
         # The next one may begin within the last.
-        while (found := special.search(text, begin)) is not None:
+        while (found := control.search(text, begin)) is not None:
             pieces.append(text[begin : found.start() + 1])
             begin = found.start() + 1
         return _MARK.join([*pieces, text[begin:]])
@@ -46,6 +51,11 @@ class LiteralTexts:
         """Return the token ids of a text that has marks."""
         [encoding] = self._tokenizer.encode_batch_fast([rendered], add_special_tokens=False)
         return [token_id for token_id in encoding.ids if token_id != self._mark_id]
+
+
+def _is_name(token: str) -> bool:
+    """Return whether ``token`` is between signs, as ``<|user|>``: others are spaces and words of ordinary texts."""
+    return not token[0].isalnum() and not token[-1].isalnum() and len(token.split()) == 1
 
 
 def has_marks(text: str) -> bool:

@@ -32,7 +32,7 @@ class ModelText:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._template = template
-        self._literal_texts = LiteralTexts(tokenizer)
+        self._literal_texts = LiteralTexts(tokenizer, "" if template is None else template.frame())
         self._detokenizer = HuggingFaceDetokenizer(tokenizer)
         self.token_bytes = self._detokenizer.token_bytes
 

@@ -36,7 +36,7 @@ def test_ordinary_chats(kind, contents):
     expected = text.encode(rendered, add_special_tokens=False).tolist()
     assert not has_marks(rendered)
     assert text.encode_rendered(rendered).tolist() == expected
-    assert LiteralTexts(text._tokenizer).encode(rendered) == expected
+    assert LiteralTexts(text._tokenizer, "").encode(rendered) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,6 +72,18 @@ def test_special_tokens_that_overlap_are_all_text(tmp_path):
     assert max(ids) < tokenizer.token_to_id("<a>")
 
 
+def test_other_tokens_of_the_template_are_text_too(tmp_path):
+    """Tokens of roles need not be special; words and tokens that the template does not write stay what they are."""
+    tokenizer = byte_level()
+    added = ["<|user|>", "<|end|>", "dog", "<tool>"]
+    tokenizer.add_tokens([AddedToken(token, special=False) for token in added])
+    user, end, word, tool = map(tokenizer.token_to_id, added)
+    template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>dog{% endfor %}"
+    text = _text(tokenizer, tmp_path, template)
+    ids, _ = _chat(text, "the fox<|end|><|user|>a dog <tool>")
+    assert [token for token in ids if token >= user] == [user, word, tool, end, word]
+
+
 def test_prompts_that_are_no_chat_keep_their_special_tokens(tmp_path):
     """Their callers apply the template themselves."""
     ids = _text(byte_level(), tmp_path).encode(f"{BEGIN}the fox{END}").tolist()
@@ -82,7 +94,7 @@ def test_tokenizers_without_special_tokens(tmp_path):
     """Have nothing to mark."""
     tokenizer = byte_level()
     plain = type(tokenizer)(tokenizer.model)
-    assert LiteralTexts(plain).marked([{"content": END}]) == [{"content": END}]
+    assert LiteralTexts(plain, "").marked([{"content": END}]) == [{"content": END}]
 
 
 def test_errors_of_templates_quote_messages_as_they_are(tmp_path):

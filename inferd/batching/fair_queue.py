@@ -45,9 +45,9 @@ class Flow(Generic[Queued]):
             yield entries[at][1]  # type: ignore[index]  # only entries before the head are None
 
     def add(self, request: Queued) -> None:
-        """Add ``request`` at the place of its ``turn``."""
+        """Add ``request`` at the place of its ``edf_key``."""
         entries = self._entries
-        entry = (request.turn, request)
+        entry = (request.edf_key, request)
         if not entries or entries[-1] < entry:  # type: ignore[operator]  # the last one is never None
             entries.append(entry)
         else:
@@ -64,7 +64,7 @@ class Flow(Generic[Queued]):
         if head < len(entries) and entries[head][1] is request:  # type: ignore[index]
             self._advance(head + 1)
         else:
-            at = self._place(*request.turn)
+            at = self._place(*request.edf_key)
             if at == len(entries) or entries[at][1] is not request:  # type: ignore[index]
                 return False
             del entries[at]
@@ -203,26 +203,27 @@ class Level(Generic[Queued]):
         Values begin at ``starts``, in the order of the flows, and grow by ``row_step`` a row, divided by the weight.
         """
         flows = zip(starts, self.flows.values(), strict=True)
-        turns = [(start, number, iter(flow), flow) for number, (start, flow) in enumerate(flows)]
-        heapify(turns)
-        while turns:
-            value, number, requests, flow = turns[0]
+        heads = [(start, number, iter(flow), flow) for number, (start, flow) in enumerate(flows)]
+        heapify(heads)
+        while heads:
+            value, number, requests, flow = heads[0]
             request = next(requests, None)
             if request is None:
-                heappop(turns)
+                heappop(heads)
                 continue
-            heapreplace(turns, (value + request.rows * row_step / flow.weight, number, requests, flow))
+            heapreplace(heads, (value + request.rows * row_step / flow.weight, number, requests, flow))
             yield request
 
     def rows_ahead(self, principal: str, weight: float, due: float, rows: int) -> int:
         """Estimate how many rows would be served before the end of a request of ``rows``, without its own."""
         flow = self.flows.get(principal)
         own = flow.rows_before(due) if flow is not None else 0
-        turn = (own + rows) / weight
+        # Virtual time from now to its end.
+        finish = (own + rows) / weight
         if len(self.flows) <= _COUNTED_FLOWS:
             others = (other for other in self.flows.values() if other is not flow)
-            return own + sum(min(other.rows, int(turn * other.weight)) for other in others)
+            return own + sum(min(other.rows, int(finish * other.weight)) for other in others)
         others_rows, others_weights = self.rows, self._weights
         if flow is not None:
             others_rows, others_weights = others_rows - flow.rows, others_weights - flow.weight
-        return own + min(others_rows, int(turn * others_weights))
+        return own + min(others_rows, int(finish * others_weights))

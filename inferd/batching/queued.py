@@ -15,11 +15,11 @@ class Principal(NamedTuple):
 class QueuedRequest(Protocol):
     """A request that can wait. ``rows`` is what it counts for in limits and shares; see `InferenceRequest`.
 
-    The queue sets ``enqueued_at`` and ``turn``. Identity is what tells requests apart.
+    The queue sets ``enqueued_at`` and ``edf_key``. Identity is what tells requests apart.
     """
 
     enqueued_at: float
-    turn: tuple[float, int]
+    edf_key: tuple[float, int]
 
     @property
     def rows(self) -> int: ...  # noqa: D102  see above

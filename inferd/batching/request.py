@@ -152,8 +152,8 @@ class InferenceRequest:
     ``received_at``, when the server had the whole request; ``offered_at``, when it had been decoded and reached the
     queue; ``enqueued_at``, when the queue admitted it. ``priority`` 1 is served first.
 
-    ``turn`` is set by the queue: when the request is due, and its number, which give its place among those of its
-    principal. Identity is what tells requests apart.
+    ``edf_key`` is set by the queue: when the request is due, and its number. By it those of a principal are ordered,
+    earliest deadline first. Identity is what tells requests apart.
     """
 
     inputs: Tensors
@@ -168,7 +168,7 @@ class InferenceRequest:
     principal: Principal = _ANONYMOUS
     offered_at: float = 0.0
     enqueued_at: float = 0.0
-    turn: tuple[float, int] = (0.0, 0)
+    edf_key: tuple[float, int] = (0.0, 0)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -176,7 +176,7 @@ class WaitingRequests(Generic[Queued]):
 
     def add(self, request: Queued) -> None:
         """Add ``request``, which has its ``enqueued_at``; the caller has checked that it fits."""
-        request.turn = min(request.deadline, request.enqueued_at + _HORIZON_S), next(_numbers)
+        request.edf_key = min(request.deadline, request.enqueued_at + _HORIZON_S), next(_numbers)
         self._levels[request.priority].add(request)
         self.count += 1
         self.rows += request.rows

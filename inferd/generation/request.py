@@ -131,7 +131,7 @@ class QueueEntry:
     priority: int = 1
     principal: Principal = _ANONYMOUS
     enqueued_at: float = 0.0
-    turn: tuple[float, int] = (0.0, 0)
+    edf_key: tuple[float, int] = (0.0, 0)
     expected_s: float = 0.0
 
 

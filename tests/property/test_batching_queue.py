@@ -206,7 +206,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert [request.priority for request in served] == sorted(request.priority for request in served)
         for principal in _WEIGHTS:
             own = [request for request in served if request.principal.name == principal]
-            assert own == sorted(own, key=lambda request: (request.priority, request.turn))
+            assert own == sorted(own, key=lambda request: (request.priority, request.edf_key))
         assert self.state.present == len(self.waiting) + len(self.blocked) + sum(len(b.requests) for b in self.batches)
         assert self.state.running_rows == sum(batch.rows for batch in self.batches)
         first = next(iter(self.blocked), None)

@@ -52,7 +52,7 @@ def _check(waiting, present):
     for order in (waiting, victims, waiting.in_order()):
         flows = {}
         for request in order:
-            flows.setdefault((request.priority, request.principal), []).append(request.turn)
+            flows.setdefault((request.priority, request.principal), []).append(request.edf_key)
         # Except for those that ageing puts first, which are the first ones of their flows.
         assert all(flow == sorted(flow) for flow in flows.values())
 

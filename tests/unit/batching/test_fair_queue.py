@@ -10,7 +10,7 @@ from tests.fakes import Caller
 
 def _request(number, due=math.inf, principal="a", weight=1.0, rows=1):
     request = Caller(rows=rows, principal=principal, weight=weight).request
-    request.turn = due, number
+    request.edf_key = due, number
     return request
 
 

@@ -10,10 +10,10 @@ from inferd.config.generation import GenerationSettings
 from inferd.config.settings import QueueSettings
 from inferd.errors import ServingError
 from inferd.generation.engine import GenerationEngine
-from inferd.generation.ports import Logits
 from inferd.generation.request import Delta, GenerationRequest, Sampling, StopConditions, TokenIds
 from inferd.observability.metrics.generation import GenerationStats
 from inferd.runtime.errors import RunFailedError
+from inferd.runtime.signature import Logits
 from tests.fakes import FakeClock, ManualPollThread
 from tests.patience import PATIENCE_S
 

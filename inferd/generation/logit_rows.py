@@ -8,8 +8,8 @@ Positive floats have the order of their bits, so a histogram of the highest bits
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.generation.ports import Logits
 from inferd.generation.request import Sampling, TokenIds
+from inferd.runtime.signature import Logits
 
 #: Logits or weights of one sequence, [vocabulary_size].
 Row = NDArray[np.float32]

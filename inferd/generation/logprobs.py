@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from inferd.generation.logit_rows import top_logits, total_weight
-from inferd.generation.ports import Detokenizer, Logits
+from inferd.generation.ports import Detokenizer
 from inferd.generation.request import Candidate, TokenLogprobs
 from inferd.generation.sampler import NO_TOKEN, SequenceSampling
+from inferd.runtime.signature import Logits
 
 #: In place of -inf, which JSON does not have.
 _LOWEST = -9999.0

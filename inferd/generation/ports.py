@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from inferd.generation.request import TokenIds
-
-Logits = NDArray[np.float32]
+from inferd.runtime.signature import Logits
 
 
 class Decoder(Protocol):

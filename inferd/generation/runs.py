@@ -8,13 +8,14 @@ import numpy as np
 from inferd.batching.ports import Clock
 from inferd.errors import InferenceFailedError, OutOfMemoryError, RunTooLongError, ServingError
 from inferd.generation.logprobs import prompt_logprobs, token_logprobs
-from inferd.generation.ports import Decoder, Detokenizer, Logits
+from inferd.generation.ports import Decoder, Detokenizer
 from inferd.generation.request import Delta, TokenLogprobs
 from inferd.generation.run_limit import RunLimit
 from inferd.generation.sampler import NO_TOKEN, choose_tokens
 from inferd.generation.sequence import GeneratingSequence
 from inferd.observability.metrics.generation import GenerationStats
 from inferd.runtime.errors import RunFailure, failure_of
+from inferd.runtime.signature import Logits
 
 _logger = logging.getLogger("inferd.generation")
 

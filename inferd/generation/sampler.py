@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.generation.logit_rows import Row, draw_from_row, top_logits, total_weight
-from inferd.generation.ports import Logits
 from inferd.generation.request import GenerationRequest, Sampling, TokenIds
+from inferd.runtime.signature import Logits
 
 #: In place of a token, for a row without one to choose: it has NaN, or nothing above -inf.
 NO_TOKEN = -1

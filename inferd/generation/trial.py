@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inferd.generation.ports import Decoder, Logits
+from inferd.generation.ports import Decoder
 from inferd.generation.request import TokenIds
 from inferd.runtime.batch_axes.verdict import Standing, Verdict
 from inferd.runtime.errors import ModelLoadError, RunFailedError, runtime_message
+from inferd.runtime.signature import Logits
 
 _log = logging.getLogger(__name__)
 

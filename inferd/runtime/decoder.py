@@ -7,11 +7,12 @@ import numpy as np
 
 from inferd.runtime.decoder_cache import SlotCache
 from inferd.runtime.decoder_graph import DecoderForm
-from inferd.runtime.decoder_runner import Integers, Logits, SlotRunner
+from inferd.runtime.decoder_runner import Integers, SlotRunner
 from inferd.runtime.errors import RunFailedError, SessionClosedError
 from inferd.runtime.genai_config import GenaiConfig
 from inferd.runtime.providers import on_accelerator
 from inferd.runtime.runners import OrtObject, RunStop
+from inferd.runtime.signature import Logits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

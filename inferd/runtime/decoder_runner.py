@@ -10,9 +10,8 @@ from inferd.runtime.decoder_cache import SlotCache
 from inferd.runtime.decoder_graph import LOGITS_TO_KEEP, DecoderForm
 from inferd.runtime.decoder_pruning import CHOSEN_TOKENS
 from inferd.runtime.runners import OrtObject
-from inferd.runtime.signature import Array
+from inferd.runtime.signature import Array, Logits
 
-Logits = NDArray[np.float32]
 #: Token ids [sequences,tokens], and numbers of tokens [sequences].
 Integers = NDArray[np.integer]
 

@@ -20,6 +20,9 @@ _MOST_DIMENSIONS = 64
 Array = NDArray[np.generic]
 Tensors = Mapping[str, Array]
 
+#: Logits of a language model, [rows,vocabulary_size].
+Logits = NDArray[np.float32]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from inferd.api.codec import parse_query
 from inferd.call_context import ANONYMOUS, CallContext
-from inferd.errors import InvalidInputError, ModelNotFoundError
+from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailableError
 from inferd.health_check import HealthStatus, encode_list
 from inferd.models.registry import ModelRegistry, Visible
 from inferd.models.version import ModelVersion
@@ -191,7 +191,7 @@ class HealthService:
         # The registry takes an empty name for that of the only model.
         candidates = [(name, ""), (model, version)] if model and version else [(name, "")]
         for candidate in candidates:
-            with suppress(ModelNotFoundError):
+            with suppress(ModelNotFoundError, ModelUnavailableError):
                 return self._models.find(*candidate, visible)
         return None
 

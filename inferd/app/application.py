@@ -87,7 +87,7 @@ class Application:
             *(f"lowered {each.setting} from {each.value} to {each.new_value}: {each.reason}" for each in lowered),
             *skipped,
         ]
-        registry = ModelRegistry()
+        registry = ModelRegistry(is_complete=False)
         statuses = StatusTable(grpc.StatusCode[settings.api.overload_status])
         self._telemetry = build_telemetry(settings, registry)
         self._security = Security(settings.security)

@@ -146,6 +146,7 @@ class ServedModels:
         for source in self._sources:
             found.setdefault(source.name, {})[source.version] = source
         self.manager.start(found, on_loaded)
+        self._registry.is_complete = True
 
     def residency(self) -> ResidencySample:
         """Return what the models take of the memory budget, and how often they came, went and were missing."""

@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from inferd.errors import InvalidInputError, ModelNotFoundError
+from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailableError, ServingError
 from inferd.models.routing import Routes
 from inferd.models.states import ModelState
-from inferd.models.version import ModelVersion
+from inferd.models.version import LOADING_RETRY_S, ModelVersion
 from inferd.plain_text import clipped, listed
 
 #: Returns True if the caller may see a model; called with names of existing models only.
@@ -19,9 +19,12 @@ class ModelRegistry:
 
     Invariants: the mapping is immutable and replaced as a whole, so that reads take no lock; the versions of a model
     are sorted with the highest first. All methods may be called from any thread.
+
+    While it ``is_complete`` is false, models that were found at the start may still be missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_complete: bool = True) -> None:
+        self.is_complete = is_complete
         self._models: Mapping[str, tuple[ModelVersion, ...]] = MappingProxyType({})
         self._routes: Mapping[str, Routes] = MappingProxyType({})
         self._writing = threading.Lock()
@@ -77,7 +80,8 @@ class ModelRegistry:
         Raises:
             InvalidInputError: there are several models, and no name is given.
             ModelNotFoundError: no such model or version.
-            ModelUnavailableError: the version is not READY; `ColdModelError` if it is loaded on demand.
+            ModelUnavailableError: the version is not READY, `ColdModelError` if it is loaded on demand; or it may
+                still be missing.
         """
         if self._routes and (routes := self._routes.get(name)) is not None:
             routed = routes.choose(version, self._models.get(name, ()))
@@ -111,7 +115,7 @@ class ModelRegistry:
         if normal != version:
             return self.find(name, normal, visible)
         have = listed(each.version for each in versions)
-        raise ModelNotFoundError(f'model "{versions[0].name}" has no version "{clipped(version)}", it has {have}')
+        raise self._not_found(f'model "{versions[0].name}" has no version "{clipped(version)}", it has {have}')
 
     def all(self) -> list[ModelVersion]:
         """Return all versions, ordered by name, then by version with the highest first."""
@@ -119,15 +123,20 @@ class ModelRegistry:
 
     def _without_name(self, name: str, visible: Visible | None) -> tuple[ModelVersion, ...]:
         if name:
-            raise ModelNotFoundError(f'there is no model "{clipped(name)}"')
+            raise self._not_found(f'there is no model "{clipped(name)}"')
         models = self._models
         if visible is not None:
             models = {name: versions for name, versions in models.items() if visible(name)}
         if not models:
-            raise ModelNotFoundError("there is no model")
+            raise self._not_found("there is no model")
         if len(models) > 1:
             raise InvalidInputError(f"model: expected one of {listed(sorted(models))}, got no name", at="model")
         return next(iter(models.values()))
+
+    def _not_found(self, text: str) -> ServingError:
+        if self.is_complete:
+            return ModelNotFoundError(text)
+        return ModelUnavailableError(f"{text} yet: the server is starting", retry_after_s=LOADING_RETRY_S)
 
 
 def _normalized(version: str) -> str:

@@ -9,10 +9,13 @@ from inferd.errors import ColdModelError, InvalidInputError, ModelUnavailableErr
 from inferd.generation.engine import GenerationEngine
 from inferd.generation.text import ModelText
 from inferd.models.loaded import GenerationLimits, LanguageModel, LoadedModel, LoadedVersion
-from inferd.models.states import ModelState, require_transition
+from inferd.models.states import IN_PROGRESS, ModelState, require_transition
 from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.signature import ModelSignature
+
+#: How long callers should wait for a model that is being loaded, which takes seconds.
+LOADING_RETRY_S = 1.0
 
 
 class ModelVersion:
@@ -213,7 +216,7 @@ class ModelVersion:
         text = f'model "{self.name}" version "{self.version}" {state}'
         if self.on_demand:
             return ColdModelError(text, model=self.name, version=self.version)
-        return ModelUnavailableError(text)
+        return ModelUnavailableError(text, retry_after_s=LOADING_RETRY_S if self.state in IN_PROGRESS else None)
 
     def advance(self, state: ModelState) -> None:
         """Enter the next stage of a load: VERIFYING or WARMING."""

@@ -9,7 +9,7 @@ from inferd.api.generation.triton import SIGNATURE as GENERATION_SIGNATURE
 from inferd.api.oip.model_config import PLATFORM
 from inferd.api.oip.model_config import model_config as config_of
 from inferd.api.oip.statistics import model_statistics as statistics_of
-from inferd.errors import ModelNotFoundError
+from inferd.errors import ModelNotFoundError, ModelUnavailableError
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.observability.metrics.residency import ResidencyCounts
@@ -86,7 +86,7 @@ def model_ready(query: pb.ModelReadyRequest, models: ModelView) -> pb.ModelReady
         return pb.ModelReadyResponse(ready=False)
     try:
         ready = models.find(query.name, query.version).accepts_requests
-    except ModelNotFoundError:
+    except (ModelNotFoundError, ModelUnavailableError):
         ready = False
     return pb.ModelReadyResponse(ready=ready)
 

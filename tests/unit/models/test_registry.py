@@ -56,6 +56,31 @@ def test_unknown_models_and_versions(name, number, message):
             look(name, number)
 
 
+def test_models_may_be_missing_at_the_start():
+    """A call for one is told to come again; a version that is there is found."""
+    models = ModelRegistry(is_complete=False)
+    models.add(version("m", "1"))
+    assert models.get("m").version == "1"
+    for name, number in (("q", ""), ("m", "2")):
+        with pytest.raises(ModelUnavailableError, match="yet: the server is starting") as raised:
+            models.find(name, number)
+        assert raised.value.retry_after_s == 1.0
+    models.is_complete = True
+    with pytest.raises(ModelNotFoundError):
+        models.find("q")
+
+
+def test_models_that_are_being_loaded_have_a_retry_hint():
+    """The others do not: when they come back is unknown."""
+    loading = version("m", "1", ModelState.LOADING)
+    for state in (ModelState.VERIFYING, ModelState.WARMING):
+        assert loading.unavailable().retry_after_s == 1.0
+        loading.advance(state)
+    assert loading.unavailable().retry_after_s == 1.0
+    for state in (ModelState.FAILED, ModelState.UNLOADING):
+        assert version("m", "1", state).unavailable().retry_after_s is None
+
+
 def test_empty_registry():
     """There is no default model."""
     with pytest.raises(ModelNotFoundError, match="there is no model"):

@@ -67,14 +67,22 @@ class Catalog:
             self._problems[place] = problem
             _log.warning("%s", problem)
 
-    def settings_of(self, versions: Versions) -> ModelSettings | None:
-        """Return the settings that the versions of a model share; None if they cannot be read.
+    def settings_of(self, versions: Versions) -> dict[str, ModelSettings | None]:
+        """Return the settings of each of the ``versions`` of a model; None where they cannot be read.
 
-        Loading a version reports why.
+        Files that several versions share are read once. Loading a version reads them again, beside its model file, and
+        reports what is wrong.
         """
+        read: dict[Hashable, ModelSettings | None] = {}
+        for source in versions.values():
+            files = _settings_files(source)
+            if files not in read:
+                read[files] = self._read(source)
+        return {number: read[_settings_files(source)] for number, source in versions.items()}
+
+    def _read(self, source: ModelSource) -> ModelSettings | None:
         try:
-            source = next(iter(versions.values()), None)
-            return None if source is None else read_model_settings(self._settings, source, log=False)
+            return read_model_settings(self._settings, source, log=False)
         except ModelLoadError:
             return None
 
@@ -82,3 +90,7 @@ class Catalog:
         """Return the numbers of the ``versions`` of one model that its version policy serves."""
         policy = None if settings is None else settings.versions
         return chosen_versions(self._settings.repository.versions if policy is None else policy, versions)
+
+
+def _settings_files(source: ModelSource) -> Hashable:
+    return source.config, source.triton, source.override

@@ -1,7 +1,7 @@
 """The operations that load a model: choose its versions, begin the loads of missing ones, and end."""
 
 import logging
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,12 +21,10 @@ from inferd.models.poller import Poller
 from inferd.models.registry import ModelRegistry
 from inferd.models.residency import NO_MEMORY
 from inferd.models.router import Router
-from inferd.models.settings import read_model_settings
 from inferd.models.sizes import UNKNOWN_SIZE, ModelSize, ModelSizes, size_key
 from inferd.models.states import ModelState
 from inferd.models.version import ModelVersion
 from inferd.plain_text import clipped, listed
-from inferd.runtime.errors import ModelLoadError
 
 _log = logging.getLogger(__name__)
 
@@ -93,8 +91,11 @@ class LoadOperations:
         """Return the operation that loads the versions of an on-demand model that are not READY."""
 
         def begin(operation: Operation) -> None:
-            for source in self._cold.missing(name).values():
-                self._load_version(operation, source)
+            missing = self._cold.missing(name)
+            settings = self._parts.catalog.settings_of(missing)
+            self._parts.pause()
+            for number, source in missing.items():
+                self._load_version(operation, source, settings[number])
 
         def end(operation: Operation) -> ServingError | None:
             if not operation.loads and self._cold.missing(name):
@@ -143,7 +144,8 @@ class LoadOperations:
         versions of an on-demand model that is not loaded are only registered, unless a call asks to load them.
         """
         parts = self._parts
-        settings = parts.catalog.settings_of(versions)
+        settings_of = parts.catalog.settings_of(versions)
+        settings = next(iter(settings_of.values()), None)
         parts.pause()
         chosen = set(only) or parts.catalog.chosen(versions, settings)
         if versions and not chosen:
@@ -156,12 +158,16 @@ class LoadOperations:
             # Before a new version is ready, which would get all requests otherwise.
             parts.router.configure(operation.name, settings.routing)
         sources = {number: versions[number] for number in sorted(chosen, key=int, reverse=True)}
-        self._update_cold_models(operation, sources, settings, is_addition=bool(only))
+        self._update_cold_models(operation, sources, settings_of, is_addition=bool(only))
         if operation.name in self._cold and operation.cause is not Cause.CALL and not parts.ready(operation.name):
             self._lifecycle.register_cold(sources.values(), settings or parts.defaults)
             incomplete = []
         else:
-            incomplete = [number for number, each in sources.items() if not self._load_version(operation, each)]
+            incomplete = [
+                number
+                for number, each in sources.items()
+                if not self._load_version(operation, each, settings_of[number])
+            ]
         for each in parts.registry.versions(operation.name):
             if each.version not in chosen and each.state is ModelState.READY and not (only or incomplete):
                 operation.to_unload.append(each)
@@ -169,13 +175,20 @@ class LoadOperations:
                 parts.registry.remove(each)
 
     def _update_cold_models(
-        self, operation: Operation, sources: Versions, settings: ModelSettings | None, *, is_addition: bool
+        self,
+        operation: Operation,
+        sources: Versions,
+        settings_of: Mapping[str, ModelSettings | None],
+        *,
+        is_addition: bool,
     ) -> None:
         """Set the versions to load on demand, or none if the model is not loaded on demand."""
         name = operation.name
+        settings = next(iter(settings_of.values()), None)
         if sources and operation.overridden is None and self._is_on_demand(settings):
             known = {**self._cold.sources(name), **sources} if is_addition else sources
-            self._cold.set_sources(name, known, load_s=max(self._size(each).load_s for each in known.values()))
+            sizes = [self._size(each, settings_of.get(number)) for number, each in known.items()]
+            self._cold.set_sources(name, known, load_s=max(size.load_s for size in sizes))
         else:
             self._cold.remove(name)
 
@@ -189,7 +202,7 @@ class LoadOperations:
         on_demand = self._parts.settings.repository.on_demand if settings.on_demand is None else settings.on_demand
         return on_demand and not settings.pinned
 
-    def _load_version(self, operation: Operation, source: ModelSource) -> bool:
+    def _load_version(self, operation: Operation, source: ModelSource, settings: ModelSettings | None) -> bool:
         """Queue the load of a version unless it is READY with its present files. Returns False if it is incomplete."""
         poller = self._parts.poller
         serving = self._lifecycle.serving(source)
@@ -199,7 +212,7 @@ class LoadOperations:
             return True
         if poller is not None and not poller.is_complete(source):
             return False
-        size = self._size(source)
+        size = self._size(source, settings)
         self._parts.pause()
         operation.pending += 1
         self._queue.add(
@@ -244,14 +257,9 @@ class LoadOperations:
         peak = measured.peak if loaded.least_peak == NO_MEMORY else measured.peak.at_most(loaded.least_peak)
         return self._queue.over_budget_reason(source.name, peak, measured.steady)
 
-    def _size(self, source: ModelSource) -> ModelSize:
+    def _size(self, source: ModelSource, settings: ModelSettings | None) -> ModelSize:
         """Return the expected size of a version; its load reports invalid settings."""
-        try:
-            return self._parts.sizes.expected(
-                size_key(source, read_model_settings(self._parts.settings, source, log=False))
-            )
-        except ModelLoadError:
-            return UNKNOWN_SIZE
+        return UNKNOWN_SIZE if settings is None else self._parts.sizes.expected(size_key(source, settings))
 
 
 def _not_found(name: str) -> ModelLoadFailedError:

@@ -5,7 +5,9 @@ import logging
 import pytest
 
 from inferd.config.settings import Settings
+from inferd.models import catalog as catalog_module
 from inferd.models.catalog import Catalog
+from inferd.models.settings import read_model_settings
 from tests import onnx_models
 
 
@@ -39,3 +41,43 @@ def test_links_to_one_file(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "inferd.models"):
         assert set(Catalog(Settings(), [tmp_path / "first", tmp_path / "second"]).scan()["words"]) == {"1"}
     assert caplog.messages == []
+
+
+def _count_reads(monkeypatch):
+    """Return the list of the versions whose settings are read."""
+    reads = []
+
+    def read(settings, source, *, log):
+        reads.append(source.version)
+        return read_model_settings(settings, source, log=log)
+
+    monkeypatch.setattr(catalog_module, "read_model_settings", read)
+    return reads
+
+
+def test_settings_of_versions(catalog, tmp_path):
+    """Each has those of its own directory; what cannot be read is None."""
+    (tmp_path / "first/words/model.yaml").write_text("batching: {max_batch_size: 3}\n")
+    (tmp_path / "second/words/model.yaml").write_text("batching: 5\n")
+    found = catalog.settings_of(catalog.scan()["words"])
+    assert found["1"].batching.max_batch_size == 3
+    assert found["2"] is None
+
+
+def test_shared_settings_are_read_once(make, monkeypatch):
+    """For all decisions of a load: which versions, their routes and sizes, whether on demand."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "a/model.yaml", versions="all")
+    fixture.start()
+    reads = _count_reads(monkeypatch)
+    assert fixture.load("a") is None
+    assert fixture.loader.loads == ["a/2", "a/1"]
+    assert reads == ["1"]
+
+
+def test_settings_are_read_once_on_demand(make, monkeypatch):
+    """When a request comes, as they may be others by then."""
+    fixture = make("a/1/model.onnx", "a/2/model.onnx", "a/model.yaml", versions="all", on_demand=True, load=["*"])
+    fixture.start()
+    reads = _count_reads(monkeypatch)
+    assert fixture.demand("a") is None
+    assert len(reads) == 1

@@ -14,10 +14,10 @@ from inferd.batching.ports import Clock
 from inferd.config.generation import GenerationSettings
 from inferd.config.settings import QueueSettings
 from inferd.generation.engine import GenerationEngine
-from inferd.generation.ports import Logits
 from inferd.generation.request import Delta, GenerationRequest, TokenIds
 from inferd.observability.metrics.registry import Metrics, ModelSample, new_registry
 from inferd.observability.recorder import CallRecorder
+from inferd.runtime.signature import Logits
 from tests.chart.test_autoscaling import SCRAPE_S, SCRAPES, check, trigger
 from tests.fakes import FakeClock, ManualPollThread
 from tests.unit.observability.metrics.samples import sources

@@ -9,6 +9,7 @@ import orjson
 
 import inferd
 from inferd.api.admission import ModelView
+from inferd.api.json_text import kind_of, shown
 from inferd.api.status import StatusTable, abort
 from inferd.api.unary import run_guarded
 from inferd.api.v1.routing import change_routing, routing_settings
@@ -24,7 +25,7 @@ from inferd.page.history import History
 from inferd.page.models import described_models
 from inferd.page.sampler import INTERVAL_S, KEPT_S, CounterSources, Sampler
 from inferd.page.series import model_series, recent_figures, server_series
-from inferd.plain_text import clipped
+from inferd.plain_text import clipped, listed
 from inferd.rpc import UnaryCall
 from inferd.rpc.worker_pool import WorkerPool
 from inferd.security.authorization.methods import MethodKind
@@ -200,10 +201,12 @@ def _label_of(body: bytes | bytearray) -> tuple[str, str]:
     except ValueError:
         raise InvalidInputError("expected a JSON object with label and version, got other bytes") from None
     if not isinstance(content, dict) or set(content) - {"label", "version"}:
-        raise InvalidInputError("expected a JSON object with label and version, and nothing else")
+        got = listed(content) if isinstance(content, dict) else kind_of(content)
+        raise InvalidInputError(f"expected a JSON object with label and version, and nothing else, got {got}")
     label, version = content.get("label"), content.get("version")
     if not isinstance(label, str) or not label:
-        raise InvalidInputError("label: expected a text that is not empty", field="label")
+        raise InvalidInputError(f"label: expected a text that is not empty, got {shown(label)}", field="label")
     if version is not None and not isinstance(version, str):
-        raise InvalidInputError("version: expected the number of a version as text, or null", field="version")
+        text = f"version: expected the number of a version as text, or null, got {shown(version)}"
+        raise InvalidInputError(text, field="version")
     return label, version or ""

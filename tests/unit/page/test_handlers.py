@@ -253,10 +253,10 @@ def test_labels_change_alone(bench):
     [
         ({"label": "stable", "version": "9"}, "expected a version that is ready"),
         ({"label": "7", "version": "1"}, "expected labels that are not numbers"),
-        ({"label": "", "version": "1"}, "label: expected a text"),
-        ({"label": "stable", "version": 1}, "version: expected"),
-        ({"label": "stable", "weights": {}}, "and nothing else"),
-        ([], "expected a JSON object"),
+        ({"label": "", "version": "1"}, 'label: expected a text that is not empty, got ""'),
+        ({"label": "stable", "version": 1}, "or null, got 1"),
+        ({"label": "stable", "weights": {}}, "and nothing else, got label, weights"),
+        ([], "and nothing else, got an array"),
     ],
 )
 def test_wrong_labels_change_nothing(bench, content, text):

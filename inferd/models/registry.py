@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailableError, ServingError
+from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailableError, Retry, ServingError
 from inferd.models.routing import Routes
 from inferd.models.states import ModelState
 from inferd.models.version import LOADING_RETRY_S, ModelVersion
@@ -136,7 +136,8 @@ class ModelRegistry:
     def _not_found(self, text: str) -> ServingError:
         if self.is_complete:
             return ModelNotFoundError(text)
-        return ModelUnavailableError(f"{text} yet: the server is starting", retry_after_s=LOADING_RETRY_S)
+        starting = f"{text} yet: the server is starting"
+        return ModelUnavailableError(starting, retry_after_s=LOADING_RETRY_S, retry=Retry.SOON)
 
 
 def _normalized(version: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from inferd.batching.batcher import Batcher
 from inferd.batching.request import InferenceRequest
 from inferd.config.settings import ModelSettings
-from inferd.errors import ColdModelError, InvalidInputError, ModelUnavailableError
+from inferd.errors import ColdModelError, InvalidInputError, ModelUnavailableError, Retry
 from inferd.generation.engine import GenerationEngine
 from inferd.generation.text import ModelText
 from inferd.models.loaded import GenerationLimits, LanguageModel, LoadedModel, LoadedVersion
@@ -14,7 +14,8 @@ from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.signature import ModelSignature
 
-#: How long callers should wait for a model that is being loaded, which takes seconds.
+#: How long callers should wait for a model that is being loaded, which takes seconds. gRPC's retries do not, as they may
+#: find another server.
 LOADING_RETRY_S = 1.0
 
 
@@ -216,7 +217,9 @@ class ModelVersion:
         text = f'model "{self.name}" version "{self.version}" {state}'
         if self.on_demand:
             return ColdModelError(text, model=self.name, version=self.version)
-        return ModelUnavailableError(text, retry_after_s=LOADING_RETRY_S if self.state in IN_PROGRESS else None)
+        if self.state in IN_PROGRESS:
+            return ModelUnavailableError(text, retry_after_s=LOADING_RETRY_S, retry=Retry.SOON)
+        return ModelUnavailableError(text)
 
     def advance(self, state: ModelState) -> None:
         """Enter the next stage of a load: VERIFYING or WARMING."""

@@ -137,10 +137,12 @@ OVERLOAD_REASONS = ("QUEUE_FULL", "SHED", "DEADLINE_TOO_CLOSE", "CALLER_RUNS_LIM
 class OverloadedError(ServingError):
     """The request was rejected, or shed after admission, because a limit was reached.
 
-    ``retry_after_s`` is the delay after which a retry is likely to be admitted, from the drain rate of the queue.
+    ``retry_after_s`` is the delay after which a retry is likely to be admitted, from the drain rate of the queue; None
+    if none is.
     """
 
     reason = "QUEUE_FULL"
+    retry_after_s: float | None
 
     def __init__(self, message: str, *, retry_after_s: float, reason: str | None = None) -> None:
         super().__init__(message, reason=reason)

@@ -120,6 +120,11 @@ class GenerationForecast:
         request.expected_s = self.predict_completion_s(request, ahead, load)
         return self.times.are_reliable(now) and now + request.expected_s * self.error_factor > request.deadline
 
+    def is_too_long(self, request: GenerationRequest, now: float) -> bool:
+        """Return whether ``request`` would miss its deadline even alone, without any margin."""
+        steps = max(0.0, self.lengths.expected_answer_tokens(request, is_contended=False) - 1)
+        return now + self.times.prompt_s(len(request.prompt)) + steps * self.times.step_s(1) > request.deadline
+
     def retry_in_time_s(self, request: GenerationRequest, waiting_tokens: int, now: float) -> float:
         """Return after how long a retry of ``request``, which `would_miss_deadline`, is likely to be in time.
 

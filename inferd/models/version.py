@@ -14,7 +14,7 @@ from inferd.runtime.batch_axes.synthetic_inputs import SyntheticInputs
 from inferd.runtime.batch_axes.verdict import Verdict
 from inferd.runtime.signature import ModelSignature
 
-#: How long callers should wait for a model that is being loaded, which takes seconds. gRPC's retries do not, as they may
+#: How long callers should wait for a model that is being loaded, which takes seconds; not gRPC's retries, as they may
 #: find another server.
 LOADING_RETRY_S = 1.0
 

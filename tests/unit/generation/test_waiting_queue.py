@@ -8,7 +8,7 @@ from inferd.batching.policies import policy_for
 from inferd.batching.queued import Principal, QueueEffects
 from inferd.config.generation import GenerationSettings
 from inferd.config.settings import QueueSettings
-from inferd.errors import DeadlineExceededError, InvalidInputError, ModelUnavailableError, OverloadedError
+from inferd.errors import DeadlineExceededError, InvalidInputError, ModelUnavailableError, OverloadedError, Retry
 from inferd.generation.forecast import CacheLoad, GenerationForecast
 from inferd.generation.waiting_queue import WaitingQueue
 from tests.generating import a_request
@@ -195,6 +195,10 @@ def test_refuses_deadlines_that_cannot_be_met():
     bench.offer(late := a_request(100, 100, deadline=101.0), load=free)
     assert bench.failed[late].reason == "DEADLINE_TOO_CLOSE"
     assert bench.failed[late].message.endswith("; the answer may take 1.64 s, and the deadline is in 1 s")
+    assert bench.failed[late].retry_after_s is None, "it takes 1.09 s even alone"
+    assert bench.failed[late].retry is Retry.NEVER
+    bench.offer(unlikely := a_request(100, 100, deadline=101.2), load=free)
+    assert bench.failed[unlikely].retry_after_s > 0
     bench.offer(early := a_request(100, 100, deadline=102.0), load=free)
     assert early not in bench.failed
     bench.offer(*[a_request(100, 100) for _ in range(5)])

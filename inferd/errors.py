@@ -142,9 +142,8 @@ class OverloadedError(ServingError):
     """
 
     reason = "QUEUE_FULL"
-    retry_after_s: float | None
 
-    def __init__(self, message: str, *, retry_after_s: float, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None, reason: str | None = None) -> None:
         super().__init__(message, reason=reason)
         self.retry_after_s = retry_after_s
 

@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from inferd.batching.waiting import WaitingRequests
-from inferd.errors import ModelUnavailableError, OverloadedError
+from inferd.errors import ModelUnavailableError, OverloadedError, Retry
 
 #: Retry delay for a model whose runs hang: when they will end is unknown.
 _STUCK_HINT_S = 5.0
@@ -43,13 +43,20 @@ class Refusals:
             reason="QUEUE_FULL",
         )
 
-    def too_late(self, detail: str = "") -> OverloadedError:
-        """Return the error for a request that would miss its deadline; ``detail`` is appended to the message."""
-        return OverloadedError(
-            f'model "{self._name}" cannot answer within the deadline: {self._waiting.describe()}{detail}',
-            retry_after_s=self._hints.retry_after_s(self._waiting.rows),
+    def too_late(self, detail: str = "", *, in_vain: bool = False) -> OverloadedError:
+        """Return the error for a request that would miss its deadline; ``detail`` is appended to the message.
+
+        A retry is ``in_vain`` if the request would be late even alone: an idle server would reject it again.
+        """
+        alone = " even alone" if in_vain else ""
+        error = OverloadedError(
+            f'model "{self._name}" cannot answer within the deadline{alone}: {self._waiting.describe()}{detail}',
+            retry_after_s=None if in_vain else self._hints.retry_after_s(self._waiting.rows),
             reason="DEADLINE_TOO_CLOSE",
         )
+        if in_vain:
+            error.retry = Retry.NEVER
+        return error
 
     def shed(self) -> OverloadedError:
         """Return the error for a request that is evicted."""

@@ -143,7 +143,8 @@ class QueueState:
         if request.deadline - now <= self.forecast.ample_s or request.rows > self.rules.rules.max_rows:
             self._drop_expired(now, effects)
             if self.forecast.comes_too_late(request, self.waiting, self._running, now):
-                effects.failed.append((request, self.refusals.too_late()))
+                in_vain = self.forecast.cannot_finish(request, 0, now)
+                effects.failed.append((request, self.refusals.too_late(in_vain=in_vain)))
                 return None
         if self.waiting.priority_rows and self._priority_is_full(request, now, effects):
             effects.failed.append((request, self.refusals.priority_full(request.priority)))

@@ -21,7 +21,7 @@ from inferd.batching.refusals import Refusals
 from inferd.batching.waiting import Deadlines, Excess, WaitingRequests, refusal
 from inferd.config.generation import GenerationSettings
 from inferd.config.settings import QueueSettings
-from inferd.errors import DeadlineExceededError, InvalidInputError, Retry, ServingError
+from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
 from inferd.generation.forecast import CacheLoad, GenerationForecast
 from inferd.generation.request import GenerationRequest
 
@@ -131,12 +131,10 @@ class WaitingQueue:
         if self._forecast.would_miss_deadline(request, self.waiting.rows_ahead(request), load, now):
             needed_s = request.expected_s * self._forecast.error_factor
             needs = f"; the answer may take {needed_s:.3g} s, and the deadline is in {request.deadline - now:.3g} s"
-            error = self.refusals.too_late(needs)
             if self._forecast.is_too_long(request, now):
-                # It would be refused again by an idle server.
-                error.retry_after_s, error.retry = None, Retry.NEVER
-            else:
-                error.retry_after_s = self._forecast.retry_in_time_s(request, self.waiting.rows, now)
+                return self.refusals.too_late(needs, in_vain=True)
+            error = self.refusals.too_late(needs)
+            error.retry_after_s = self._forecast.retry_in_time_s(request, self.waiting.rows, now)
             return error
         if self.waiting.priority_rows and not self.waiting.fits_priority(request):
             return self.refusals.priority_full(request.priority)

@@ -5,6 +5,7 @@ import pytest
 from inferd.config.settings import Backpressure
 from inferd.errors import (
     OverloadedError,
+    Retry,
 )
 from tests.fakes import Caller
 from tests.unit.batching.queue_state import Queue
@@ -141,18 +142,20 @@ def test_rejects_requests_that_would_make_others_expire():
     assert queue.offer(first).admitted == [first.request]
     ((request, error),) = queue.offer(second).failed
     assert (request, error.reason) == (second.request, "DEADLINE_TOO_CLOSE")
+    assert error.retry_after_s is not None, "it would be in time without the others"
     assert next(iter(queue.state.waiting)) is first.request
 
 
 def test_deadline_shorter_than_a_run_is_no_full_queue():
-    """A run takes 10 ms; the message names the limit."""
+    """A run takes 10 ms; the message names the limit, and there is no hint for a retry that would be in vain."""
     queue = Queue(max_batch=1)
     for _ in range(4):
         queue.state.rules.ran(1, 0.01, now=queue.now)
     ((_, error),) = queue.offer(Caller(deadline=queue.now + 0.005)).failed
     assert error.reason == "DEADLINE_TOO_CLOSE"
-    expected = 'model "m" cannot answer within the deadline: 0 of 4 rows and 0 of 268435456 bytes wait'
+    expected = 'model "m" cannot answer within the deadline even alone: 0 of 4 rows and 0 of 268435456 bytes wait'
     assert error.message == expected
+    assert (error.retry_after_s, error.retry) == (None, Retry.NEVER)
 
 
 def test_only_rows_served_before_count_for_a_deadline():

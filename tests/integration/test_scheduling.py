@@ -94,15 +94,20 @@ def _in_order(busy: BusyModel, asked: Sequence[tuple[str, int]]) -> list[str]:
 
 
 def _reason(error: grpc.RpcError) -> str:
-    """Return the reason in the status; check the code, and that there is a retry delay."""
+    """Return the reason in the status; check that there is a retry delay, unless a retry would be in vain."""
     call: Any = error
     if call.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return call.code().name
     info, retry = ErrorInfo(), RetryInfo()
-    details = Status.FromString(dict(call.trailing_metadata())["grpc-status-details-bin"]).details
+    trailers = dict(call.trailing_metadata())
+    details = Status.FromString(trailers["grpc-status-details-bin"]).details
     assert details[0].Unpack(info)
-    assert details[1].Unpack(retry)
-    assert retry.retry_delay.ToMilliseconds() > 0
+    if trailers["grpc-retry-pushback-ms"] == "-1":
+        assert info.reason == "DEADLINE_TOO_CLOSE"
+        assert len(details) == 1
+    else:
+        assert details[1].Unpack(retry)
+        assert retry.retry_delay.ToMilliseconds() > 0
     return info.reason
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from inferd.errors import OverloadedError
 from inferd.rpc.worker_pool import WorkerPool
+from inferd.runtime.resources import give_way
 
 #: More would not be faster, because of the GIL.
 _THREADS = 1
@@ -21,7 +22,8 @@ class LargeMessages:
     """
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], None]) -> None:
-        self._pool = WorkerPool("inferd-large-messages", threads=_THREADS)
+        # Other requests go first.
+        self._pool = WorkerPool("inferd-large-messages", threads=_THREADS, prepare=give_way)
         self.call_soon = call_soon
 
     def stop(self, timeout_s: float) -> bool:

@@ -8,7 +8,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import orjson
@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError, Place
+from inferd.interpreter_lock import let_others_run
 
 Array = NDArray[np.generic]
+Chunked = TypeVar("Chunked", Array, Sequence[Any])
 
 _LENGTH = struct.Struct("<I")
 
 #: From this size on, a view is faster than a copy.
 _LARGE_BYTES = 8192
 
-#: Elements converted in one step, which holds the GIL for about 0.2 ms. 50,000 at a time are no faster.
+#: Elements converted in one step, which holds the GIL for about 0.2 ms. 50,000 at a time are no faster. Other threads
+#: run between two steps.
 _CHUNK = 4_000
 
 #: More elements take long to encode if each takes a step of Python.
@@ -38,10 +41,15 @@ def invalid(name: str, text: str, aspect: Literal["datatype", "shape", "elements
 
 def shaped(name: str, flat: Array, shape: Sequence[int]) -> Array:
     """Return ``flat`` in ``shape``. Raises `InvalidInputError` for a shape that does not fit or is too large."""
-    expected = element_count(name, shape)
-    if flat.size != expected:
-        raise invalid(name, f"expected {expected} elements for shape {list(shape)}, got {flat.size}")
+    require_elements(name, flat.size, shape)
     return _reshape(name, flat, shape)
+
+
+def require_elements(name: str, count: int, shape: Sequence[int]) -> None:
+    """Raise `InvalidInputError` unless a tensor of ``shape`` has ``count`` elements."""
+    expected = element_count(name, shape)
+    if count != expected:
+        raise invalid(name, f"expected {expected} elements for shape {list(shape)}, got {count}")
 
 
 def element_count(name: str, shape: Sequence[int]) -> int:
@@ -106,6 +114,8 @@ def _split_elements(name: str, raw: bytes | memoryview, expected: int) -> Array:
     elements: list[bytes] = []
     position, end = 0, len(raw)
     while position < end:
+        if elements and len(elements) % _CHUNK == 0:
+            let_others_run()
         if len(elements) == expected:
             raise invalid(name, f"expected {expected} elements as its shape says, got more")
         if end - position < _LENGTH.size:
@@ -180,7 +190,7 @@ def from_floats(name: str, datatype: DataType, values: Sequence[float], first: i
 
 def from_strings(name: str, datatype: DataType, values: Sequence[str]) -> Array:
     """Return text as BYTES elements. Raises `InvalidInputError` for another ``datatype``."""
-    return from_byte_strings(name, datatype, [value.encode() for value in values])
+    return from_byte_strings(name, datatype, [value.encode() for _, part in _chunks(values) for value in part])
 
 
 def from_byte_strings(name: str, datatype: DataType, values: Sequence[bytes]) -> Array:
@@ -206,9 +216,11 @@ def _converted(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return flat
 
 
-def _chunks(values: Sequence[Any]) -> Iterator[tuple[int, Sequence[Any]]]:
+def _chunks(values: Chunked) -> Iterator[tuple[int, Chunked]]:
     """Yield parts of ``values``, each with the position of its first element."""
     for start in range(0, len(values), _CHUNK):
+        if start:
+            let_others_run()
         yield start, values[start : start + _CHUNK]
 
 
@@ -221,7 +233,7 @@ def to_lists(array: Array) -> tuple[str, Iterator[list[Any]]]:
     field = _LIST_OF_KIND.get(flat.dtype.kind, "floats")
     if field == "strings" and not _is_text(flat):
         field = "bytes_values"
-    return field, (_AS_LIST[field](flat[start : start + _CHUNK]) for start in range(0, flat.size, _CHUNK))
+    return field, (_AS_LIST[field](part) for _, part in _chunks(flat))
 
 
 #: By the kind of a numpy dtype; the other kinds are floating-point.

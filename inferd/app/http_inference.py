@@ -51,6 +51,7 @@ class HttpInference:
             error=_json_error,
             cors=CrossOrigin(settings.http.cors_origins, is_private=is_private, error=_json_error),
             direct=self._calls.serve_directly,
+            turns=server.entrance.turns,
         )
 
     def start(self) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.turns import PIECES, Turns
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ class HandOver:
     Threads: `submit` and `submit_late` the http thread, `wake` and `on_http_thread` any, `close` the poll thread.
     """
 
-    def __init__(self, poll_loop: PollLoop, on_closed: Work) -> None:
+    def __init__(self, poll_loop: PollLoop, turns: Turns, on_closed: Work) -> None:
         self._poll_loop = poll_loop
+        self._turns = turns
         self._on_closed = on_closed
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
@@ -104,6 +106,7 @@ class HandOver:
             self._poll_loop.call_soon(self._do)
 
     def _do(self) -> None:
+        self._turns.http_used()
         sent = self._sent
         for _ in range(min(len(sent), _MAX_AT_ONCE)):
             work = sent.popleft()
@@ -122,7 +125,7 @@ class HandOver:
         if not self._is_waking:
             self._is_waking = True
             if self._poll_loop.in_poll_thread:
-                self._poll_loop.call_soon(self._wake_http_thread)
+                self._poll_loop.call_at_end(self._wake_http_thread)
             else:
                 self._wake_http_thread()
 
@@ -137,6 +140,10 @@ class HandOver:
 
     def _deliver(self) -> None:
         self._is_waking = False
-        woken = self._woken
+        turns, woken = self._turns, self._woken
+        is_shared, number = turns.are_shared, 0
         while woken:
             woken.popleft().wake()
+            number += 1
+            if is_shared and number % PIECES == 0:
+                turns.let_rpc(is_flooded=True)

@@ -52,7 +52,7 @@ class HttpCalls:
         self._router = router
         self._entrance = server.entrance
         self._poll_loop = server.poll_loop
-        self._hand_over = HandOver(server.poll_loop, self._refuse_all)
+        self._hand_over = HandOver(server.poll_loop, server.entrance.turns, self._refuse_all)
         #: Requests that wait for the poll thread or for their body; on the http thread.
         self._waiting: set[Exchange] = set()
         self._has_ended = False

@@ -20,6 +20,8 @@ from inferd.http.errors import ErrorAnswer, plain_error
 from inferd.http.limits import ConnectionLimits
 from inferd.http.open_connections import OpenConnections
 from inferd.http.pace import Pace
+from inferd.http.selector import TurnTakingSelector
+from inferd.rpc.turns import Turns
 
 #: Connections that the system accepts for us. A flood must not fill it: the system would drop those of probes, which
 #: try again after a second.
@@ -51,7 +53,7 @@ class HttpServer:
     answered here, in the form that ``error`` gives them. ``tls``, called for each connection, makes it HTTPS. Above
     ``limits.max_connections`` the connection that has waited longest for its client is closed. With ``pace``, created
     in the thread, connections are accepted so that the thread stays within its share of a core, and each connection
-    serves one request.
+    serves one request. With ``turns``, it gives way to the poll thread.
 
     Bodies are not decompressed. Reading one raises `BodyError` or aiohttp's RequestPayloadError when it cannot be read
     to its end. ``Expect: 100-continue`` is answered when the handler begins to read the body.
@@ -72,15 +74,16 @@ class HttpServer:
         cors: CrossOrigin | None = None,
         pace: Callable[[], Pace] | None = None,
         direct: ServeDirectly | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._name = name
-        self._host = host
-        self._port = port
+        self._address = (host, port)
         self._handler = handler
         self._tls = tls
         self._cors = cors
         self._pace = pace
         self._direct = direct
+        self._turns = turns
         self._connections = OpenConnections(limits or ConnectionLimits(), error)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -90,7 +93,7 @@ class HttpServer:
     @property
     def port(self) -> int:
         """The port; after the start the actual one, if it was 0."""
-        return self._port
+        return self._address[1]
 
     @property
     def open_connections(self) -> int:
@@ -104,12 +107,20 @@ class HttpServer:
 
     def start(self) -> None:
         """Listen and serve, or raise `BindError`."""
-        listener = _listen(self._host, self._port)
-        self._port = listener.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
+        listener = _listen(*self._address)
+        self._address = (self._address[0], listener.getsockname()[1])
+        self._loop = self._new_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, args=(listener,), name=self._name, daemon=True)
         self._thread.start()
+
+    def _new_loop(self) -> asyncio.AbstractEventLoop:
+        turns = self._turns
+        if turns is None:
+            return asyncio.new_event_loop()
+        selector = TurnTakingSelector(turns)
+        turns.http_waits = selector.has_work
+        return asyncio.SelectorEventLoop(selector)
 
     def drain(self) -> None:
         """Accept no more connections, close idle ones, and the others after their answer, which says so.

@@ -25,6 +25,7 @@ from inferd.rpc.interfaces import (
 )
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.turns import Turns
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -180,11 +181,15 @@ class CallSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """Admits the calls of other protocols, within the limits of those of gRPC; on the poll thread only."""
+    """Admits the calls of other protocols, within the limits of those of gRPC; on the poll thread only.
+
+    The thread that serves another protocol takes ``turns`` with the poll thread.
+    """
 
     live: LiveCalls
     interceptors: InterceptorChain
     max_inflight_unary: int | None
+    turns: Turns
 
     def admit(self, call: CallBase) -> bool:
         """Pass the new ``call`` to the interceptors and check the limits. Returns False if it was rejected."""

@@ -25,6 +25,7 @@ from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.memory_guard import MemoryMeter
 from inferd.rpc.poll_lag import PollLag
 from inferd.rpc.poll_loop import PollLoop
+from inferd.rpc.turns import Turns
 from inferd.rpc.upkeep import Upkeep
 from inferd.rpc.waking import SelfCall
 
@@ -97,8 +98,9 @@ class Server(grpc.Server):
         _check_at_least_1("max_inflight_unary", max_inflight_unary)
         core_options = _DEFAULT_OPTIONS | dict(options)
         self._core, queue = core.make_server(tuple(core_options.items()))
+        turns = Turns()
         #: Runs callbacks of other parts of the process on the poll thread; never after the server has stopped.
-        self.poll_loop = PollLoop(queue, corks=Corks() if Corks.are_supported() else None)
+        self.poll_loop = PollLoop(queue, corks=Corks() if Corks.are_supported() else None, turns=turns)
         self._lag = PollLag(self.poll_loop)
         inflater = None if inflate_up_to_bytes is None else Inflater(inflate_up_to_bytes, self.poll_loop.call_soon)
         chain = InterceptorChain(interceptors)
@@ -123,7 +125,7 @@ class Server(grpc.Server):
             express_methods=express_methods,
         )
         #: Takes calls of other protocols.
-        self.entrance = Entrance(self._live, chain, max_inflight_unary)
+        self.entrance = Entrance(self._live, chain, max_inflight_unary, turns)
         self._shutdown = Shutdown(self._core, queue, self._acceptor, self._live)
         #: Ends the threads of a part within some seconds, when the poll thread has ended.
         self._end_threads: list[Callable[[float], object]] = [blocking.stop, self._upkeep.stop]

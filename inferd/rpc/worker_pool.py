@@ -19,14 +19,18 @@ IDLE_S = 5.0
 class WorkerPool:
     """Up to ``threads`` daemon threads, started on demand and ended when idle.
 
-    As daemons, they do not keep the process from exiting if a handler never returns.
+    As daemons, they do not keep the process from exiting if a handler never returns. ``prepare`` is called in each
+    thread when it starts.
 
     Threads: ``submit`` any, also after ``stop``; ``stop`` once. ``_lock`` guards ``_threads`` and ``_unclaimed``, the
     number of idle threads minus queued work.
     """
 
-    def __init__(self, name: str, *, threads: int, max_waiting: int | None = None) -> None:
+    def __init__(
+        self, name: str, *, threads: int, max_waiting: int | None = None, prepare: Callable[[], None] = lambda: None
+    ) -> None:
         self._name = name
+        self._prepare = prepare
         self._max_threads = threads
         self._max_waiting = max_waiting
         self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
@@ -71,6 +75,7 @@ class WorkerPool:
         return not any(thread.is_alive() for thread in threads)
 
     def _run(self) -> None:
+        self._prepare()
         while (work := self._next()) is not None:
             try:
                 work()

@@ -238,5 +238,8 @@ def _decode_typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: DataT
     given = _typed_lists(tensor)
     if given not in ([], [expected]):
         raise tensors.invalid(name, f"expected {datatype.name} in {expected}, got {', '.join(given)}")
-    flat = _CONVERSIONS[expected](name, datatype, getattr(tensor.contents, expected))
+    values = getattr(tensor.contents, expected)
+    # First, because the conversion of a long list takes long.
+    tensors.require_elements(name, len(values), tensor.shape)
+    flat = _CONVERSIONS[expected](name, datatype, values)
     return tensors.shaped(name, flat, tensor.shape)

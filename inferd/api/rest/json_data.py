@@ -16,6 +16,7 @@ from inferd.api.oip.parameters import type_name
 from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
+from inferd.interpreter_lock import let_others_run
 
 #: Strings for values that JSON has no number for, as in protobuf's JSON.
 NO_NUMBERS: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
@@ -95,6 +96,8 @@ def _values_of(name: str, shape: Sequence[int], text: memoryview, array: Array) 
         values = _parsed(name, piece.text if nesting is None else nesting.flattened(piece))
         if not values and (number or not piece.is_last):
             raise _not_json(name, "a comma without an element")
+        if number:
+            let_others_run()
         yield values
 
 
@@ -206,6 +209,7 @@ def elements_of(name: str, array: tensors.Array) -> list[bytes]:
     for start in range(0, flat.size, _STEP_ELEMENTS):
         step = flat[start : start + _STEP_ELEMENTS]
         if parts:
+            let_others_run()
             parts.append(b",")
         parts.append(_encoded_texts(name, step, start) if flat.dtype.hasobject else _encoded_numbers(step))
     return parts

@@ -180,8 +180,12 @@ def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -
         raise tensors.invalid(name, f"expected its elements in one field, got {', '.join(given_fields)}")
     if not lists:
         return _decode_raw(tensor, raw, spec, limits)
-    flat = _CONVERSIONS[lists[0]](name, spec.datatype, getattr(tensor, lists[0]))
-    return tensors.shaped(name, flat, _shape(tensor, spec, flat.size))
+    values = getattr(tensor, lists[0])
+    shape = _shape(tensor, spec, len(values))
+    # First, because the conversion of a long list takes long.
+    tensors.require_elements(name, len(values), shape)
+    flat = _CONVERSIONS[lists[0]](name, spec.datatype, values)
+    return tensors.shaped(name, flat, shape)
 
 
 def _decode_raw(tensor: pb.Tensor, raw: bytes, spec: TensorSpec, limits: MessageLimits) -> NDArray[np.generic]:

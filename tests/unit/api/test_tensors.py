@@ -156,6 +156,34 @@ class SlicedList(list):
         return part
 
 
+@pytest.fixture
+def turns(monkeypatch):
+    """Records how often other threads may run."""
+    turns = []
+    monkeypatch.setattr(tensors, "let_others_run", lambda: turns.append(True))
+    return turns
+
+
+@pytest.mark.parametrize("elements", [0, 1, 4_000, 4_001, 10_000])
+def test_other_threads_run_between_steps(turns, elements):
+    """In both directions; short ones are one step."""
+    breaks = max(elements - 1, 0) // 4_000
+    strings = [b"abc"] * elements
+    flat = tensors.object_array(strings)
+    doing = {
+        "numbers": lambda: tensors.from_floats("x", BY_NAME["FP32"], [0.5] * elements),
+        "texts": lambda: tensors.from_strings("x", BYTES, ["a"] * elements),
+        "raw": lambda: tensors.from_bytes("x", BYTES, [elements], tensors.to_bytes(flat), 10_000),
+        "lists": lambda: [*tensors.to_lists(flat)[1]],
+    }
+    seen = {}
+    for name, do in doing.items():
+        do()
+        seen[name] = len(turns)
+        turns.clear()
+    assert seen == dict.fromkeys(doing, breaks)
+
+
 @pytest.mark.parametrize(
     ("name", "convert"),
     [("FP32", tensors.from_floats), ("INT64", tensors.from_integers), ("BOOL", tensors.from_bools)],

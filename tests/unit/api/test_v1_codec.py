@@ -5,6 +5,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.api.v1.codec import InferenceCodec
+from inferd.errors import InvalidInputError
 from tests.unit.api.fakes import SIGNATURE
 
 
@@ -23,3 +24,10 @@ def test_null_values_are_defaults(timeout):
 def test_decodes_timeout():
     """To the nanosecond."""
     assert _decode(timeout=Duration(seconds=1, nanos=500_000_000)).timeout_s == 1.5
+
+
+def test_counts_elements_before_they_are_converted():
+    """The conversion of a long list takes long; here it would find numbers beyond FP32."""
+    tensor = pb.Tensor(name="x", shape=[1, 2], floats=[1e300] * 3)
+    with pytest.raises(InvalidInputError, match=r"expected 2 elements for shape \[1, 2\], got 3"):
+        InferenceCodec().decode(pb.InferRequest(model="fake", inputs=[tensor]), SIGNATURE)

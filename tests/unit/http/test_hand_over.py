@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from inferd.http.hand_over import HandOver
+from inferd.rpc.turns import Turns
 
 
 class FakePollLoop:
@@ -12,14 +15,21 @@ class FakePollLoop:
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
+        self.at_end: list[Callable[[], None]] = []
         self.in_poll_thread = True
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.soon.append(callback)
 
+    def call_at_end(self, callback: Callable[[], None]) -> None:
+        self.at_end.append(callback)
+
     def run(self) -> None:
         soon, self.soon = self.soon, []
         for callback in soon:
+            callback()
+        at_end, self.at_end = self.at_end, []
+        for callback in at_end:
             callback()
 
 
@@ -32,12 +42,15 @@ class Waiter:
         self._log.append(self._name)
 
 
-def in_loop(test: Callable[[FakePollLoop, list[str], HandOver], Any]) -> None:
-    """Run ``test`` on an asyncio loop; it gets the log of what is refused, too."""
+def in_loop(test: Callable[[FakePollLoop, list[str], HandOver], Any], *, with_rpc: bool = False) -> None:
+    """Run ``test`` on an asyncio loop; the log has what is refused, too, and when the http thread gives way."""
 
     async def run() -> None:
         loop, log = FakePollLoop(), list[str]()
-        await test(loop, log, HandOver(loop, lambda: log.append("refused")))  # type: ignore[arg-type]
+        turns = Turns(clock=lambda: 1.0, let_wake=lambda: log.append("turn"))
+        if with_rpc:
+            turns.rpc_used()
+        await test(loop, log, HandOver(loop, turns, lambda: log.append("refused")))  # type: ignore[arg-type]
 
     asyncio.run(run())
 
@@ -100,7 +113,7 @@ def test_answers_of_a_round_come_together() -> None:
         loop.run()
         hand_over.wake(Waiter(log, "a"))
         hand_over.wake(Waiter(log, "b"))
-        assert len(loop.soon) == 1
+        assert len(loop.at_end) == 1
         loop.run()
         loop.in_poll_thread = False
         await asyncio.sleep(0)
@@ -110,6 +123,24 @@ def test_answers_of_a_round_come_together() -> None:
         assert log == ["a", "b", "c"]
 
     in_loop(run)
+
+
+@pytest.mark.parametrize("with_rpc", [True, False])
+def test_many_answers_are_written_in_turns_with_grpc(with_rpc: bool) -> None:
+    """The http thread gives way after every eight, if calls over gRPC come too."""
+
+    async def run(loop: FakePollLoop, log: list[str], hand_over: HandOver) -> None:
+        hand_over.submit(lambda: None)
+        await asyncio.sleep(0)
+        loop.run()
+        for _ in range(20):
+            hand_over.wake(Waiter(log, "answer"))
+        loop.run()
+        await asyncio.sleep(0)
+        turn = ["turn"] if with_rpc else []
+        assert log == ["answer"] * 8 + turn + ["answer"] * 8 + turn + ["answer"] * 4
+
+    in_loop(run, with_rpc=with_rpc)
 
 
 def test_closed_only_when_nothing_is_on_its_way() -> None:

@@ -11,6 +11,7 @@ from inferd.rpc.call import CoreUnaryCall
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.poll_loop import PollLoop
 from inferd.rpc.stream_call import CoreStreamCall
+from inferd.rpc.turns import Turns
 
 #: How far the wall clock of a `LoopBench` is ahead of its monotonic clock.
 EPOCH_AHEAD_S = 1_700_000_000.0
@@ -233,12 +234,18 @@ class LoopBench:
 
     def __init__(self, corks: Callable[[list[str]], Any] = lambda log: None) -> None:
         self.clock = FakeClock(1000.0)
+        self.turns = Turns(clock=self.clock, let_run=self.note("turn"))
         self.epoch = FakeClock(1000.0 + EPOCH_AHEAD_S)
         self.queue = FakeQueue(self.epoch, (self.clock,))
         self.log: list[str] = []
         self.sleeps: list[float] = []
         self.loop = PollLoop(
-            self.queue, corks=corks(self.log), clock=self.clock, epoch_clock=self.epoch, sleep=self._sleep
+            self.queue,
+            corks=corks(self.log),
+            turns=self.turns,
+            clock=self.clock,
+            epoch_clock=self.epoch,
+            sleep=self._sleep,
         )
         self.core_call = FakeCoreCall()
 

@@ -276,3 +276,71 @@ def test_answers_of_a_round_leave_together():
     assert bench.log[0] == "cork [b'a', b'a']"
     assert bench.log[-1] == "uncork [7]"
     assert len(bench.log) == 5
+
+
+def share(bench, *, has_work=True):
+    """Have calls of both protocols come; the http thread may have work."""
+    bench.turns.rpc_used()
+    bench.turns.http_used()
+    bench.turns.http_waits = lambda: has_work
+
+
+@pytest.mark.parametrize("has_work", [True, False])
+def test_gives_way_to_http_between_events_and_batches(bench, has_work):
+    """After every eight, if the http thread has work; a round has up to 16 events then."""
+    share(bench, has_work=has_work)
+    starter = FakeStarter(bench.log)
+
+    def tag(_event):
+        bench.log.append("event")
+        bench.loop.defer_batch((starter, 0, lambda _: None))
+
+    bench.queue.events.extend(FakeEvent(tag) for _ in range(100))
+    bench.loop.step()
+    bench.log.clear()
+    bench.loop.step()
+    turn = ["turn"] if has_work else []
+    eight = [*["event"] * 8, *turn]
+    assert bench.log == [*eight, *eight, *["start 0"] * 8, *turn, *["start 0"] * 8, *turn]
+
+
+def test_batches_alone_count_as_calls_over_grpc(bench):
+    """Callbacks of another protocol come as events, too."""
+    bench.turns.http_used()
+    bench.loop.call_when_idle(bench.note("idle"))
+    bench.queue.events.append(FakeEvent(bench.note("event")))
+    bench.loop.step()
+    assert not bench.turns.are_shared
+    bench.loop.defer_batch((FakeStarter(bench.log), 0, lambda _: None))
+    bench.loop.step()
+    assert bench.turns.are_shared
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_idle_callbacks_wait_for_a_millisecond_at_most(bench, is_shared):
+    """Events go on; while calls of both protocols come, the callbacks wait for less."""
+    if is_shared:
+        share(bench)
+
+    def again(_event):
+        bench.clock.advance(0.00001)
+        bench.queue.events.append(FakeEvent(again))
+
+    bench.queue.events.extend(FakeEvent(again) for _ in range(200))
+    bench.loop.call_when_idle(bench.note("idle"))
+    begun_at = bench.clock()
+    while "idle" not in bench.log:
+        bench.loop.step()
+        if is_shared:
+            share(bench)
+    waited_s = bench.clock() - begun_at
+    assert 0.0003 <= waited_s < 0.0009 if is_shared else 0.001 <= waited_s < 0.002
+
+
+def test_callbacks_at_the_end_follow_all_others_of_the_round(bench):
+    """Even those that an idle callback or a timer asks for."""
+    bench.loop.call_soon(lambda: bench.loop.call_at_end(bench.note("end 1")))
+    bench.loop.call_when_idle(lambda: bench.loop.call_at_end(bench.note("end 2")))
+    bench.loop.call_at(1000.0, lambda: (bench.loop.call_at_end(bench.note("end 3")), bench.log.append("timer")))
+    bench.loop.step()
+    assert bench.log == ["timer", "end 1", "end 2", "end 3"]

@@ -34,6 +34,17 @@ def test_finishes_queued_work_at_the_stop(start):
     assert running() == set()
 
 
+def test_prepares_each_thread(start):
+    """Before its first work."""
+    prepared = []
+    pool = start(threads=1, prepare=lambda: prepared.append(threading.current_thread()))
+    worked_in = []
+    for _ in range(2):
+        pool.submit(lambda: worked_in.append(threading.current_thread()))
+    assert pool.stop(PATIENCE_S)
+    assert prepared * 2 == worked_in
+
+
 @pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(1)])
 def test_thread_survives_exceptions_of_work(start, caplog, error):
     """The same, only thread does the next work."""

@@ -2,8 +2,8 @@
 
 A thread that waits for the lock asks its holder to release it after the switch interval. But a holder that makes system
 calls releases it for each, and takes it again before the system runs the thread that waits, whose interval then begins
-anew; and whoever needs the lock several times waits for the interval each time. So a thread with much to do gives way
-between its steps (docs/decisions/rpc-turns.md).
+again. And a call that needs the lock several times waits for the interval each time. So a thread with much to do gives
+way between its steps (docs/decisions/rpc-turns.md).
 """
 
 import os

@@ -4,7 +4,7 @@ The capacity of a server is measured with a closed loop. Then requests arrive at
 that rate, while its health is probed on a separate connection, inferd's over HTTP too: with and without deadlines, over
 one connection and over many, and with clients that queue requests beyond the server's limit of streams, or fail them at
 once. A goodput of 90 % means that nine tenths of the capacity were answered within a second. Servers run with their
-defaults.
+defaults, or with ``--setting``.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.load import grpcload
 from benchmarks.models import Model
 from benchmarks.overload_table import Overload, Way, show
 from benchmarks.process import Placement, Server
-from benchmarks.servers import CONTENDERS, Contender
+from benchmarks.servers import CONTENDERS, Contender, Setting
 from benchmarks.serving import own_setting, serving
 from benchmarks.wires import MODEL_INFER, open_inference_request
 
@@ -43,6 +43,7 @@ class _Case:
     contender: Contender
     model: Model
     placement: Placement
+    setting: Setting | None
     round: int
     ways: tuple[Way, ...]
 
@@ -51,8 +52,7 @@ def measure(case: _Case) -> Iterator[Overload]:
     """Measure a server's capacity, then overload it in every way; restart it if it does not recover."""
     capacity, left = 0.0, deque(case.ways)
     while left:
-        setting = own_setting(case.contender, case.placement)
-        with serving(case.contender, case.model, case.placement, setting, overloaded=True) as at:
+        with serving(case.contender, case.model, case.placement, case.setting, overloaded=True) as at:
             capacity = capacity or _capacity(case, at.port)
             well = True
             while well and left:
@@ -176,6 +176,8 @@ def _choose() -> argparse.Namespace:
     add("--server", action="append", choices=_CONTENDERS, help="may be repeated; default both")
     help_connections = f"number of client connections; may be repeated; default {_CONNECTIONS}"
     add("--connections", action="append", type=int, help=help_connections)
+    help_setting = "threads of a run, and runs at a time, such as 1x2; default that of each server"
+    add("--setting", type=Setting.parse, metavar="THREADSxINSTANCES", help=help_setting)
     add("--quick", action="store_true", help=f"only {_CONNECTIONS[-1]} connections whose clients fail fast")
     return parser.parse_args()
 
@@ -196,8 +198,14 @@ def _cases(chosen: argparse.Namespace) -> Iterator[_Case]:
             own = _PLACEMENTS.get(model.name, Placement.UNPINNED)
             for placement in options.placements(chosen) if chosen.placement else [own]:
                 for contender in (CONTENDERS[name] for name in chosen.server or _CONTENDERS):
-                    ways = _ways(chosen, contender)
-                    yield _Case(contender=contender, model=model, placement=placement, round=number, ways=ways)
+                    yield _Case(
+                        contender=contender,
+                        model=model,
+                        placement=placement,
+                        setting=chosen.setting or own_setting(contender, placement),
+                        round=number,
+                        ways=_ways(chosen, contender),
+                    )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,12 @@ class DataType:
     proto: int
     triton_config: int
     itemsize_bytes: int
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is a floating-point type."""
+        # bfloat16 is a void type to numpy.
+        return self.numpy.kind in "fV"
 
 
 def _type(name: str, numpy: DTypeLike, onnx: str, element: int, proto: int, triton: int) -> DataType:
@@ -83,3 +90,24 @@ TYPED_LISTS: Mapping[str, str] = MappingProxyType(
         "BYTES": "bytes_contents",
     }
 )
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+#: The bits of a float32 that a bfloat16 lacks, and their value halfway between two bfloat16.
+_LOST_BITS, _HALFWAY = 0xFFFF, 0x8000
+
+
+def rounded(numbers: NDArray[Any], target: np.dtype[np.generic]) -> NDArray[Any]:
+    """Return ``numbers`` as C-contiguous floats of ``target``, each rounded once to the nearest, of two to the even.
+
+    ml_dtypes rounds doubles to bfloat16 by way of float32, which may move them to halfway between two.
+    """
+    if target != _BFLOAT16 or numbers.dtype.itemsize <= 4:
+        return numbers.astype(target, order="C")
+    single = numbers.astype(np.float32, order="C")
+    bits = single.view(np.int32)
+    halfway = (bits & _LOST_BITS) == _HALFWAY
+    if halfway.any():
+        exact, moved = np.abs(numbers[halfway]), np.abs(single[halfway].astype(np.float64))
+        # One bit away from there, to the side where the number is.
+        bits[halfway] += (exact > moved).astype(np.int32) - (exact < moved)
+    return single.astype(target)

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from inferd.dtypes import BYTES, DataType
+from inferd.dtypes import BYTES, DataType, rounded
 from inferd.errors import InvalidInputError, Place
 from inferd.interpreter_lock import let_others_run
 
@@ -178,14 +178,14 @@ def from_floats(name: str, datatype: DataType, values: Sequence[float], first: i
         )
     exact = _converted(values, np.dtype(np.float64))
     with np.errstate(over="ignore"):
-        rounded = exact.astype(datatype.numpy)
-    lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
+        flat = rounded(exact, datatype.numpy)
+    lost = np.isfinite(exact) & ~np.isfinite(flat.astype(np.float64))
     if lost.any():
         position = first + lost.argmax()
         raise invalid(
             name, f"expected values within the range of {datatype.name}, got one beyond as element {position}"
         )
-    return rounded
+    return flat
 
 
 def from_strings(name: str, datatype: DataType, values: Sequence[str]) -> Array:

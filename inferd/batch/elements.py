@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from inferd.dtypes import BYTES
+from inferd.dtypes import BYTES, rounded
 from inferd.plain_text import clipped, escaped
 from inferd.runtime.signature import Array, TensorSpec
 
@@ -86,7 +86,7 @@ def _not_whole(numbers: NDArray[Any], target: np.dtype[Any]) -> Unfit:
 
 def _floats(numbers: NDArray[Any], target: np.dtype[Any]) -> tuple[Array, Unfit]:
     with np.errstate(over="ignore"):
-        values = numbers.astype(target)
+        values = rounded(numbers, target)
     if numbers.dtype.kind != "f":
         # Only half floats have a smaller range than 64-bit integers.
         unfit = _marked(np.isinf(values)) if target == np.float16 else None

@@ -9,19 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.dtypes import BYTES, DataType
+from inferd.dtypes import BYTES, DataType, rounded
 from inferd.plain_text import clipped
 
 Array = NDArray[np.generic]
+
+
+class MinusZero(int):
+    """The integer -0 of JSON, which is -0.0 as a float: some encoders write that so."""
+
+    def __float__(self) -> float:
+        return -0.0
+
 
 #: Types of JSON values accepted for each numpy kind; other kinds accept numbers.
 _ACCEPTED: Mapping[str, frozenset[type]] = {
     "O": frozenset({str}),
     "b": frozenset({bool}),
-    "i": frozenset({int}),
-    "u": frozenset({int}),
+    "i": frozenset({int, MinusZero}),
+    "u": frozenset({int, MinusZero}),
 }
-_NUMBERS: frozenset[type] = frozenset({int, float})
+_NUMBERS: frozenset[type] = frozenset({int, MinusZero, float})
 
 #: More than any model declares. YAML, unlike JSON, may have recursive lists.
 _MAX_DIMENSIONS = 64
@@ -147,11 +155,11 @@ def _require_range(datatype: DataType, integers: Iterable[Any]) -> None:
 
 def _to_floats(datatype: DataType, exact: NDArray[Any]) -> Array:
     with np.errstate(all="ignore"):
-        rounded = exact.astype(datatype.numpy, order="C")
-    lost = np.isfinite(exact) & ~np.isfinite(rounded.astype(np.float64))
+        floats = rounded(exact, datatype.numpy)
+    lost = np.isfinite(exact) & ~np.isfinite(floats.astype(np.float64))
     if lost.any():
         raise _out_of_range(datatype, exact[lost][0].item())
-    return rounded
+    return floats
 
 
 def _bytes_array(elements: Sequence[str | bytes]) -> Array:

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from inferd.api import tensors
-from inferd.api.json_text import load
+from inferd.api.json_text import load, numbers_with_signed_zeros
 from inferd.api.oip.parameters import type_name
 from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
@@ -76,7 +76,7 @@ def from_long_array(
     flat: NDArray[Any] = np.empty(expected, datatype.numpy)
     filled = 0
     try:
-        for values in _values_of(name, shape, text, array):
+        for values in _values_of(name, datatype, shape, text, array):
             if filled + len(values) > expected:
                 raise tensors.invalid(name, f"expected {expected} elements for shape {list(shape)}, got more")
             flat[filled : filled + len(values)] = _elements(name, datatype, values, filled)
@@ -87,13 +87,16 @@ def from_long_array(
     return tensors.shaped(name, flat[:filled], shape)
 
 
-def _values_of(name: str, shape: Sequence[int], text: memoryview, array: Array) -> Iterator[list[Any]]:
+def _values_of(
+    name: str, datatype: DataType, shape: Sequence[int], text: memoryview, array: Array
+) -> Iterator[list[Any]]:
     """Yield the parsed elements of a long array, flat."""
     nesting: _Nesting | None = None
     for number, piece in enumerate(pieces_of(text, array)):
         if number == 0 and len(shape) > 1 and min(shape) > 0 and piece.text.lstrip().startswith(b"["):
             nesting = _Nesting(name, shape)
-        values = _parsed(name, piece.text if nesting is None else nesting.flattened(piece))
+        flat = piece.text if nesting is None else nesting.flattened(piece)
+        values = _parsed(name, numbers_with_signed_zeros(flat) if datatype.is_float else flat)
         if not values and (number or not piece.is_last):
             raise _not_json(name, "a comma without an element")
         if number:

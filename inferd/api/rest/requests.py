@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inferd.api.json_text import QUICK_BYTES, end_of_object, read_object
+from inferd.api.json_text import QUICK_BYTES, end_of_object, load, read_object, with_signed_zeros
 from inferd.api.oip.parameters import Parameters, parameter_path, reject_shared_memory, type_name
 from inferd.api.rest.long_arrays import Array, cut_long_arrays
 from inferd.api.wire_scanner import MAX_DIMENSIONS, MAX_PARAMETERS, MAX_TENSORS, Bounds
+from inferd.dtypes import BY_NAME
 from inferd.errors import InvalidInputError
 from inferd.http.messages import JSON_LENGTH_HEADER, HttpMessage
 
@@ -82,15 +83,30 @@ def _read_json(body: memoryview, json_length: int | None) -> tuple[dict[str, Any
     arrays = _LongArrays()
     try:
         if len(text) <= QUICK_BYTES:
-            return read_object(text), arrays
+            return _read_object(bytes(text)), arrays
         rest, arrays.found = cut_long_arrays(text, arrays.mark)
-        return read_object(rest), arrays
+        return _read_object(rest), arrays
     except InvalidInputError:
         end = end_of_object(bytes(body[:QUICK_BYTES]))
         if end is None or not bytes(body[end : end + QUICK_BYTES]).strip() or end == json_length:
             raise
     got = "no such header" if json_length is None else str(json_length)
     raise _wrong_length(f"expected {end}, the length in bytes of the JSON that the body begins with, got {got}")
+
+
+def _read_object(text: bytes) -> dict[str, Any]:
+    """Parse a short ``text``; zeros of floating-point inputs keep their signs."""
+    content = read_object(text)
+    signed = with_signed_zeros(text)
+    if signed is not text and isinstance(content.get("inputs"), list):
+        for tensor, other in zip(content["inputs"], load(signed)["inputs"], strict=True):
+            if isinstance(tensor, dict) and "data" in tensor and _is_float(tensor.get("datatype")):
+                tensor["data"] = other["data"]
+    return content
+
+
+def _is_float(datatype: object) -> bool:
+    return isinstance(datatype, str) and datatype in BY_NAME and BY_NAME[datatype].is_float
 
 
 def _wrong_length(text: str) -> InvalidInputError:

@@ -102,6 +102,13 @@ def test_json_may_have_non_finite_numbers():
     )
 
 
+def test_zeros_of_json_keep_their_signs():
+    """The integer -0 too, as Go writes -0.0; of integers it is 0."""
+    value = parse_json("[-0, 0, -0.0]")
+    assert np.signbit(from_json(input_form("BF16", 3), value).astype(float)).tolist() == [True, False, True]
+    assert from_json(input_form("INT8", 2), parse_json("[-0, 1]")).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("datatype", "array"),
     [

@@ -40,6 +40,25 @@ def test_every_datatype(datatype, data, repeats):
         assert array.tobytes() == expected.tobytes() * repeats
 
 
+@pytest.mark.parametrize("datatype", ["FP16", "BF16", "FP32", "FP64"])
+@pytest.mark.parametrize("repeats", [1, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_zeros_keep_their_signs(datatype, repeats, nested):
+    """The integer -0 too, as Go writes -0.0; exponents of -0, and literals beside it, are what they are."""
+    row = '-0, 0, -0.0, 1e-0, "NaN", -0 , NaN'
+    expected = np.array([-0.0, 0, -0.0, 1, np.nan, -0.0, np.nan] * repeats, BY_NAME[datatype].numpy)
+    shape = [repeats, 7] if nested else [7 * repeats]
+    text = ",".join([f"[{row}]" if nested else row] * repeats)
+    assert tensor_of(f"[{text}]", datatype, shape).tobytes() == expected.tobytes()
+
+
+def test_minus_zero_elsewhere():
+    """It is a scalar, an integer of integers, and text within strings."""
+    assert np.signbit(tensor_of("-0", "FP32", []))
+    assert tensor_of("[-0, 1]", "INT32", [2]).tolist() == [0, 1]
+    assert tensor_of('["-0", "\\\\\\"-0 "]', "BYTES", [2]).tolist() == [b"-0", b'\\"-0 ']
+
+
 @pytest.mark.parametrize("repeats", [1, LONG], ids=["short", "long"])
 def test_literals_of_other_encoders(repeats):
     """Python writes NaN and the infinities so, and Triton's clients with it; other numbers are as without them."""

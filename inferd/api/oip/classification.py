@@ -11,7 +11,8 @@ from inferd.api.tensors import object_array
 from inferd.errors import InvalidInputError
 from inferd.runtime.signature import ModelSignature, TensorSpec
 
-_PARAMETER = "classification"
+#: The parameter of an output with the number of classes.
+CLASSIFICATION = "classification"
 #: The most that an index of numpy can be.
 _MAX_CLASSES = 2**63 - 1
 _NO_NUMBERS = frozenset({"BYTES", "BOOL"})
@@ -21,13 +22,13 @@ Array = NDArray[np.generic]
 
 def classes_wanted(parameters: Parameters) -> int:
     """Return how many classes the valid ``parameters`` of an output ask for; 0 for the tensor itself."""
-    count = parameters.get(_PARAMETER, 0)
+    count = parameters.get(CLASSIFICATION, 0)
     return count if isinstance(count, int) else 0
 
 
 def check_classes(position: int, name: str, parameters: Parameters, signature: ModelSignature) -> None:
     """Raise `InvalidInputError` if the output cannot have the classes that its ``parameters`` ask for."""
-    count = parameters.get(_PARAMETER, 0)
+    count = parameters.get(CLASSIFICATION, 0)
     text = ""
     if type(count) is not int:
         text = f"expected an integer, got {type_name(count)}"
@@ -36,8 +37,8 @@ def check_classes(position: int, name: str, parameters: Parameters, signature: M
     elif count and (datatype := _datatype(name, signature)) in _NO_NUMBERS:
         text = f"expected an output of numbers, got {datatype}"
     if text:
-        msg = f'output "{name}": parameter "{_PARAMETER}": {text}'
-        raise InvalidInputError(msg, field=f'outputs[{position}].parameters["{_PARAMETER}"]')
+        msg = f'output "{name}": parameter "{CLASSIFICATION}": {text}'
+        raise InvalidInputError(msg, field=f'outputs[{position}].parameters["{CLASSIFICATION}"]')
 
 
 def _datatype(name: str, signature: ModelSignature) -> str:

@@ -12,7 +12,7 @@ from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
 from inferd.api.codec import RAW, AdmissionTerms, Header, Response, ResponseForm, ShapedTensor, rows_of
-from inferd.api.oip.classification import check_classes, classes_wanted, with_classes
+from inferd.api.oip.classification import CLASSIFICATION, check_classes, classes_wanted, with_classes
 from inferd.api.oip.parameters import Parameters, of_message, parameter_path, priority_and_timeout, reject_shared_memory
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
 from inferd.dtypes import DataType
@@ -159,14 +159,31 @@ def path_of(at: Place, inputs: Iterable[ShapedTensor], outputs: Iterable[NamedOu
 
 
 def requested_outputs(outputs: Iterable[tuple[str, Parameters]], signature: ModelSignature) -> tuple[str, ...]:
-    """Return the names of ``outputs``, whose parameters are checked."""
-    names: list[str] = []
+    """Return the names of ``outputs``, whose parameters are checked. As in Triton, one may be there several times."""
+    classes: list[tuple[str, int]] = []
     for position, (name, parameters) in enumerate(outputs):
         if parameters:
             reject_shared_memory("output", position, name, parameters)
             check_classes(position, name, parameters, signature)
-        names.append(name)
-    return tuple(names)
+        classes.append((name, classes_wanted(parameters)))
+    require_one_form(classes, CLASSIFICATION)
+    return tuple(name for name, _ in classes)
+
+
+def require_one_form(forms: Iterable[tuple[str, int]], parameter: str) -> None:
+    """Raise `InvalidInputError` for an output that is there again with another form, the value of ``parameter``."""
+    found: dict[str, int] = {}
+    for position, (name, form) in enumerate(forms):
+        if found.setdefault(name, form) != form:
+            msg = (
+                f'output "{name}": parameter "{parameter}": expected {_shown(found[name])}, as the first time, '
+                f"got {_shown(form)}"
+            )
+            raise InvalidInputError(msg, field=f"outputs[{position}].{parameter_path(parameter)}")
+
+
+def _shown(value: int) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def decode_inputs(

@@ -1,6 +1,6 @@
 """Convert requests and answers of the Open Inference Protocol over HTTP to and from arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
 from inferd.api.codec import RAW, AdmissionTerms, Header, Response, ResponseForm, rows_of
 from inferd.api.oip.classification import classes_wanted
-from inferd.api.oip.codec import PATHS, path_of, requested_outputs, spec_of
+from inferd.api.oip.codec import PATHS, path_of, requested_outputs, require_one_form, spec_of
 from inferd.api.oip.parameters import boolean, parameter_path, priority_and_timeout, type_name
 from inferd.api.rest.encoder import encode
 from inferd.api.rest.json_data import from_data, from_long_array
@@ -43,11 +43,10 @@ class RestCodec:
 
     def form(self, request: RestRequest) -> ResponseForm:
         """Return the form of the answer to ``request``: JSON, except for outputs requested as binary data."""
-        all_binary = request.parameters.get(_ALL_BINARY) is True
         if not request.outputs:
-            return RAW if all_binary else _JSON
+            return RAW if request.parameters.get(_ALL_BINARY) is True else _JSON
         classes = {output.name: count for output in request.outputs if (count := classes_wanted(output.parameters))}
-        raw = {output.name for output in request.outputs if output.parameters.get(_BINARY, all_binary) is True}
+        raw = {name for name, is_raw in _wanted_raw(request) if is_raw}
         as_lists = len(raw) < len({output.name for output in request.outputs})
         if classes or (raw and as_lists):
             return ResponseForm(as_lists=as_lists, classes=classes, raw=frozenset(raw) if as_lists else frozenset())
@@ -70,6 +69,7 @@ class RestCodec:
         inputs = self._inputs(request, signature)
         for position, output in enumerate(request.outputs):
             _check_binary(position, output.name, output.parameters.get(_BINARY, False))
+        require_one_form(_wanted_raw(request), _BINARY)
         outputs = requested_outputs([(output.name, output.parameters) for output in request.outputs], signature)
         return DecodedRequest(inputs=inputs, outputs=outputs, priority=priority, timeout_s=timeout_s)
 
@@ -114,6 +114,12 @@ def _from_json(request: RestRequest, tensor: RestInput, datatype: DataType) -> N
     if isinstance(tensor.data, Array):
         return from_long_array(tensor.name, datatype, tensor.shape, request.body, tensor.data)
     return from_data(tensor.name, datatype, tensor.shape, tensor.data)
+
+
+def _wanted_raw(request: RestRequest) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each requested output, and whether it is requested as binary data."""
+    otherwise = request.parameters.get(_ALL_BINARY) is True
+    return ((output.name, output.parameters.get(_BINARY, otherwise) is True) for output in request.outputs)
 
 
 def _check_binary(position: int, name: str, value: object) -> None:

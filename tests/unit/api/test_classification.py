@@ -122,3 +122,14 @@ def test_errors(parameter, output, message):
         OpenInferenceCodec().decode(_request(**parameter), _signature(output))
     assert caught.value.message == f'output "y": parameter "classification": {message}'
     assert caught.value.field == 'outputs[0].parameters["classification"]'
+
+
+def test_output_named_again():
+    """With as many classes it is the same output; with another number it is unclear which is meant."""
+    request = _request(int64_param=3)
+    request.outputs.append(request.outputs[0])
+    assert OpenInferenceCodec().decode(request, _signature(_output())).outputs == ("y", "y")
+    request.outputs[1].parameters["classification"].int64_param = 2
+    with pytest.raises(InvalidInputError, match="expected 3, as the first time, got 2") as caught:
+        OpenInferenceCodec().decode(request, _signature(_output()))
+    assert caught.value.field == 'outputs[1].parameters["classification"]'

@@ -102,6 +102,15 @@ def test_form_of_answers(parameters, outputs, expected):
         assert (form.as_lists, sorted(form.raw)) == expected
 
 
+def test_outputs_may_be_named_again_in_the_same_form():
+    """They are returned once, as in Triton."""
+    binary = {"name": "y", "parameters": {"binary_data": True}}
+    content = {"inputs": [IN_JSON], "outputs": [binary, {"name": "y"}], "parameters": {"binary_data_output": True}}
+    incoming, request = decode(message(content), MODEL)
+    assert incoming.form is RAW
+    assert request.outputs == ("y",)
+
+
 @pytest.mark.parametrize(
     ("content", "field", "said"),
     [
@@ -171,6 +180,16 @@ def test_form_of_answers(parameters, outputs, expected):
             {"inputs": [IN_JSON], "outputs": [{"name": "y", "parameters": {"classification": 1.5}}]},
             'outputs[0].parameters["classification"]',
             "expected an integer, got a number with a fraction",
+        ),
+        (
+            {"inputs": [IN_JSON], "outputs": [{"name": "y"}, {"name": "y", "parameters": {"binary_data": True}}]},
+            'outputs[1].parameters["binary_data"]',
+            'output "y": parameter "binary_data": expected false, as the first time, got true',
+        ),
+        (
+            {"inputs": [IN_JSON], "outputs": [{"name": "y", "parameters": {"classification": 2}}, {"name": "y"}]},
+            'outputs[1].parameters["classification"]',
+            'output "y": parameter "classification": expected 2, as the first time, got 0',
         ),
         (
             {"inputs": [IN_JSON], "parameters": {"timeout": 2**70}},

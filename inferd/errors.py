@@ -62,7 +62,7 @@ class Place:
 
 
 #: Other parts of a request that an error may be about.
-Part = Literal["model", "inputs", "priority", "timeout"]
+Part = Literal["model", "inputs", "priority", "timeout", "choices"]
 
 
 class InvalidInputError(ServingError):

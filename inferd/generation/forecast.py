@@ -86,6 +86,18 @@ class GenerationForecast:
             return most
         return min(most, int(self._startable_tokens(load) + rate * self._max_delay_s))
 
+    def started_alone(self, rows: int) -> int:
+        """Return how many requests of ``rows`` tokens an empty cache takes."""
+        return min(self._slots, self._total_tokens // rows)
+
+    def row_limit_alone(self, most: int, started: int, rows: int) -> int:
+        """Return the `row_limit` while nothing runs but ``started`` requests of ``rows`` tokens."""
+        return self.row_limit(most, self._load_alone(started, rows))
+
+    def _load_alone(self, started: int, rows: int) -> CacheLoad:
+        free_tokens = self._total_tokens - started * rows
+        return CacheLoad(sequences=started, free_slots=self._slots - started, free_tokens=free_tokens)
+
     def predict_completion_s(self, request: GenerationRequest, ahead: int, load: CacheLoad) -> float:
         """Return the time until ``request`` is complete with ``ahead`` tokens before it in the queue; 0 if unknown."""
         is_contended = ahead > 0
@@ -121,9 +133,13 @@ class GenerationForecast:
         return self.times.are_reliable(now) and now + request.expected_s * self.error_factor > request.deadline
 
     def is_too_long(self, request: GenerationRequest, now: float) -> bool:
-        """Return whether ``request`` would miss its deadline even alone, without any margin."""
+        """Return whether ``request`` would miss its deadline even alone, without any margin.
+
+        Of several choices, the last one would.
+        """
+        wait_s = self._queue_s(request, (request.choices - 1) * request.rows, self._load_alone(0, request.rows))
         steps = max(0.0, self.lengths.expected_answer_tokens(request, is_contended=False) - 1)
-        return now + self.times.prompt_s(len(request.prompt)) + steps * self.times.step_s(1) > request.deadline
+        return now + wait_s + self.times.prompt_s(len(request.prompt)) + steps * self.times.step_s(1) > request.deadline
 
     def retry_in_time_s(self, request: GenerationRequest, waiting_tokens: int, now: float) -> float:
         """Return after how long a retry of ``request``, which `would_miss_deadline`, is likely to be in time.

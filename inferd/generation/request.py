@@ -142,6 +142,7 @@ class GenerationRequest(QueueEntry):
     ``prompt`` has at least one token, and together with ``max_tokens`` fits into the context. ``top_logprobs`` is the
     number of most likely tokens to return with each one, None for no log probabilities. With ``scores_prompt`` those of
     the prompt are returned too, and ``max_tokens`` may be 0. ``wants_text`` asks for the text of the deltas.
+    ``choices`` is how many requests with the same prompt come in one call, which fails if one of them does.
     """
 
     prompt: TokenIds
@@ -152,6 +153,7 @@ class GenerationRequest(QueueEntry):
     top_logprobs: int | None = None
     scores_prompt: bool = False
     wants_text: bool = False
+    choices: int = 1
     request_id: str = ""
 
     @property

@@ -20,7 +20,7 @@ from inferd.batching.queued import QueueEffects
 from inferd.batching.refusals import Refusals
 from inferd.batching.waiting import Deadlines, Excess, WaitingRequests, refusal
 from inferd.config.generation import GenerationSettings
-from inferd.config.settings import QueueSettings
+from inferd.config.settings import Backpressure, QueueSettings
 from inferd.errors import DeadlineExceededError, InvalidInputError, ServingError
 from inferd.generation.forecast import CacheLoad, GenerationForecast
 from inferd.generation.request import GenerationRequest
@@ -85,6 +85,7 @@ class WaitingQueue:
         self.unavailable: Callable[[], ServingError] | None = None
         self._forecast = forecast
         self._max_request_tokens = max_request_tokens
+        self._max_blocked = queue.max_blocked if queue.policy is Backpressure.BLOCK else 0
         self._overflow: Overflow[GenerationRequest] = Overflow(policy, self.waiting, self.refusals)
         self._deadlines = Deadlines()
 
@@ -105,6 +106,7 @@ class WaitingQueue:
             self._drop_expired(now, effects)
             self.waiting.row_limit = self._forecast.row_limit(self.waiting.max_rows, load)
             error = self._temporary_rejection(request, load, now)
+            error = error and (self._too_many_choices(request) or error)
         if error is not None:
             effects.failed.append((request, error))
             return
@@ -127,6 +129,31 @@ class WaitingQueue:
             )
         return refusal(request, now, self.waiting)
 
+    def _too_many_choices(self, request: GenerationRequest) -> ServingError | None:
+        """Return why the choices of a call can never be admitted together, not even to an idle model; None if they can.
+
+        As many as possible start at once, the others wait or are blocked.
+        """
+        if request.choices == 1:
+            return None
+        forecast, waiting, rows = self._forecast, self.waiting, request.rows
+        started, row_limit = forecast.started_alone(rows), waiting.max_rows
+        if not waiting.is_scavenger(request):
+            # Before they start, more may wait.
+            before = forecast.row_limit_alone(row_limit, 0, rows) - started * rows
+            row_limit = max(before, forecast.row_limit_alone(row_limit, started, rows))
+        row_limit = min(row_limit, waiting.priority_rows.get(request.priority, row_limit))
+        waits = min(row_limit // rows, waiting.max_requests, waiting.max_bytes // request.nbytes)
+        # Into an empty queue any request fits.
+        most = started + max(waits, 1) + self._max_blocked
+        if request.choices <= most:
+            return None
+        text = (
+            f"n: expected at most {most} choices of {rows} tokens each, with the prompt and max_tokens, which is what "
+            f"the model and its queue hold while they are idle, got {request.choices}"
+        )
+        return InvalidInputError(text, at="choices")
+
     def _temporary_rejection(self, request: GenerationRequest, load: CacheLoad, now: float) -> ServingError | None:
         if self._forecast.would_miss_deadline(request, self.waiting.rows_ahead(request), load, now):
             needed_s = request.expected_s * self._forecast.error_factor
@@ -146,6 +173,10 @@ class WaitingQueue:
         self._forecast.lengths.admitted(request)
 
     def _apply_policy(self, request: GenerationRequest, now: float, effects: Effects) -> None:
+        error = self._too_many_choices(request)
+        if error is not None:
+            effects.failed.append((request, error))
+            return
         decision = self._overflow.decide(request)
         match decision:
             case Hold():

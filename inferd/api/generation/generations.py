@@ -218,6 +218,7 @@ class _Generation:
             deadline=generation_deadline(version, priority, params.timeout_s, received_at, call.deadline),
             priority=priority,
             principal=Principal(call.context.principal or ""),
+            choices=params.choices,
             request_id=params.request_id or request_id_of(call.context),
         )
 
@@ -256,6 +257,8 @@ class _Generation:
         """Pass on the error of the engine; see `Receiver`."""
         if self._has_ended:
             return
+        if isinstance(error, InvalidInputError):
+            self._params.name_field(error)
         self._end(is_rejected=not self._tokens and isinstance(error, OverloadedError | ModelUnavailableError))
         self._receiver.on_error(error)
 

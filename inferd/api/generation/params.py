@@ -26,8 +26,8 @@ class GenerationParams:
 
     None, or priority 0, stands for the model's default. ``logprobs`` is the number of most likely tokens to return with
     each token, None for no log probabilities; with ``scores_prompt`` the prompt has them too, and ``max_tokens`` may be
-    0. ``timeout_s`` starts at receipt. For error messages, ``fields`` maps attributes to their names in the protocol,
-    where these differ.
+    0. ``timeout_s`` starts at receipt. ``choices`` is how many requests with this prompt the call has. For error
+    messages, ``fields`` maps attributes to their names in the protocol, where these differ.
     """
 
     prompt: Prompt
@@ -52,6 +52,7 @@ class GenerationParams:
     wants_text: bool = True
     priority: int = 0
     timeout_s: float | None = None
+    choices: int = 1
     fields: Mapping[str, str] = field(default_factory=dict)
 
     def field_of(self, name: str) -> str:

@@ -19,7 +19,7 @@ _SEEDS = 2**63
 #: Attributes by the names of sampling parameters, and the reverse for errors; without the two that completions and
 #: chats have in different forms.
 _SAMPLING = {name: ours for name, ours in ATTRIBUTES.items() if name not in ("max_tokens", "logprobs")}
-_FIELDS = {ours: name for name, ours in _SAMPLING.items()}
+_FIELDS = {"choices": "n", **{ours: name for name, ours in _SAMPLING.items()}}
 
 #: Roles of messages, and their names in chat templates.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -118,7 +118,8 @@ def _request(
     token_ids = members.boolean("return_token_ids")
     refuse_unsupported(members, refused)
     members.end()
-    each = [replace(prompt, model=name, version=version, priority=priority, **sampling) for prompt in prompts]
+    common = {"model": name, "version": version, "priority": priority, "choices": choices, **sampling}
+    each = [replace(prompt, **common) for prompt in prompts]
     return TextRequest(
         model=model,
         params=[_with_seed(prompt, index) for prompt in each for index in range(choices)],

@@ -160,6 +160,40 @@ def test_refuses_requests_that_can_never_run(request_, error):
     assert isinstance(bench.failed[request_], error)
 
 
+@pytest.mark.parametrize(
+    ("settings", "waiting"),
+    [
+        ({"max_waiting_requests": 5}, 5),
+        ({"max_waiting_tokens": 1099}, 10),
+        ({"max_waiting_tokens": 1, "max_request_tokens": 100}, 1),
+        ({"queue": {"max_bytes": 8 * 60 * 3}}, 3),
+        ({"queue": {"by_priority": {1: {"max_rows": 299}}}}, 2),
+        ({"queue": {"policy": "block", "max_blocked": 2}, "max_waiting_requests": 1}, 3),
+        ({"queue": {"policy": "shed_oldest"}, "max_waiting_requests": 2}, 2),
+        # 60 ms for a prompt and 400 for an answer of four at a time are 625 reserved tokens a second.
+        ({"max_delay_s": 1.0, "seeds": ([(1, 0.01), (4, 0.04)], [(1, 0.001), (64, 0.064)])}, 2),
+    ],
+    ids=["requests", "tokens", "larger than the queue", "bytes", "priority", "block", "shed_oldest", "delay"],
+)
+def test_refuses_choices_that_can_never_be_admitted_together(settings, waiting):
+    """Four start at once; of those that wait then, more than the queue holds are refused for good, and no fewer."""
+    for choices in (4 + waiting, 5 + waiting):
+        bench = Bench(**settings)
+        requests = [a_request(60, 40, choices=choices) for _ in range(choices)]
+        for request in requests[:4]:
+            bench.offer(request, load=CacheLoad(sequences=0, free_slots=4, free_tokens=400))
+            assert bench.take_all() == [request]
+        bench.offer(*requests[4:])
+        if choices == 4 + waiting:
+            assert not bench.failed
+            continue
+        error = next(iter(bench.failed.values()))
+        assert isinstance(error, InvalidInputError)
+        assert error.at == "choices"
+        assert error.message.startswith(f"n: expected at most {4 + waiting} choices of 100 tokens each")
+        assert error.message.endswith(f"got {choices}")
+
+
 def test_refuses_while_closed_or_stuck():
     """The error says whether the model is unloaded or a run does not end."""
     bench = Bench()
@@ -201,6 +235,8 @@ def test_refuses_deadlines_that_cannot_be_met():
     assert bench.failed[unlikely].retry_after_s > 0
     bench.offer(early := a_request(100, 100, deadline=102.0), load=free)
     assert early not in bench.failed
+    bench.offer(last := a_request(100, 100, deadline=102.0, choices=50))
+    assert bench.failed[last].retry is Retry.NEVER, "so many take longer, whatever else runs"
     bench.offer(*[a_request(100, 100) for _ in range(5)])
     bench.offer(behind := a_request(100, 100, deadline=102.0))
     assert bench.failed[behind].reason == "DEADLINE_TOO_CLOSE"

@@ -9,7 +9,13 @@ from inferd.api.generation.generations import Generations
 from inferd.api.openai import routes
 from inferd.api.openai.errors import openai_form
 from inferd.api.openai.service import OpenAiService
-from inferd.errors import ColdModelError, DeadlineExceededError, InferenceFailedError, OverloadedError
+from inferd.errors import (
+    ColdModelError,
+    DeadlineExceededError,
+    InferenceFailedError,
+    InvalidInputError,
+    OverloadedError,
+)
 from inferd.generation.request import Candidate, Delta, FinishReason, TokenLogprobs, Usage
 from inferd.http.messages import HttpMessage
 from tests.unit.api.generation.fakes import CONTEXT, Bench, FakeLanguageModel
@@ -130,6 +136,15 @@ def test_choices_of_several_prompts(endpoint: Endpoint) -> None:
     choices = call.answer["choices"]
     assert [(choice["index"], choice["text"]) for choice in choices] == [(0, " 0"), (1, " 1"), (2, " 2"), (3, " 3")]
     assert call.answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 28, "total_tokens": 31}
+
+
+def test_too_many_choices_for_the_queue(endpoint: Endpoint) -> None:
+    """The queue knows how many come together; its error names n."""
+    call = endpoint.chat(n=3)
+    assert [request.choices for request in endpoint.engine.submitted] == [3, 3, 3]
+    endpoint.engine.fail(InvalidInputError("n: expected at most 2", at="choices"))
+    error = call.error["error"]
+    assert (call.status, error["code"], error["param"]) == (400, "invalid_value", "n")
 
 
 def test_many_prompts_are_submitted_in_several_rounds(endpoint: Endpoint) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from inferd.errors import InvalidInputError
+from inferd.minus_zero import MINUS_ZERO
 from inferd.plain_text import clipped, escaped
 
 #: JSON of up to this size is parsed in one step.
@@ -17,9 +18,7 @@ QUICK_BYTES = 64 * 1024
 #: What each name in an object matches, and little else does.
 _NAME_END = re.compile(rb'"\s*:')
 
-#: The integer -0, which some encoders write for -0.0, and strings, in which it is none. Its other forms are floats.
-_MINUS_ZERO = re.compile(rb"-0(?![.\deE])(?<![eE]-0)")
-_STRING_OR_MINUS_ZERO = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|' + _MINUS_ZERO.pattern, re.DOTALL)
+_STRING_OR_MINUS_ZERO = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|' + MINUS_ZERO.pattern, re.DOTALL)
 _SIGNED_ZERO = b"-0.0"
 
 #: What Python's encoder, and so Triton's client, writes for numbers that JSON has not.
@@ -54,14 +53,14 @@ def load(text: bytes | memoryview) -> Any:  # noqa: ANN401  (whatever it is)
 
 def with_signed_zeros(text: bytes) -> bytes:
     """Return a short ``text`` with -0.0 for the integer -0, which would be parsed without its sign."""
-    if _MINUS_ZERO.search(text) is None:
+    if MINUS_ZERO.search(text) is None:
         return text
     return _STRING_OR_MINUS_ZERO.sub(lambda found: found[1] or _SIGNED_ZERO, text)
 
 
 def numbers_with_signed_zeros(text: bytes) -> bytes:
     """Do the same where strings are not kept anyway, in a sixth of the time."""
-    return _MINUS_ZERO.sub(_SIGNED_ZERO, text)
+    return MINUS_ZERO.sub(_SIGNED_ZERO, text)
 
 
 def kind_of(value: object) -> str:

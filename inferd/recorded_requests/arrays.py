@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.dtypes import BYTES, DataType, rounded
+from inferd.minus_zero import MinusZero
 from inferd.plain_text import clipped
 
 Array = NDArray[np.generic]
-
-
-class MinusZero(int):
-    """The integer -0 of JSON, which is -0.0 as a float: some encoders write that so."""
-
-    def __float__(self) -> float:
-        return -0.0
-
 
 #: Types of JSON values accepted for each numpy kind; other kinds accept numbers.
 _ACCEPTED: Mapping[str, frozenset[type]] = {

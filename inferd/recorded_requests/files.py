@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from inferd.minus_zero import parse_int
 from inferd.plain_text import clipped
-from inferd.recorded_requests.arrays import Array, MinusZero, quote
+from inferd.recorded_requests.arrays import Array, quote
 from inferd.small_files import open_file, read_bytes
 
 #: Limit for all requests together. A few requests are enough, and all are kept in memory.
@@ -128,17 +129,13 @@ def parse_json(text: str) -> object:
         ValueError: The text is not JSON, or nested too deeply. The message says where.
     """
     try:
-        return json.loads(text, parse_int=_parse_int, parse_float=_parse_float, object_pairs_hook=_object)
+        return json.loads(text, parse_int=parse_int, parse_float=_parse_float, object_pairs_hook=_object)
     except ValueError as error:
         msg = f"invalid JSON: {error}"
         raise ValueError(msg) from None
     except RecursionError:
         msg = "invalid JSON: values are nested too deeply"
         raise ValueError(msg) from None
-
-
-def _parse_int(text: str) -> int:
-    return MinusZero() if text == "-0" else int(text)
 
 
 def _parse_float(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import inf, nan
 from typing import Any
 
@@ -10,21 +11,25 @@ import pyarrow as pa
 
 from inferd.batch import exact_numbers
 from inferd.batch.column_types import is_binary, is_list, is_text
+from inferd.minus_zero import MINUS_ZERO, parse_int
 
 #: Texts for floats that JSON has no numbers for, as `inferd infer --json` and protobuf write them.
 _NO_NUMBERS: Mapping[object, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
 
 
 def loaded(text: bytes | str) -> Any:  # noqa: ANN401  (any value of JSON)
-    """Parse ``text``, in which NaN, Infinity and large integers are allowed. Raises `ValueError`."""
+    """Parse ``text``, in which NaN, Infinity and large integers are allowed. Raises `ValueError`.
+
+    The integer -0 becomes a `MinusZero`, as pyarrow keeps its sign in columns of floats.
+    """
+    if MINUS_ZERO.search(text if isinstance(text, bytes) else text.encode()) is None:
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(text)
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(text)
-        except RecursionError:
-            msg = "it is too deep"
-            raise ValueError(msg) from None
+        return json.loads(text, parse_int=parse_int)
+    except RecursionError:
+        msg = "it is too deep"
+        raise ValueError(msg) from None
 
 
 def array_of(values: Sequence[object], kind: pa.DataType, *, is_exact: bool = False) -> pa.Array:

@@ -82,6 +82,14 @@ def test_values_of_a_type(tmp_path, kind, good, bad):
     assert (alone, none) == (values, {})
 
 
+@pytest.mark.parametrize("beside", ['{"x": 1}', '{"x": "a"}'])
+def test_zeros_keep_their_signs(tmp_path, beside):
+    """The integer -0 too, as Go writes -0.0, also beside a row that is parsed line by line."""
+    file = _file(tmp_path, f'{{"x": -0}}\n{{"x": 0}}\n{beside}'.encode())
+    values, _ = rows_of(JsonlReader(), file, pa.schema([("x", pa.float32())]))
+    assert np.signbit([values[0][0], values[1][0]]).tolist() == [True, False]
+
+
 def test_types_of_the_first_rows(tmp_path):
     """Numbers, texts and lists are told apart; times stay texts, and so does what is mixed."""
     file = _file(

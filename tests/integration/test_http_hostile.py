@@ -190,6 +190,15 @@ def test_malformed(port: int, echo: Echo, sent: bytes, status: int) -> None:
     assert [path for path, _ in echo.seen if path in {"/smuggled", "/after"}] == []
 
 
+def test_request_before_malformed_bytes(port: int, echo: Echo) -> None:
+    """If both come in one read, aiohttp drops it. It is not served then, so its client may send it again."""
+    echo.seen.clear()
+    with connect(port) as connection:
+        connection.sendall(GET + b"\r\n" + b"\0\r\n\r\n")
+        (answer,) = answers(until_closed(connection))
+    assert (answer.status, echo.seen) == (400, [])
+
+
 @pytest.mark.parametrize("sent", WELL_FORMED.values(), ids=WELL_FORMED)
 def test_well_formed(port: int, echo: Echo, sent: bytes) -> None:
     """What follows is answered for what it is, or the connection is closed, as the first answer says."""

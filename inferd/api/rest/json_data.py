@@ -16,7 +16,7 @@ from inferd.api.oip.parameters import type_name
 from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
-from inferd.interpreter_lock import let_others_run
+from inferd.interpreter_lock import let_others_wake
 
 #: Strings for values that JSON has no number for, as in protobuf's JSON.
 NO_NUMBERS: Mapping[str, float] = {"NaN": nan, "Infinity": inf, "-Infinity": -inf}
@@ -100,7 +100,7 @@ def _values_of(
         if not values and (number or not piece.is_last):
             raise _not_json(name, "a comma without an element")
         if number:
-            let_others_run()
+            let_others_wake()
         yield values
 
 
@@ -212,7 +212,7 @@ def elements_of(name: str, array: tensors.Array) -> list[bytes]:
     for start in range(0, flat.size, _STEP_ELEMENTS):
         step = flat[start : start + _STEP_ELEMENTS]
         if parts:
-            let_others_run()
+            let_others_wake()
             parts.append(b",")
         parts.append(_encoded_texts(name, step, start) if flat.dtype.hasobject else _encoded_numbers(step))
     return parts

@@ -41,12 +41,17 @@ def invalid(name: str, text: str, aspect: Literal["datatype", "shape", "elements
 
 def shaped(name: str, flat: Array, shape: Sequence[int]) -> Array:
     """Return ``flat`` in ``shape``. Raises `InvalidInputError` for a shape that does not fit or is too large."""
-    require_elements(name, flat.size, shape)
+    _require_elements(name, flat.size, shape)
     return _reshape(name, flat, shape)
 
 
-def require_elements(name: str, count: int, shape: Sequence[int]) -> None:
-    """Raise `InvalidInputError` unless a tensor of ``shape`` has ``count`` elements."""
+def check_long_list(name: str, count: int, shape: Sequence[int]) -> None:
+    """Raise as `shaped` for a list of ``count`` elements that takes long to convert, before it is converted."""
+    if count > _CHUNK:
+        _require_elements(name, count, shape)
+
+
+def _require_elements(name: str, count: int, shape: Sequence[int]) -> None:
     expected = element_count(name, shape)
     if count != expected:
         raise invalid(name, f"expected {expected} elements for shape {list(shape)}, got {count}")

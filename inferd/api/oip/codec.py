@@ -256,7 +256,6 @@ def _decode_typed(tensor: pb.ModelInferRequest.InferInputTensor, datatype: DataT
     if given not in ([], [expected]):
         raise tensors.invalid(name, f"expected {datatype.name} in {expected}, got {', '.join(given)}")
     values = getattr(tensor.contents, expected)
-    # First, because the conversion of a long list takes long.
-    tensors.require_elements(name, len(values), tensor.shape)
+    tensors.check_long_list(name, len(values), tensor.shape)
     flat = _CONVERSIONS[expected](name, datatype, values)
     return tensors.shaped(name, flat, tensor.shape)

@@ -182,8 +182,7 @@ def _decode_tensor(tensor: pb.Tensor, spec: TensorSpec, limits: MessageLimits) -
         return _decode_raw(tensor, raw, spec, limits)
     values = getattr(tensor, lists[0])
     shape = _shape(tensor, spec, len(values))
-    # First, because the conversion of a long list takes long.
-    tensors.require_elements(name, len(values), shape)
+    tensors.check_long_list(name, len(values), shape)
     flat = _CONVERSIONS[lists[0]](name, spec.datatype, values)
     return tensors.shaped(name, flat, shape)
 

@@ -26,8 +26,8 @@ def test_decodes_timeout():
     assert _decode(timeout=Duration(seconds=1, nanos=500_000_000)).timeout_s == 1.5
 
 
-def test_counts_elements_before_they_are_converted():
-    """The conversion of a long list takes long; here it would find numbers beyond FP32."""
-    tensor = pb.Tensor(name="x", shape=[1, 2], floats=[1e300] * 3)
-    with pytest.raises(InvalidInputError, match=r"expected 2 elements for shape \[1, 2\], got 3"):
+def test_counts_elements_of_a_long_list_before_they_are_converted():
+    """Which takes long, and would find numbers beyond FP32 here."""
+    tensor = pb.Tensor(name="x", shape=[1, 2], floats=[1e300] * 4_001)
+    with pytest.raises(InvalidInputError, match=r"expected 2 elements for shape \[1, 2\], got 4001"):
         InferenceCodec().decode(pb.InferRequest(model="fake", inputs=[tensor]), SIGNATURE)

@@ -166,7 +166,7 @@ be too many (docs/scaling.md)."""
 available cores."""
     allow_spinning: bool = False
     """Let idle threads of ONNX Runtime spin: slightly lower latency, at the cost of a whole core each. Those of \
-language models spin for 200 microseconds in any case, or for session.intra_op.spin_duration_us in session_options."""
+language models spin for 20 microseconds in any case, or for session.intra_op.spin_duration_us in session_options."""
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
     """How far ONNX Runtime optimizes the graph when it opens the file."""
     memory_arena: bool = True

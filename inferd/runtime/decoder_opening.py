@@ -27,8 +27,8 @@ _log = logging.getLogger("inferd.runtime")
 _MAX_DEFAULT_CONTEXT = 8192
 
 #: How long idle threads spin. Waking them for each of the hundreds of operators of a step would take up to a third of
-#: its time. Between runs they do not spin.
-_SPIN_DURATION = "session.intra_op.spin_duration_us", "200"
+#: its time. Longer than between two operators, they would only keep other threads from the core.
+_SPIN_DURATION = "session.intra_op.spin_duration_us", "20"
 
 #: Tokens of trial runs.
 _TRIAL_TOKENS = 3

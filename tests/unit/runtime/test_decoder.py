@@ -273,11 +273,11 @@ def test_rejects_a_cache_that_is_not_written_in_place(tiny):
 
 @pytest.mark.parametrize(
     ("runtime", "duration"),
-    [({}, "200"), ({"session_options": {SPIN: "50"}}, "50"), ({"allow_spinning": True}, None)],
+    [({}, "20"), ({"session_options": {SPIN: "50"}}, "50"), ({"allow_spinning": True}, None)],
     ids=["default", "set", "unlimited"],
 )
 def test_idle_threads_spin_for_a_moment(tiny, monkeypatch, runtime, duration):
-    """By default for 200 µs; settings may choose another time, or no limit."""
+    """By default for 20 µs; settings may choose another time, or no limit."""
     opened_with = []
 
     def spy(path, settings, *others, **options):

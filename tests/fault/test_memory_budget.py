@@ -24,8 +24,8 @@ _STREAM_INFER = "/inferd.v1.InferenceService/StreamInfer"
 _CHECK = "/grpc.health.v1.Health/Check"
 
 _BUDGET = 64 * MIB
-#: Growth between two measurements, which are late on a busy machine, and memory of Python and the core beside the messages.
-#: Without a budget the uploads would take 120 MiB.
+#: Growth between two measurements, which a busy machine makes late, and memory of Python and the core beside the
+#: messages. Without a budget the uploads would take 120 MiB.
 _SLACK = 36 * MIB
 _UPLOADS = 24
 _MESSAGE = 6 * MIB

@@ -102,12 +102,17 @@ def rounded(numbers: NDArray[Any], target: np.dtype[np.generic]) -> NDArray[Any]
     ml_dtypes rounds doubles to bfloat16 by way of float32, which may move them to halfway between two.
     """
     if target != _BFLOAT16 or numbers.dtype.itemsize <= 4:
-        return numbers.astype(target, order="C")
-    single = numbers.astype(np.float32, order="C")
+        return _cast(numbers, target)
+    single = _cast(numbers, np.dtype(np.float32))
     bits = single.view(np.int32)
     halfway = (bits & _LOST_BITS) == _HALFWAY
     if halfway.any():
         exact, moved = np.abs(numbers[halfway]), np.abs(single[halfway].astype(np.float64))
         # One bit away from there, to the side where the number is.
         bits[halfway] += (exact > moved).astype(np.int32) - (exact < moved)
-    return single.astype(target)
+    return _cast(single, target)
+
+
+def _cast(numbers: NDArray[Any], target: np.dtype[np.generic]) -> NDArray[Any]:
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        return numbers.astype(target, order="C")

@@ -135,16 +135,16 @@ class Forecast:
             self.drain.last_at = now
         waiting.row_limit = self.row_limit(waiting.max_rows, batch.rows)
 
-    def ran(self, batch: Batch, run_s: float, now: float, waiting: WaitingRequests[InferenceRequest]) -> None:
+    def ran(self, batch: Batch, run_s: float, now: float) -> None:
         """Record that ``batch``, whose run took ``run_s``, has been answered at ``now``.
 
         The cost model has learned from it already. If batches take longer than was assumed when the last one was
-        dispatched, the limits are set again: no request must be let in by old ones.
+        dispatched, no time is ample until the next one is.
         """
         other_s = max(now - batch.started_at - run_s, 0.0)
         self._overhead_s += (other_s - self._overhead_s) * _OVERHEAD_WEIGHT
         if self.longest_s > self.near_s:
-            waiting.row_limit = self.row_limit(waiting.max_rows, batch.rows)
+            self.near_s, self.ample_s = self.longest_s, math.inf
 
     def row_limit(self, most: int, running_rows: int) -> int:
         """Return how many rows, ``most`` at most, are likely to be dispatched within the delay limit.

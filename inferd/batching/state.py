@@ -305,7 +305,7 @@ class QueueState:
         elif not batch.outside_queue:
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
             self.rules.ran(batch.rows, run_s, batch.cpu_s, now)
-            self.forecast.ran(batch, run_s, now, self.waiting)
+            self.forecast.ran(batch, run_s, now)
 
     def hand_over(self, batch: Batch, now: float, effects: DispatchEffects) -> Batch | None:
         """Give up ``batch``, whose thread hangs. Returns a batch of its unanswered requests, if these may run again."""

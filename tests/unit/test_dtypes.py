@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from inferd.dtypes import rounded
+from inferd.dtypes import BY_NAME, rounded
 
 #: For each type of 16 bits, the bits of infinity.
 _TYPES = [(np.dtype(np.float16), 0x7C00), (np.dtype(ml_dtypes.bfloat16), 0x7F80)]
@@ -43,3 +43,11 @@ def test_other_layouts():
         assert found.flags.c_contiguous
         assert (found.astype(float) == 1 + 2.0**-7).all()
     assert rounded(np.array([1 + 2.0**-8], np.float32), np.dtype(ml_dtypes.bfloat16)).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("target", ["FP16", "BF16", "FP32"])
+@pytest.mark.parametrize("source", [np.float32, np.float64])
+def test_signalling_nan_stays_nan_without_a_warning(source, target):
+    """Warnings are errors in the tests."""
+    bits = {np.float32: np.array([0x7F800001], np.uint32), np.float64: np.array([0x7FF0000000000001], np.uint64)}
+    assert np.isnan(rounded(bits[source].view(source), BY_NAME[target].numpy).astype(np.float64)).all()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from numbers import Integral, Real
 
-from inferd.plain_text import clipped, escaped
+from inferd.plain_text import escaped, quoted
 
 #: Metadata in gRPC's form.
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -126,7 +126,7 @@ def _checked_pair(key: object, value: object) -> tuple[str, str | bytes]:
     if not isinstance(key, str):
         raise TypeError(f"metadata: expected a str as key, got {_kind(key)}")
     name = key.lower()
-    shown = f'metadata "{escaped(clipped(key))}"'
+    shown = f"metadata {quoted(key)}"
     if _KEY.fullmatch(name) is None:
         raise ValueError(f"{shown}: expected a key of letters, digits, '_', '-' and '.'")
     if name in _RESERVED or name.startswith("grpc-"):

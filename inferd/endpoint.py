@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from inferd import addresses
 from inferd.arguments import Metadata, checked_flag, checked_token
-from inferd.plain_text import clipped, escaped
+from inferd.plain_text import escaped, quoted
 from inferd.small_files import read_bytes
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _check_address(address: str) -> None:
         raise TypeError(f"address: expected a str, got {type(address).__name__}")
     fault = _fault(address)
     if fault:
-        raise ValueError(f'address is "{escaped(clipped(address))}", expected HOST:PORT or unix:PATH, got {fault}')
+        raise ValueError(f"address is {quoted(address)}, expected HOST:PORT or unix:PATH, got {fault}")
 
 
 def _fault(address: str) -> str:

@@ -23,4 +23,4 @@ def let_others_wake() -> None:
     if len(os.sched_getaffinity(0)) > 1:
         time.sleep(_WAKE_UP_S)
     else:
-        os.sched_yield()
+        let_others_run()

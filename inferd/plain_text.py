@@ -46,6 +46,11 @@ def clipped(text: str, most: int = _MAX_CHARACTERS) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def quoted(text: str) -> str:
+    """Return ``text`` clipped, escaped and in quotation marks."""
+    return f'"{escaped(clipped(text))}"'
+
+
 def listed(items: Iterable[object], *, most: int = _MAX_ITEMS, separator: str = ", ") -> str:
     """Join the first ``most`` of ``items``, each clipped, with an ellipsis for further ones, which are not consumed."""
     shown: list[str] = []

@@ -16,7 +16,7 @@ from inferd.errors import InvalidInputError, ModelNotFoundError, ModelUnavailabl
 from inferd.health_check import HealthStatus, encode_list
 from inferd.models.registry import ModelRegistry, Visible
 from inferd.models.version import ModelVersion
-from inferd.plain_text import clipped, escaped, listed
+from inferd.plain_text import listed, quoted
 from inferd.rpc import UnaryCall, callback_unary
 from inferd.security.authorization.policy import Permissions
 
@@ -212,7 +212,7 @@ class HealthService:
         status = self._status(service, self._visible_to(call.context))
         if status is HealthStatus.SERVICE_UNKNOWN:
             known = listed([*(name for name in self._group_of if name), "a model"])
-            text = f'service: expected one of {known}, or none for the whole server, got "{escaped(clipped(service))}"'
+            text = f"service: expected one of {known}, or none for the whole server, got {quoted(service)}"
             call.abort(grpc.StatusCode.NOT_FOUND, text)
         else:
             call.reply(_response(status).SerializeToString())

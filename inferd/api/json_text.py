@@ -10,7 +10,7 @@ import orjson
 
 from inferd.errors import InvalidInputError
 from inferd.minus_zero import MINUS_ZERO
-from inferd.plain_text import clipped, escaped
+from inferd.plain_text import quoted
 
 #: JSON of up to this size is parsed in one step.
 QUICK_BYTES = 64 * 1024
@@ -78,7 +78,7 @@ def kind_of(value: object) -> str:
 def shown(value: object) -> str:
     """Return ``value``, or its kind if it may be long or a caller's content: texts of errors are logged."""
     if isinstance(value, str) and len(value.split()) <= 1:
-        return f'"{escaped(clipped(value))}"'
+        return quoted(value)
     return orjson.dumps(value).decode() if isinstance(value, bool | int | float) else kind_of(value)
 
 

@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from inferd.http.errors import ErrorAnswer, plain_error
 from inferd.http.messages import JSON_LENGTH_HEADER
-from inferd.plain_text import clipped, escaped
+from inferd.plain_text import quoted
 
 #: Allows every origin.
 ANY_ORIGIN = "*"
@@ -59,9 +59,9 @@ class CrossOrigin:
             # Browsers name the origin then.
             return None
         if self._is_private and not self._any and self._is_foreign(headers.get(hdrs.HOST, "")):
-            host = escaped(clipped(headers.get(hdrs.HOST, "")))
+            host = quoted(headers.get(hdrs.HOST, ""))
             expected = "expected an address or localhost in the header Host, or one of server.http.cors_origins"
-            return self._error(403, f'{expected}, got "{host}"')
+            return self._error(403, f"{expected}, got {host}")
         if origin is None:
             return None
         is_allowed = self._any or origin in self._origins

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 from inferd.http.messages import ErrorForm, Found, NotFound, Operation, own_form
-from inferd.plain_text import clipped, escaped
+from inferd.plain_text import quoted
 
 #: Paths in the cache, and the longest of them: names of models are shorter.
 _CACHED_PATHS = 1024
@@ -83,10 +83,10 @@ class OperationRouter:
                 return NotFound(node.absent, error_form=form)
         allowed = _allowed({each for node, _ in ends for each in node.operations})
         if allowed:
-            text = f"expected {' or '.join(allowed)} for {_quoted(path)}, got {_quoted(verb)}"
+            text = f"expected {' or '.join(allowed)} for {quoted(path)}, got {quoted(verb)}"
             return NotFound(text, allowed, form)
         nearest = ", ".join(self._nearest(segments))
-        return NotFound(f"nothing is at {_quoted(path)}; the nearest are {nearest}", error_form=form)
+        return NotFound(f"nothing is at {quoted(path)}; the nearest are {nearest}", error_form=form)
 
     def _cache(self, verb: str, path: str, found: Found) -> None:
         if len(path) > _CACHED_CHARACTERS:
@@ -150,7 +150,3 @@ def _decoded(parameters: tuple[tuple[str, str], ...]) -> Mapping[str, str] | Non
 
 def _allowed(verbs: set[str]) -> tuple[str, ...]:
     return tuple(sorted(verbs | {"HEAD"} if "GET" in verbs else verbs))
-
-
-def _quoted(text: str) -> str:
-    return f'"{escaped(clipped(text))}"'

@@ -26,7 +26,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from inferd.rpc import core
 from inferd.rpc.corks import Corks
@@ -97,8 +97,7 @@ class IdleCallbacks:
     def run(self) -> None:
         """Run those that are present now."""
         callbacks, self.waiting = self.waiting, []
-        for callback in callbacks:
-            _run_guarded(callback)
+        _run_each(callbacks)
 
 
 class PollLoop:
@@ -195,8 +194,7 @@ class PollLoop:
             self._wake_ups.post(_nothing)
 
     def _run_timers(self) -> None:
-        for callback in self._timers.take_due():
-            _run_guarded(callback)
+        _run_each(self._timers.take_due())
         self._batches.start()
 
     def call_soon(self, callback: Callback) -> None:
@@ -220,8 +218,7 @@ class PollLoop:
 
     def _run_at_end(self) -> None:
         callbacks, self._at_end = self._at_end, []
-        for callback in callbacks:
-            _run_guarded(callback)
+        _run_each(callbacks)
 
     def call_after_queued(self, callback: Callback) -> None:
         """Call ``callback`` after the events that are in the queue by now; on the poll thread only."""
@@ -238,6 +235,11 @@ class PollLoop:
 
 def _nothing() -> None:
     pass
+
+
+def _run_each(callbacks: Iterable[Callback]) -> None:
+    for callback in callbacks:
+        _run_guarded(callback)
 
 
 def _run_guarded(callback: Callback) -> None:

@@ -12,6 +12,7 @@ from inferd._generated.inference import grpc_service_pb2 as pb
 from inferd.api import tensors
 from inferd.api.admission import DecodedRequest
 from inferd.api.codec import RAW, AdmissionTerms, Header, Response, ResponseForm, ShapedTensor, rows_of
+from inferd.api.json_text import shown
 from inferd.api.oip.classification import CLASSIFICATION, check_classes, classes_wanted, with_classes
 from inferd.api.oip.parameters import Parameters, of_message, parameter_path, priority_and_timeout, reject_shared_memory
 from inferd.api.wire_scanner import DEFAULT_LIMITS, MessageLimits, WireScanner
@@ -176,14 +177,10 @@ def require_one_form(forms: Iterable[tuple[str, int]], parameter: str) -> None:
     for position, (name, form) in enumerate(forms):
         if found.setdefault(name, form) != form:
             msg = (
-                f'output "{name}": parameter "{parameter}": expected {_shown(found[name])}, as the first time, '
-                f"got {_shown(form)}"
+                f'output "{name}": parameter "{parameter}": expected {shown(found[name])}, as the first time, '
+                f"got {shown(form)}"
             )
             raise InvalidInputError(msg, field=f"outputs[{position}].{parameter_path(parameter)}")
-
-
-def _shown(value: int) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def decode_inputs(

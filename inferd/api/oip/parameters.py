@@ -43,9 +43,14 @@ def of_message(parameters: Mapping[str, pb.InferParameter]) -> Parameters:
     return values
 
 
+def is_beyond_64_bits(value: object) -> bool:
+    """Return whether ``value`` was an integer beyond 64 bits in JSON, or is a number as large."""
+    return isinstance(value, float) and abs(value) >= _LEAST_BEYOND
+
+
 def type_name(value: object) -> str:
     """Return what to call the type of a value in an error."""
-    if isinstance(value, float) and abs(value) >= _LEAST_BEYOND:
+    if is_beyond_64_bits(value):
         return "a number beyond 64 bits"
     return _TYPE_NAMES.get(type(value), "another type")
 

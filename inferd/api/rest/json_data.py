@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inferd.api import tensors
 from inferd.api.json_text import load, numbers_with_signed_zeros
-from inferd.api.oip.parameters import type_name
+from inferd.api.oip.parameters import is_beyond_64_bits, type_name
 from inferd.api.rest.long_arrays import Array, ElementTooLongError, Piece, pieces_of
 from inferd.dtypes import BYTES, DataType
 from inferd.errors import InvalidInputError
@@ -26,8 +26,6 @@ _SPACES[list(b" \t\r\n")] = True
 _CHANGES = np.zeros(256, np.int8)
 _CHANGES[ord("[")] = 1
 _CHANGES[ord("]")] = -1
-#: Integers of at least this size are not parsed as such.
-_LEAST_BEYOND = 2.0**63
 _OPEN, _CLOSE, _COMMA, _SPACE, _OTHER = b"[], 0"
 #: Elements written in one step, which holds the interpreter lock for about a millisecond.
 _STEP_ELEMENTS = 16 * 1024
@@ -193,7 +191,7 @@ def _expect(name: str, expected: str, values: list[Any], kinds: set[type], allow
         position = next(position for position, value in enumerate(values) if type(value) not in allowed)
         value = values[position]
         # Integers beyond 64 bits are parsed to these.
-        got = "one beyond 64 bits" if type(value) is float and abs(value) >= _LEAST_BEYOND else type_name(value)
+        got = "one beyond 64 bits" if is_beyond_64_bits(value) else type_name(value)
         msg = f"expected {expected}, got {got} as element {first + position}"
         raise tensors.invalid(name, msg)
 

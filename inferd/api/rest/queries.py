@@ -15,7 +15,7 @@ from inferd.api.rest import routes
 from inferd.api.v1.service import describe_model
 from inferd.errors import InvalidInputError
 from inferd.http.messages import HttpBody, HttpMessage
-from inferd.plain_text import clipped, escaped
+from inferd.plain_text import quoted
 
 _NOT_READY = 400
 
@@ -92,7 +92,7 @@ def _models(message: HttpMessage, models: ModelView) -> HttpBody:
     query = message.query
     details = query.get("details", "false")
     if details not in ("true", "false"):
-        raise InvalidInputError(f'details: expected true or false, got "{escaped(clipped(details))}"', field="details")
+        raise InvalidInputError(f"details: expected true or false, got {quoted(details)}", field="details")
     if details == "false":
         return json_answer({"models": list(dict.fromkeys(version.name for version in models.all()))})
     name = query.get("model")

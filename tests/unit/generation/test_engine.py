@@ -64,18 +64,6 @@ def test_posts_the_tokens_of_a_step_in_one_call():
     assert [len(request.receiver.deltas) for request in requests] == [count + 1 for count in before]
 
 
-def test_waits_after_each_step_until_its_tokens_are_sent(monkeypatch):
-    """For a tenth of the time of the step, at most; not after a chunk of a prompt."""
-    generation, limits = Generation(FakeDecoder(run_s=0.5)), []
-    monkeypatch.setattr(generation.engine.loop._outbox, "wait_until_sent", limits.append)
-    generation.submit(a_request(prompt=20, max_tokens=3))
-    while not generation.engine.loop.slots.decoding:
-        generation.run()
-    assert limits == []
-    generation.finish()
-    assert limits == pytest.approx([0.05] * 2)
-
-
 def test_posts_nothing_for_a_part_of_a_prompt():
     """A chunk that is not the last one of its prompt does not wake the poll thread."""
     generation = Generation()

@@ -2,11 +2,13 @@
 
 import threading
 
+import pytest
+
 from inferd.errors import ModelUnavailableError
 from inferd.generation.outbox import Outbox
 from inferd.generation.request import Delta
 from tests.fakes import FakeClock, ManualPollThread
-from tests.generating import a_request
+from tests.generating import FakeDecoder, Generation, a_request
 from tests.patience import PATIENCE_S
 
 
@@ -71,3 +73,15 @@ def test_outcomes_of_one_round_are_not_waited_for():
     outbox, _, requests = an_outbox(4)
     post_step(outbox, requests, 1)
     outbox.wait_until_sent(PATIENCE_S)
+
+
+def test_waits_after_each_step_until_its_tokens_are_sent(monkeypatch):
+    """For a tenth of the time of the step, at most; not after a chunk of a prompt."""
+    generation, limits = Generation(FakeDecoder(run_s=0.5)), []
+    monkeypatch.setattr(generation.engine.loop._outbox, "wait_until_sent", limits.append)
+    generation.submit(a_request(prompt=20, max_tokens=3))
+    while not generation.engine.loop.slots.decoding:
+        generation.run()
+    assert limits == []
+    generation.finish()
+    assert limits == pytest.approx([0.05] * 2)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from inferd.dtypes import BYTES, DataType, rounded
 from inferd.errors import InvalidInputError, Place
-from inferd.interpreter_lock import let_others_run
+from inferd.interpreter_lock import POLL_THREAD
 
 Array = NDArray[np.generic]
 Chunked = TypeVar("Chunked", Array, Sequence[Any])
@@ -120,7 +120,7 @@ def _split_elements(name: str, raw: bytes | memoryview, expected: int) -> Array:
     position, end = 0, len(raw)
     while position < end:
         if elements and len(elements) % _CHUNK == 0:
-            let_others_run()
+            POLL_THREAD.give_way(may_sleep=False)
         if len(elements) == expected:
             raise invalid(name, f"expected {expected} elements as its shape says, got more")
         if end - position < _LENGTH.size:
@@ -225,7 +225,7 @@ def _chunks(values: Chunked) -> Iterator[tuple[int, Chunked]]:
     """Yield parts of ``values``, each with the position of its first element."""
     for start in range(0, len(values), _CHUNK):
         if start:
-            let_others_run()
+            POLL_THREAD.give_way(may_sleep=False)
         yield start, values[start : start + _CHUNK]
 
 

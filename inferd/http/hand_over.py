@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from inferd.rpc.poll_loop import PollLoop
-from inferd.rpc.turns import PIECES, Turns
+from inferd.rpc.turns import HTTP_PIECES, Turns
 
 _log = logging.getLogger(__name__)
 
@@ -145,5 +145,5 @@ class HandOver:
         while woken:
             woken.popleft().wake()
             number += 1
-            if is_shared and number % PIECES == 0:
+            if is_shared and number % HTTP_PIECES == 0:
                 turns.let_rpc(is_flooded=True)

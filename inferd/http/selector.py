@@ -4,7 +4,7 @@ import select
 import selectors
 from typing import Any
 
-from inferd.rpc.turns import PIECES, Turns
+from inferd.rpc.turns import HTTP_PIECES, Turns
 
 _Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -43,9 +43,9 @@ class TurnTakingSelector(selectors.DefaultSelector):
             self._is_selecting = True
             ready = super().select(timeout)
             self._is_selecting = False
-        self._is_flooded = len(ready) >= PIECES
+        self._is_flooded = len(ready) >= HTTP_PIECES
         if is_shared:
-            ready, self._held = ready[:PIECES], ready[PIECES:]
+            ready, self._held = ready[:HTTP_PIECES], ready[HTTP_PIECES:]
         return ready
 
     def _still_registered(self, held: _Ready) -> _Ready:

@@ -118,7 +118,7 @@ class PollLoop:
         epoch_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        turns = turns or Turns(clock=clock)
+        self._turns = turns = turns or Turns(clock=clock)
         self._events = Events(queue, clock, sleep, turns)
         self._timers = Timers(clock, epoch_clock)
         self._wake_ups = WakeUps()
@@ -143,6 +143,7 @@ class PollLoop:
         self.thread_id = threading.get_ident()
         while self._is_over is None or not (self._is_over() and self._wake_ups.close()):
             self.step()
+        self._turns.poll_thread.end_round()
 
     def run_until(self, is_over: Callable[[], bool]) -> None:
         """From now on, check ``is_over`` before each round."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from inferd.rpc import core
 from inferd.rpc.corks import Corks
-from inferd.rpc.turns import PIECES, Turns
+from inferd.rpc.turns import POLL_PIECES, Turns
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -77,7 +77,7 @@ class DeferredBatches:
         self.waiting.clear()
         corked = self._cork(deferred) if len(deferred) > 1 else ()
         turns = self._turns
-        turns.rpc_used()
+        turns.poll_thread.used()
         is_shared = turns.are_shared
         for number, (call, batch, tag) in enumerate(deferred, 1):
             try:
@@ -86,7 +86,7 @@ class DeferredBatches:
                     call.batch_refused(batch, tag, error)
             except BaseException:  # noqa: BLE001  as in `PollLoop`
                 _log.exception(_FAILED)
-            if is_shared and number % PIECES == 0:
+            if is_shared and number % POLL_PIECES == 0:
                 turns.let_http()
         if corked and self._corks is not None:
             self._corks.remove(corked)
@@ -125,8 +125,11 @@ class Events:
 
     def wait(self, until_epoch_s: float | None) -> core.Event:
         """Sleep until an event comes, at most until ``until_epoch_s``."""
+        thread = self._turns.poll_thread
+        thread.end_round()
         since = self._clock()
         event = self.queue.poll(until_epoch_s)
+        thread.begin_round()
         now = self._clock()
         if now - since > _SLEPT_S:
             self.read_all_at = now + _READ_ALL_INTERVAL_S
@@ -146,7 +149,10 @@ class Events:
         if 0 < self._full_rounds < _MAX_FULL_ROUNDS:
             return
         if self._full_rounds == 0 and now < self._next_round_at:
+            thread = self._turns.poll_thread
+            thread.end_round()
             self._sleep(self._next_round_at - now)
+            thread.begin_round()
             now = self._clock()
         self._next_round_at = now + _GATHER_INTERVAL_S
         self._full_rounds = 0
@@ -179,6 +185,6 @@ class Events:
                 tag(event)
             except BaseException:  # noqa: BLE001  as in `PollLoop`, inlined for the number of events
                 _log.exception(_FAILED)
-            if is_shared and number % PIECES == 0:
+            if is_shared and number % POLL_PIECES == 0:
                 turns.let_http()
         return is_idle

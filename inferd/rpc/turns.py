@@ -8,11 +8,13 @@ import math
 import time
 from collections.abc import Callable
 
-from inferd.interpreter_lock import let_others_run, let_others_wake
+from inferd.interpreter_lock import POLL_THREAD, UrgentThread, let_others_run
 
-#: Pieces of work, such as events or requests to be read, after which a thread gives way.
-PIECES = 8
-#: A protocol counts as used for so long after its last call: without calls, no thread gives way.
+#: Pieces of work, such as sockets to be read or answers, after which the http thread gives way.
+HTTP_PIECES = 8
+#: Events or batches after which the poll thread gives way.
+POLL_PIECES = 4
+#: HTTP counts as used for so long after its last call: without calls, no thread gives way.
 _USED_S = 0.1
 
 
@@ -28,21 +30,17 @@ class Turns:
 
     def __init__(
         self,
+        poll_thread: UrgentThread = POLL_THREAD,
         *,
         clock: Callable[[], float] = time.monotonic,
         let_run: Callable[[], object] = let_others_run,
-        let_wake: Callable[[], object] = let_others_wake,
     ) -> None:
+        self.poll_thread = poll_thread
         self._clock = clock
         self._let_run = let_run
-        self._let_wake = let_wake
-        self._rpc_until = self._http_until = -math.inf
+        self._http_until = -math.inf
         #: Returns whether the http thread has something to do; any thread.
         self.http_waits: Callable[[], bool] = _never
-
-    def rpc_used(self) -> None:
-        """Note that calls over gRPC come; on the poll thread."""
-        self._rpc_until = self._clock() + _USED_S
 
     def http_used(self) -> None:
         """Note that calls over HTTP come; on the poll thread."""
@@ -51,17 +49,17 @@ class Turns:
     @property
     def are_shared(self) -> bool:
         """Whether calls of both protocols come, so that each thread is to give way now and then; any thread."""
-        now = self._clock()
-        return now < self._rpc_until and now < self._http_until
+        return self._clock() < self._http_until and self.poll_thread.is_used
 
     def let_http(self) -> None:
         """Give way to the http thread if it has something to do; on the poll thread."""
+        self.poll_thread.release()
         if self.http_waits():
             self._let_run()
 
     def let_rpc(self, *, is_flooded: bool) -> None:
         """Give way to the poll thread; on the http thread, which ``is_flooded`` if it has much to do."""
         if is_flooded:
-            self._let_wake()
+            self.poll_thread.give_way(may_sleep=True)
         else:
             self._let_run()

@@ -14,7 +14,7 @@ from inferd.api.json_text import QUICK_BYTES
 from inferd.errors import InvalidInputError
 
 #: Bytes looked at in one step.
-STEP_BYTES = 64 * 1024
+STEP_BYTES = 16 * 1024
 #: Shorter arrays stay in the text.
 _LONG_BYTES = 4096
 #: A string of this length is parsed in about two milliseconds.

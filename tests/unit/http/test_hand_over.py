@@ -8,6 +8,7 @@ import pytest
 
 from inferd.http.hand_over import HandOver
 from inferd.rpc.turns import Turns
+from tests.unit.rpc.fakes import FakeUrgentThread
 
 
 class FakePollLoop:
@@ -47,9 +48,9 @@ def in_loop(test: Callable[[FakePollLoop, list[str], HandOver], Any], *, with_rp
 
     async def run() -> None:
         loop, log = FakePollLoop(), list[str]()
-        turns = Turns(clock=lambda: 1.0, let_wake=lambda: log.append("turn"))
+        turns = Turns(FakeUrgentThread(log), clock=lambda: 1.0)
         if with_rpc:
-            turns.rpc_used()
+            turns.poll_thread.used()
         await test(loop, log, HandOver(loop, turns, lambda: log.append("refused")))  # type: ignore[arg-type]
 
     asyncio.run(run())
@@ -137,7 +138,7 @@ def test_many_answers_are_written_in_turns_with_grpc(with_rpc: bool) -> None:
             hand_over.wake(Waiter(log, "answer"))
         loop.run()
         await asyncio.sleep(0)
-        turn = ["turn"] if with_rpc else []
+        turn = ["gave way"] if with_rpc else []
         assert log == ["answer"] * 8 + turn + ["answer"] * 8 + turn + ["answer"] * 4
 
     in_loop(run, with_rpc=with_rpc)

@@ -9,6 +9,7 @@ import pytest
 
 from inferd.http.selector import TurnTakingSelector
 from inferd.rpc.turns import Turns
+from tests.unit.rpc.fakes import FakeUrgentThread
 
 
 class Bench:
@@ -16,9 +17,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.turns = Turns(
-            clock=lambda: 1.0, let_run=lambda: self.log.append("run"), let_wake=lambda: self.log.append("wake")
-        )
+        thread = FakeUrgentThread(self.log)
+        self.turns = Turns(thread, clock=lambda: 1.0, let_run=lambda: self.log.append("turn"))
         self.selector = TurnTakingSelector(self.turns)
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
 
@@ -33,7 +33,7 @@ class Bench:
 
     def share(self) -> None:
         """Have calls of both protocols come."""
-        self.turns.rpc_used()
+        self.turns.poll_thread.used()
         self.turns.http_used()
 
     def select(self) -> list[int]:
@@ -68,7 +68,7 @@ def test_returns_few_at_a_time_with_calls_over_grpc(bench: Bench) -> None:
     rounds = [bench.select() for _ in range(3)]
     assert [len(each) for each in rounds] == [8, 8, 4]
     assert sorted(chain.from_iterable(rounds)) == sorted(added)
-    assert bench.log == ["run", "wake", "wake"]
+    assert bench.log == ["turn", "gave way", "gave way"]
 
 
 def test_drops_what_has_changed_meanwhile(bench: Bench) -> None:

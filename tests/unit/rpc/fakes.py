@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from inferd.interpreter_lock import UrgentThread
 from inferd.rpc.call import CoreUnaryCall
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.poll_loop import PollLoop
@@ -229,12 +230,24 @@ class Bench:
         return [code.name for code, _ in self.recorder.ends]
 
 
+class FakeUrgentThread(UrgentThread):
+    """Records in ``log`` that others gave way."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(clock=lambda: 1.0)
+        self._log = log
+
+    def give_way(self, *, may_sleep: bool) -> None:
+        """Return at once."""
+        self._log.append("gave way")
+
+
 class LoopBench:
     """A `PollLoop` on a fake queue and fake clocks."""
 
     def __init__(self, corks: Callable[[list[str]], Any] = lambda log: None) -> None:
         self.clock = FakeClock(1000.0)
-        self.turns = Turns(clock=self.clock, let_run=self.note("turn"))
+        self.turns = Turns(UrgentThread(clock=self.clock), clock=self.clock, let_run=self.note("turn"))
         self.epoch = FakeClock(1000.0 + EPOCH_AHEAD_S)
         self.queue = FakeQueue(self.epoch, (self.clock,))
         self.log: list[str] = []

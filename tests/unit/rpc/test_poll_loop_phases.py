@@ -280,14 +280,14 @@ def test_answers_of_a_round_leave_together():
 
 def share(bench, *, has_work=True):
     """Have calls of both protocols come; the http thread may have work."""
-    bench.turns.rpc_used()
+    bench.turns.poll_thread.used()
     bench.turns.http_used()
     bench.turns.http_waits = lambda: has_work
 
 
 @pytest.mark.parametrize("has_work", [True, False])
 def test_gives_way_to_http_between_events_and_batches(bench, has_work):
-    """After every eight, if the http thread has work; a round has up to 16 events then."""
+    """After every four, if the http thread has work; a round has up to 16 events then."""
     share(bench, has_work=has_work)
     starter = FakeStarter(bench.log)
 
@@ -300,8 +300,7 @@ def test_gives_way_to_http_between_events_and_batches(bench, has_work):
     bench.log.clear()
     bench.loop.step()
     turn = ["turn"] if has_work else []
-    eight = [*["event"] * 8, *turn]
-    assert bench.log == [*eight, *eight, *["start 0"] * 8, *turn, *["start 0"] * 8, *turn]
+    assert bench.log == [*["event"] * 4, *turn] * 4 + [*["start 0"] * 4, *turn] * 4
 
 
 def test_batches_alone_count_as_calls_over_grpc(bench):

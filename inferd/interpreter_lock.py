@@ -82,8 +82,8 @@ class UrgentThread:
     def give_way(self, *, may_sleep: bool) -> None:
         """Wait until the round ends, at most 2 ms; without one, let other threads run that wait for this core.
 
-        With ``may_sleep``, sleep for 0.1 ms if there is no round: nobody can see that the thread has been woken, perhaps
-        on another core, and waits for the lock.
+        With ``may_sleep``, sleep for 0.1 ms if there is no round: nobody can see that the thread has been woken,
+        perhaps on another core, and waits for the lock.
         """
         if not self._is_working:
             if may_sleep and self._has_several_cores():

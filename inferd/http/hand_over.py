@@ -146,4 +146,4 @@ class HandOver:
             woken.popleft().wake()
             number += 1
             if is_shared and number % HTTP_PIECES == 0:
-                turns.let_rpc(is_flooded=True)
+                turns.let_rpc()

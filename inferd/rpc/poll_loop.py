@@ -38,8 +38,6 @@ _log = logging.getLogger("inferd.rpc")
 
 _FAILED = "a callback on the poll thread failed"
 _MAX_BUSY_S = 0.001
-#: The same while calls over gRPC and HTTP come.
-_MAX_BUSY_SHARED_S = 0.0003
 
 
 class WakeUps:
@@ -79,7 +77,7 @@ class WakeUps:
 
 
 class IdleCallbacks:
-    """Callbacks for when no event is ready; on the poll thread only."""
+    """Callbacks for when no event is ready, or for the end of a round that HTTP shares; on the poll thread only."""
 
     def __init__(self, clock: Callable[[], float], turns: Turns) -> None:
         self._clock = clock
@@ -91,7 +89,7 @@ class IdleCallbacks:
     def add(self, callback: Callback) -> None:
         """Run ``callback`` when no event is ready."""
         if not self.waiting:
-            self.due_at = self._clock() + (_MAX_BUSY_SHARED_S if self._turns.are_shared else _MAX_BUSY_S)
+            self.due_at = self._clock() + (0.0 if self._turns.are_shared else _MAX_BUSY_S)
         self.waiting.append(callback)
 
     def run(self) -> None:
@@ -118,7 +116,7 @@ class PollLoop:
         epoch_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._turns = turns = turns or Turns(clock=clock)
+        turns = turns or Turns(clock=clock)
         self._events = Events(queue, clock, sleep, turns)
         self._timers = Timers(clock, epoch_clock)
         self._wake_ups = WakeUps()
@@ -143,7 +141,7 @@ class PollLoop:
         self.thread_id = threading.get_ident()
         while self._is_over is None or not (self._is_over() and self._wake_ups.close()):
             self.step()
-        self._turns.poll_thread.end_round()
+        self._events.end()
 
     def run_until(self, is_over: Callable[[], bool]) -> None:
         """From now on, check ``is_over`` before each round."""
@@ -210,7 +208,10 @@ class PollLoop:
             _run_guarded(self._soon.popleft())
 
     def call_when_idle(self, callback: Callback) -> None:
-        """Call ``callback`` when no event is ready, or after about 1 ms; on the poll thread only."""
+        """Call ``callback`` when no event is ready, or after about 1 ms; on the poll thread only.
+
+        While calls of both protocols come, call it in this round.
+        """
         self._idle.add(callback)
 
     def call_at_end(self, callback: Callback) -> None:

@@ -135,6 +135,10 @@ class Events:
             self.read_all_at = now + _READ_ALL_INTERVAL_S
         return event
 
+    def end(self) -> None:
+        """End the last round, as the loop ends."""
+        self._turns.poll_thread.end_round()
+
     def read_all_next(self, now: float) -> None:
         """Read all sockets in the next round."""
         self._empty_polls = _READ_ALL_POLLS

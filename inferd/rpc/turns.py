@@ -57,9 +57,6 @@ class Turns:
         if self.http_waits():
             self._let_run()
 
-    def let_rpc(self, *, is_flooded: bool) -> None:
-        """Give way to the poll thread; on the http thread, which ``is_flooded`` if it has much to do."""
-        if is_flooded:
-            self.poll_thread.give_way(may_sleep=True)
-        else:
-            self._let_run()
+    def let_rpc(self) -> None:
+        """Give way to the poll thread; on the http thread, if it has much to do."""
+        self.poll_thread.give_way(may_sleep=True)

@@ -48,8 +48,8 @@ def test_others_wait_for_the_end_of_a_round(end):
     assert not bench.log
 
 
-def test_round_without_end_holds_nobody_up_for_long():
-    """The wait is bounded, and nothing of it is left."""
+def test_the_wait_for_a_round_is_bounded():
+    """Nothing of it is left afterwards."""
     bench = Bench(max_round_s=0.001)
     bench.urgent.begin_round()
     bench.urgent.give_way(may_sleep=False)

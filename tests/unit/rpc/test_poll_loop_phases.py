@@ -317,7 +317,7 @@ def test_batches_alone_count_as_calls_over_grpc(bench):
 
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_idle_callbacks_wait_for_a_millisecond_at_most(bench, is_shared):
-    """Events go on; while calls of both protocols come, the callbacks wait for less."""
+    """Events go on; while calls of both protocols come, the callbacks do not wait for longer than a round."""
     if is_shared:
         share(bench)
 
@@ -333,7 +333,7 @@ def test_idle_callbacks_wait_for_a_millisecond_at_most(bench, is_shared):
         if is_shared:
             share(bench)
     waited_s = bench.clock() - begun_at
-    assert 0.0003 <= waited_s < 0.0009 if is_shared else 0.001 <= waited_s < 0.002
+    assert waited_s < 0.0009 if is_shared else 0.001 <= waited_s < 0.002
 
 
 def test_callbacks_at_the_end_follow_all_others_of_the_round(bench):

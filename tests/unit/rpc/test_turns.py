@@ -1,10 +1,10 @@
 """Turns of the poll thread and the http thread, with a fake clock."""
 
-import pytest
+import threading
 
 from inferd.interpreter_lock import UrgentThread
 from inferd.rpc.turns import Turns
-from tests.unit.rpc.fakes import FakeClock, FakeUrgentThread
+from tests.unit.rpc.fakes import FakeClock
 
 
 def test_shared_while_calls_of_both_protocols_come():
@@ -40,11 +40,11 @@ def test_poll_thread_gives_way_only_if_the_other_has_work():
     assert log == ["turn"]
 
 
-@pytest.mark.parametrize("is_flooded", [True, False])
-def test_http_thread_waits_for_a_round_only_if_it_is_flooded(is_flooded):
-    """A few calls over HTTP beside a flood over gRPC are not to wait."""
-    log = []
-    poll_thread = FakeUrgentThread(log)
-    turns = Turns(poll_thread, let_run=lambda: log.append("turn"))
-    turns.let_rpc(is_flooded=is_flooded)
-    assert log == ["gave way"] if is_flooded else ["turn"]
+def test_poll_thread_releases_those_who_wait_for_it():
+    """Even without a thread for HTTP: that for large messages may wait."""
+    urgent = UrgentThread()
+    lock = threading.Lock()
+    lock.acquire()
+    urgent._waiting.append(lock)
+    Turns(urgent).let_http()
+    assert not lock.locked()

@@ -1,10 +1,12 @@
 """The data of inputs in JSON: short and long, flat and nested."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
+from inferd.api.rest import json_data
 from inferd.dtypes import BY_NAME
 from inferd.errors import InvalidInputError
 from tests.unit.api.rest.bench import tensor_of
@@ -219,3 +221,14 @@ def test_refuses_other_long_arrays(data, said):
     with pytest.raises(InvalidInputError, match=said.replace("[", r"\[")) as refused:
         tensor_of(data, "FP32", [LONG, 2])
     assert refused.value.field in {"inputs[0].data", ""}
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_poll_thread_may_work_between_steps(monkeypatch, is_used):
+    """The thread that parses sleeps after each step while calls over gRPC come, and after some of them otherwise."""
+    sleeps = []
+    monkeypatch.setattr(json_data.POLL_THREAD, "give_way", lambda *, may_sleep: sleeps.append(may_sleep))
+    monkeypatch.setattr(json_data.POLL_THREAD, "_used_until", math.inf if is_used else 0.0)
+    tensor_of([0.25] * LONG, "FP32", [LONG])
+    assert len(sleeps) > 8
+    assert all(sleeps) if is_used else sleeps[:8] == [False, False, False, True] * 2

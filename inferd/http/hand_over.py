@@ -100,6 +100,7 @@ class HandOver:
             is_closed = self._is_closed
             if not is_closed:
                 self._sent.extend(collected)
+                self._turns.http_arrived = True
         if is_closed:
             self._on_closed()
         else:
@@ -107,6 +108,7 @@ class HandOver:
 
     def _do(self) -> None:
         self._turns.http_used()
+        self._turns.http_arrived = False
         sent = self._sent
         for _ in range(min(len(sent), _MAX_AT_ONCE)):
             work = sent.popleft()
@@ -146,4 +148,4 @@ class HandOver:
             woken.popleft().wake()
             number += 1
             if is_shared and number % HTTP_PIECES == 0:
-                turns.let_rpc()
+                turns.let_rpc(is_flooded=True)

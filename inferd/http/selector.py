@@ -36,8 +36,8 @@ class TurnTakingSelector(selectors.DefaultSelector):
         """See `selectors.BaseSelector.select`."""
         turns = self._turns
         is_shared = turns.are_shared
-        if is_shared and self._is_flooded:
-            turns.let_rpc()
+        if is_shared:
+            turns.let_rpc(is_flooded=self._is_flooded)
         ready, self._held = self._still_registered(self._held), []
         if not ready:
             self._is_selecting = True

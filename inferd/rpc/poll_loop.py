@@ -139,7 +139,7 @@ class PollLoop:
     def run(self) -> None:
         """Loop until the condition of `run_until` holds; afterwards nothing of this loop is pending on the queue."""
         self.thread_id = threading.get_ident()
-        while self._is_over is None or not (self._is_over() and self._wake_ups.close()):
+        while self._is_over is None or self._events.held or not (self._is_over() and self._wake_ups.close()):
             self.step()
         self._events.end()
 
@@ -151,9 +151,12 @@ class PollLoop:
         """Run one round: wait for an event or a timer, and handle what is ready."""
         events = self._events
         self._may_sleep = True
-        if self._soon or self._idle.waiting:
+        if self._soon or self._idle.waiting or events.held:
             self._may_sleep = False
-        event = events.wait(self._timers.poll_until_epoch_s) if self._may_sleep else events.queue.poll(0.0)
+        if self._may_sleep:
+            event = events.wait(self._timers.poll_until_epoch_s)
+        else:
+            event = events.held.pop(0) if events.held else events.queue.poll(0.0)
         self._may_sleep = False
         is_idle = event.tag is None or events.handle_ready(event)
         # An event refers to its call, which must not stay alive while the loop sleeps.
@@ -174,7 +177,7 @@ class PollLoop:
             self._run_at_end()
         if now >= events.read_all_at:
             events.read_all_next(now)
-        if now < events.gather_until and not (self._soon or self._idle.waiting):
+        if now < events.gather_until and not (self._soon or self._idle.waiting or events.held):
             events.wait_to_gather(now)
 
     def call_rejected(self, now: float) -> None:

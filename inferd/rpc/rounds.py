@@ -9,8 +9,8 @@ sockets, unless callbacks wait, which may be runs of a model. Full rounds of 64 
 after every eight. So the thread interrupts runs less often, and no connection waits until all that others have sent is
 handled (docs/decisions/rpc-gathering.md).
 
-Sharing: while calls over HTTP come too, a round takes up to 16 events, and the thread gives way between events and
-between batches (`turns`).
+Sharing: while calls over HTTP come too, a round takes up to 16 events, the thread gives way between events and between
+batches (`turns`), and a round ends early when a call over HTTP arrives.
 """
 
 import logging
@@ -117,6 +117,8 @@ class Events:
         self._empty_polls = 1
         self._most_events = _MAX_EVENTS
         self._full_rounds = 0
+        #: Events for the next round, as the last one ended early.
+        self.held: list[core.Event] = []
         #: Time at which a round is to read all sockets.
         self.read_all_at = -math.inf
         #: Time until which rounds are gathered, and at which the next one may begin.
@@ -164,9 +166,13 @@ class Events:
         self._most_events = _GATHERED_EVENTS
 
     def handle_ready(self, event: core.Event) -> bool:
-        """Take the events that are ready after ``event``, handle all; return whether no further one was ready."""
+        """Take the events that are ready after ``event``, handle all; return whether no further one was ready.
+
+        Those held back by the round before come first; ``event`` is the first of them if there are any.
+        """
         poll = self.queue.poll
-        events = [event]
+        events = [event, *self.held]
+        self.held = []
         is_idle = False
         turns = self._turns
         is_shared = turns.are_shared
@@ -191,4 +197,7 @@ class Events:
                 _log.exception(_FAILED)
             if is_shared and number % POLL_PIECES == 0:
                 turns.let_http()
+                if turns.http_arrived:
+                    self.held = events[number:]
+                    break
         return is_idle

@@ -39,6 +39,8 @@ class Turns:
         self._clock = clock
         self._let_run = let_run
         self._http_until = -math.inf
+        #: Whether work of the http thread waits for the poll thread.
+        self.http_arrived = False
         #: Returns whether the http thread has something to do; any thread.
         self.http_waits: Callable[[], bool] = _never
 
@@ -57,6 +59,10 @@ class Turns:
         if self.http_waits():
             self._let_run()
 
-    def let_rpc(self) -> None:
-        """Give way to the poll thread; on the http thread, if it has much to do."""
-        self.poll_thread.give_way(may_sleep=True)
+    def let_rpc(self, *, is_flooded: bool) -> None:
+        """Give way to the poll thread; on the http thread, which ``is_flooded`` if it has much to do."""
+        if is_flooded:
+            self.poll_thread.give_way(may_sleep=True)
+        else:
+            # It may receive large bodies, and does not wait for a flood over gRPC.
+            self._let_run()

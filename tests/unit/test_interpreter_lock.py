@@ -48,7 +48,7 @@ def test_others_wait_for_the_end_of_a_round(end):
     assert not bench.log
 
 
-def test_the_wait_for_a_round_is_bounded():
+def test_gives_up_waiting_for_a_long_round():
     """Nothing of it is left afterwards."""
     bench = Bench(max_round_s=0.001)
     bench.urgent.begin_round()

@@ -303,6 +303,22 @@ def test_gives_way_to_http_between_events_and_batches(bench, has_work):
     assert bench.log == [*["event"] * 4, *turn] * 4 + [*["start 0"] * 4, *turn] * 4
 
 
+def test_ends_round_early_for_http(bench):
+    """After four events; it comes next, and the others of the round follow in their order."""
+    share(bench)
+
+    def arrive(_event):
+        bench.turns.http_arrived = True
+        bench.loop.call_soon(lambda: (bench.log.append("http"), setattr(bench.turns, "http_arrived", False)))
+
+    bench.queue.events.extend(FakeEvent(lambda _, number=number: bench.log.append(number)) for number in range(3))
+    bench.queue.events.append(FakeEvent(arrive))
+    bench.queue.events.extend(FakeEvent(lambda _, number=number: bench.log.append(number)) for number in range(3, 6))
+    bench.loop.step()
+    bench.loop.step()
+    assert [entry for entry in bench.log if entry != "turn"] == [0, 1, 2, "http", 3, 4, 5]
+
+
 def test_batches_alone_count_as_calls_over_grpc(bench):
     """Callbacks of another protocol come as events, too."""
     bench.turns.http_used()

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks import http_wires, machine, options, report
@@ -223,9 +224,10 @@ def main() -> None:
     """Measure, print, and write the results."""
     parser = options.parser(__doc__, "floods")
     parser.add_argument("--unpinned", action="store_true", help="the server may use all cores")
+    options.add_rounds(parser)
     chosen = parser.parse_args()
     placement = Placement.UNPINNED if chosen.unpinned else Placement.PINNED
-    console, samples = report.console(), list[Sample]()
+    console = report.console()
     with TemporaryDirectory() as name:
         folder = Path(name)
         with _server(folder, placement) as port:
@@ -235,19 +237,43 @@ def main() -> None:
             # The first requests take longer.
             for by in _CALLERS:
                 _sample("none", "", by, port)
-            for flood in floods():
-                samples += [_sample("none", "", by, port) for by in _CALLERS]
-                for by in _CALLERS:
-                    with _flooding(flood, by, port, folder):
-                        samples += [_sample(flood.name, by, caller_by, port) for caller_by in _CALLERS]
-                    console.print(samples[-2], samples[-1], highlight=False)
-    alone = {by: median(one.p99_ms for one in samples if not one.flood_by and one.caller_by == by) for by in _CALLERS}
-    table = Table("flood", "by", "caller by", "answered", "p50 ms", "p99 ms", "max ms", "p99 / alone")
-    for one in samples:
-        cells = [f"{one.ok} of {one.requests}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.max_ms:.1f}"]
-        table.add_row(one.flood, one.flood_by, one.caller_by, *cells, f"{one.p99_ms / alone[one.caller_by]:.1f}")
-    console.print(table)
-    report.write_json(chosen.name, {"machine": machine.describe(), "samples": [*map(asdict, samples)]}, console)
+            rounds = [_round(port, folder, console) for _ in range(chosen.rounds)]
+    console.print(_table(rounds))
+    content = {"machine": machine.describe(), "rounds": [[*map(asdict, samples)] for samples in rounds]}
+    report.write_json(chosen.name, content, console)
+
+
+def _round(port: int, folder: Path, console: Console) -> list[Sample]:
+    samples: list[Sample] = []
+    for flood in floods():
+        samples += [_sample("none", "", by, port) for by in _CALLERS]
+        for by in _CALLERS:
+            with _flooding(flood, by, port, folder):
+                samples += [_sample(flood.name, by, caller_by, port) for caller_by in _CALLERS]
+            console.print(samples[-2], samples[-1], highlight=False)
+    return samples
+
+
+def _table(rounds: list[list[Sample]]) -> Table:
+    """Return the medians of the rounds; ratios are relative to the median of all samples without a flood in a round."""
+    table = Table(
+        "flood", "by", "caller by", "answered", "p50 ms", "p99 ms", "max ms", "p99 / alone", "lowest to highest"
+    )
+    of_case: dict[tuple[str, str, str], list[tuple[Sample, float]]] = {}
+    for samples in rounds:
+        alone = {
+            by: median(one.p99_ms for one in samples if not one.flood_by and one.caller_by == by) for by in _CALLERS
+        }
+        for one in samples:
+            case = of_case.setdefault((one.flood, one.flood_by, one.caller_by), [])
+            case.append((one, one.p99_ms / alone[one.caller_by]))
+    for named, measured in of_case.items():
+        of_round, ratios = zip(*measured, strict=True)
+        answered = f"{sum(one.ok for one in of_round)} of {sum(one.requests for one in of_round)}"
+        p50, p99 = median(one.p50_ms for one in of_round), median(one.p99_ms for one in of_round)
+        cells = [answered, f"{p50:.2f}", f"{p99:.2f}", f"{max(one.max_ms for one in of_round):.1f}"]
+        table.add_row(*named, *cells, f"{median(ratios):.1f}", f"{min(ratios):.1f} to {max(ratios):.1f}")
+    return table
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class UrgentThread:
         self._max_round_s = max_round_s
         self._used_until = 0.0
         self._is_working = False
+        self._thread_id = 0
         #: Locks that those who wait have acquired, and acquire again to wait.
         self._waiting: deque[threading.Lock] = deque()
 
@@ -64,6 +65,7 @@ class UrgentThread:
 
     def begin_round(self) -> None:
         """Have others wait, as there is work."""
+        self._thread_id = threading.get_ident()
         self._is_working = True
 
     def end_round(self) -> None:
@@ -82,6 +84,8 @@ class UrgentThread:
     def give_way(self, *, may_sleep: bool) -> None:
         """Wait until the round ends, at most 2 ms; without one, let other threads run that wait for this core.
 
+        Returns at once on the thread itself, which may do the same work as others.
+
         With ``may_sleep``, sleep for 0.1 ms if there is no round: nobody can see that the thread has been woken,
         perhaps on another core, and waits for the lock.
         """
@@ -90,7 +94,7 @@ class UrgentThread:
                 self._wait(_WAKE_UP_S)
             else:
                 self._let_run()
-        if self._is_working:
+        if self._is_working and threading.get_ident() != self._thread_id:
             self._wait(self._max_round_s)
 
     def _wait(self, timeout_s: float) -> None:

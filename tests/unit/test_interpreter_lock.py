@@ -79,3 +79,11 @@ def test_used_for_a_tenth_of_a_second():
         bench.clock.advance(0.06)
         seen.append(bench.urgent.is_used)
     assert seen == [False, True, False]
+
+
+def test_does_not_wait_for_itself():
+    """The thread may do what others do in steps, too."""
+    bench = Bench()
+    bench.urgent.begin_round()
+    bench.urgent.give_way(may_sleep=True)
+    assert not bench.log

@@ -17,8 +17,8 @@ from contextlib import suppress
 _MAX_ROUND_S = 0.002
 #: About what it takes to wake a thread that runs on another core.
 _WAKE_UP_S = 0.0001
-#: An urgent thread counts as used for so long after its last call: otherwise few wait for it.
-_USED_S = 0.1
+#: A protocol counts as used for so long after its last call: without calls, few wait for its thread.
+USED_S = 0.1
 
 
 def let_others_run() -> None:
@@ -56,7 +56,7 @@ class UrgentThread:
 
     def used(self) -> None:
         """Note that calls come."""
-        self._used_until = self._clock() + _USED_S
+        self._used_until = self._clock() + USED_S
 
     @property
     def is_used(self) -> bool:

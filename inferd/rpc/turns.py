@@ -8,14 +8,12 @@ import math
 import time
 from collections.abc import Callable
 
-from inferd.interpreter_lock import POLL_THREAD, UrgentThread, let_others_run
+from inferd.interpreter_lock import POLL_THREAD, USED_S, UrgentThread, let_others_run
 
 #: Pieces of work, such as sockets to be read or answers, after which the http thread gives way.
 HTTP_PIECES = 8
 #: Events or batches after which the poll thread gives way.
 POLL_PIECES = 4
-#: HTTP counts as used for so long after its last call: without calls, no thread gives way.
-_USED_S = 0.1
 
 
 def _never() -> bool:
@@ -46,7 +44,7 @@ class Turns:
 
     def http_used(self) -> None:
         """Note that calls over HTTP come; on the poll thread."""
-        self._http_until = self._clock() + _USED_S
+        self._http_until = self._clock() + USED_S
 
     @property
     def are_shared(self) -> bool:

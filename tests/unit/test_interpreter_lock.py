@@ -1,11 +1,11 @@
 """Threads that give way to an urgent one, with real threads."""
 
 import threading
-import time
 
 import pytest
 
 from inferd.interpreter_lock import UrgentThread
+from tests.load import eventually
 from tests.patience import PATIENCE_S
 from tests.unit.rpc.fakes import FakeClock
 
@@ -28,10 +28,7 @@ class Bench:
         thread = threading.Thread(target=self.urgent.give_way, kwargs={"may_sleep": False}, daemon=True)
         before = len(self.urgent._waiting)
         thread.start()
-        until = time.monotonic() + PATIENCE_S
-        while len(self.urgent._waiting) == before and time.monotonic() < until:
-            time.sleep(0.001)
-        assert len(self.urgent._waiting) == before + 1
+        eventually(lambda: len(self.urgent._waiting) == before + 1, "the thread waits")
         return thread
 
 
@@ -52,9 +49,12 @@ def test_gives_up_waiting_for_a_long_round():
     """Nothing of it is left afterwards."""
     bench = Bench(max_round_s=0.001)
     bench.urgent.begin_round()
-    bench.urgent.give_way(may_sleep=False)
+    thread = threading.Thread(target=bench.urgent.give_way, kwargs={"may_sleep": False}, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
     assert not bench.urgent._waiting
-    bench.urgent.end_round()
+    assert not bench.log
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,10 @@ def test_used_for_a_tenth_of_a_second():
     assert seen == [False, True, False]
 
 
-def test_does_not_wait_for_itself():
+def test_does_not_wait_for_itself(monkeypatch):
     """The thread may do what others do in steps, too."""
     bench = Bench()
+    monkeypatch.setattr(bench.urgent, "_wait", lambda _timeout_s: bench.log.append("waited"))
     bench.urgent.begin_round()
     bench.urgent.give_way(may_sleep=True)
     assert not bench.log

@@ -15,6 +15,8 @@ from tests.patience import PATIENCE_S
 from tests.server import serving
 
 WIDTH = 256
+# Otherwise the queue refuses what would wait for long, and little is left to wait when the signal arrives.
+ADMIT_ALL = ("--set", "queue.max_delay_ms=0")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def _request(number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_admitted_requests_are_answered(model, number):
     """The signal arrives after the first of many answers; the others follow, and the exit status is 0."""
-    with serving(model, "--set", "batching.max_batch_size=2", "--set", "queue.max_delay_ms=0") as server:
+    with serving(model, "--set", "batching.max_batch_size=2", *ADMIT_ALL) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
             calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(60)]
@@ -62,7 +64,7 @@ def test_streams_finish_open_requests(model):
         asked.set()
         ended.wait(PATIENCE_S)
 
-    with serving(model, "--set", "batching.max_batch_size=2") as server:
+    with serving(model, "--set", "batching.max_batch_size=2", *ADMIT_ALL) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stream = InferenceServiceStub(channel).StreamInfer(messages(), timeout=PATIENCE_S)
             results = list(next(stream).results)
@@ -80,11 +82,11 @@ def test_streams_finish_open_requests(model):
 
 def test_cancels_calls_after_grace(model):
     """With hardly any grace period, the process ends soon, with an exit status for unanswered requests."""
-    arguments = ("--set", "batching.max_batch_size=1", "--set", "server.drain_grace_s=0.05")
+    arguments = ("--set", "batching.max_batch_size=1", "--set", "server.drain_grace_s=0.05", *ADMIT_ALL)
     with serving(model, *arguments) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
-            calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(250)]
+            calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(500)]
             # Calls are answered in any order: the first one may be among the last.
             answered = threading.Event()
             for call in calls:

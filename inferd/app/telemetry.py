@@ -141,6 +141,7 @@ def _loaded(state: ModelSample, batcher: Batcher) -> ModelSample:
         capacity_rows_per_s=instances.may_be * batcher.most_rows_per_s,
         stuck_threads=batcher.stuck_threads,
         max_rows=batcher.max_rows,
+        one_core_batches=batcher.one_core_batches,
         is_broken=bool(batcher.why_broken),
     )
 

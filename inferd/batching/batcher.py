@@ -9,9 +9,10 @@ from inferd.batching.failed_runs import FailedRuns
 from inferd.batching.idle_cores import CoreShare, IdleCores
 from inferd.batching.instances import IDLE, LOAD, NO_GAIN, NO_THREAD, Instances
 from inferd.batching.memory_limit import MemoryLimit
+from inferd.batching.one_core_opener import OneCoreOpener
 from inferd.batching.planner import BatchRules
 from inferd.batching.policies import policy_for
-from inferd.batching.ports import Alarm, Clock, PollThread, Session
+from inferd.batching.ports import Alarm, Clock, OneCoreSession, PollThread, Session
 from inferd.batching.queue import RequestQueue
 from inferd.batching.recovery import Recovery
 from inferd.batching.request import Batch, InstanceChange, ReplyDispatcher
@@ -53,6 +54,7 @@ class Batcher:
         *,
         name: str,
         session: Session,
+        one_core: OneCoreSession | None = None,
         queue: QueueSettings,
         batching: BatchingSettings,
         max_run_s: float,
@@ -92,6 +94,7 @@ class Batcher:
         guard = RunGuard(
             name=name,
             session=session,
+            one_core=one_core,
             limit_s=max_run_s,
             clock=clock,
             alarm=alarm,
@@ -137,7 +140,8 @@ class Batcher:
             threads=queue.caller_runs_limit if queue.policy is Backpressure.CALLER_RUNS else 0,
             queue=self.queue,
         )
-        posts = [Post(f"batch-{name}-{number}", self.queue) for number in range(batching.max_instances)]
+        most_runs = batching.max_instances if one_core is None else one_core.runs
+        posts = [Post(f"batch-{name}-{number}", self.queue) for number in range(most_runs)]
         self._workers = Workers(
             executor=self._executor,
             posts=[*posts[: batching.min_instances], *self._caller_runs.posts],
@@ -149,6 +153,9 @@ class Batcher:
         if session.most_rows is not None:
             self._failures.memory.begin_with(session.most_rows)
         self.queue.start_threads = self._workers.lazy_start.need
+        if one_core is not None:
+            opener = OneCoreOpener(name, one_core, self._workers, self.queue, max_rows or 1)
+            state.run_on_one_core(one_core, opener.start)
 
     def start(self) -> None:
         """Let the workers start with the first request."""
@@ -264,6 +271,11 @@ class Batcher:
     def stuck_threads(self) -> int:
         """Threads that hang in a run that was given up."""
         return self._workers.stuck
+
+    @property
+    def one_core_batches(self) -> int:
+        """Batches that ran on one core beside others, so far."""
+        return self.queue.one_core_batches
 
     def statistics(self) -> ModelCounts:
         """Return the counts since the start."""

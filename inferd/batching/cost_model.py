@@ -126,7 +126,7 @@ class CostModel:
     """The cost of a run in seconds by its number of rows; see above."""
 
     def __init__(self, *, are_bounded: bool = True) -> None:
-        self._are_bounded = are_bounded
+        self.are_bounded = are_bounded
         self.short = ShortRuns(are_bounded=are_bounded)
         self._octaves: dict[int, _Average] = {}
         self._sizes: dict[int, _Average] = {}
@@ -214,7 +214,7 @@ class CostModel:
         A prediction that is not sure must not be the reason to reject a request: nothing would ever correct it. None is
         if the run time depends on the values of the inputs.
         """
-        if not self._are_bounded:
+        if not self.are_bounded:
             return False
         at = bisect_left(self._keys, _size(rows))
         # The size itself is among those not below and, where it has run, also among those not above.
@@ -227,7 +227,7 @@ class CostModel:
 
         Its predictions are then being corrected.
         """
-        return self._are_bounded and now - self._ran_at <= COST.sure_s + COST.sure_run_times * self.predict(rows)
+        return self.are_bounded and now - self._ran_at <= COST.sure_s + COST.sure_run_times * self.predict(rows)
 
     @staticmethod
     def _is_fresh(average: _Average, now: float) -> bool:

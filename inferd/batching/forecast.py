@@ -78,8 +78,8 @@ class DrainRate:
 class Forecast:
     """Predicts when the requests of a queue finish.
 
-    ``cost`` is the model's, ``max_rows`` those of a full batch, ``max_delay_s`` is 0 for no delay limit, and ``jitter``
-    returns numbers from 0 to 1. Not thread-safe: guarded by the lock of the `RequestQueue`.
+    ``cost`` is that of the runs at present, ``max_rows`` are those of a full batch, ``max_delay_s`` is 0 for no delay
+    limit, and ``jitter`` returns numbers from 0 to 1. Not thread-safe: guarded by the lock of the `RequestQueue`.
     """
 
     def __init__(
@@ -120,6 +120,10 @@ class Forecast:
         self.least_rows = _BATCHES_THAT_MAY_WAIT * self._max_rows * soon
         self.drain.scale(factor)
 
+    def run_on(self, cost: CostModel, workers: int) -> None:
+        """Expect runs of ``cost``, ``workers`` at a time, from now on."""
+        self.cost, self._workers = cost, workers
+
     def dispatched(
         self, batch: Batch, now: float, waiting: WaitingRequests[InferenceRequest], running: RunningBatches
     ) -> None:
@@ -156,7 +160,7 @@ class Forecast:
         rate = self._rate(full_s)
         if rate is None or self._max_delay_s == 0:
             return most
-        delay_s = min(max(_LEAST_DELAY_S, _DELAY_BATCHES * full_s), self._max_delay_s)
+        delay_s = min(max(_LEAST_DELAY_S, _DELAY_BATCHES * full_s / self._workers), self._max_delay_s)
         limit = min(most, max(self.least_rows, int(rate * delay_s)))
         # A request of more rows than a batch occupies its worker for longer.
         running_s = full_s if running_rows <= self._max_rows else self._run_s(running_rows, self.cost.predict)

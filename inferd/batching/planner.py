@@ -1,6 +1,7 @@
 """Plans the next batch from the waiting requests. Pure."""
 
 import math
+import sys
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -93,6 +94,15 @@ Plan = Dispatch | WaitUntil
 
 #: The plan while no request waits.
 NOTHING_WAITS = WaitUntil(time=math.inf, requests=1, rows=1)
+
+
+def wait_for_run(missing_rows: int) -> WaitUntil:
+    """Return the plan while a running batch has to end first, whose worker then takes the next one.
+
+    ``missing_rows`` are those to a full batch, which might run on one core beside others.
+    """
+    missing = missing_rows if missing_rows > 0 else sys.maxsize
+    return WaitUntil(time=math.inf, requests=missing, rows=missing)
 
 
 @dataclass(slots=True)

@@ -69,6 +69,31 @@ class Session(Protocol):
         ...
 
 
+class OneCoreSession(Protocol):
+    """The session of a model for runs on one core each. Any thread may call."""
+
+    @property
+    def runs(self) -> int:
+        """How many of them may go on at a time."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether runs are on one core; otherwise they are on all."""
+        ...
+
+    def open(self, most_rows: int) -> Sequence[tuple[int, float]]:
+        """Open the session for up to ``most_rows``; return rows and seconds of its first runs.
+
+        Nothing if it cannot be used. Raises `ModelLoadError` and `RunFailedError`.
+        """
+        ...
+
+    def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop) -> list[NDArray[np.generic]]:
+        """Run the model once, as `Session.run`."""
+        ...
+
+
 class Alarm(Protocol):
     """A timer thread on which no model runs."""
 

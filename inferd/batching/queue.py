@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from inferd.batching.planner import WaitUntil
 from inferd.batching.ports import Clock, PollThread
@@ -68,6 +68,12 @@ class RequestQueue:
     def most_rows_per_s(self) -> float:
         """Rows per second of one worker at the cheapest batch size; 0 before the first run."""
         return self._state.rules.run_cost.most_rows_per_s
+
+    @property
+    def one_core_batches(self) -> int:
+        """Batches that ran on one core beside others, so far."""
+        one_core = self._state.one_core
+        return 0 if one_core is None else one_core.batches
 
     def run_cost(self) -> RunCost | None:
         """Return the predicted durations of runs; None while nothing is known."""
@@ -206,6 +212,12 @@ class RequestQueue:
                 self._state.scaling.no_thread(self._clock(), effects)
         self._carry_out(effects)
 
+    def one_core_opened(self, seeds: Iterable[tuple[int, float]]) -> None:
+        """Run batches on one core each from now on, while full ones wait; see `OneCoreRuns.opened`."""
+        with self._lock:
+            if self._state.one_core is not None:
+                self._state.one_core.opened(seeds)
+
     def set_stuck(self, is_stuck: bool) -> None:
         """Reject all requests, the waiting ones included, or accept requests again."""
         self._set_obstacle(Obstacle.STUCK, self._state.refusals.stuck if is_stuck else None)
@@ -313,6 +325,8 @@ class RequestQueue:
             self._state.cores.wake_others()
         if effects.instances is not None and self._state.scaling is not None:
             self._state.scaling.instances.changed(effects.instances)
+        if effects.opens_one_core and self._state.one_core is not None:
+            self._state.one_core.open()
         for when in effects.timers_at:
             self._poll_thread.call_at(when, self._expire)
 

@@ -179,7 +179,7 @@ class Batch:
     requests; ``run_s``, the model's run time; ``cpu_s``, that thread's processor time during the run, None where it
     says nothing; ``cut_off`` if a run was ended early. Set by another thread: ``given_up`` when the thread that runs
     the batch hangs. The unanswered rest then forms a batch that ``ran_before``. ``is_online`` unless its requests are
-    scavengers.
+    scavengers. ``on_one_core`` if it is to run on one core, beside others.
     """
 
     requests: list[InferenceRequest]
@@ -193,6 +193,7 @@ class Batch:
     given_up: bool = False
     ran_before: bool = False
     is_online: bool = True
+    on_one_core: bool = False
 
 
 class RunningBatches:
@@ -203,7 +204,7 @@ class RunningBatches:
     """
 
     def __init__(self, cores: CoreShare, *, scavenger_priority: int) -> None:
-        self._cores = cores
+        self.cores = cores
         self._scavenger_priority = scavenger_priority
         self._batches: list[Batch] = []
 
@@ -217,14 +218,14 @@ class RunningBatches:
         """Add a batch of ``requests`` that is dispatched at ``now``."""
         batch = Batch(requests=requests, rows=rows, started_at=now, outside_queue=outside_queue)
         batch.is_online = requests[0].priority < self._scavenger_priority
-        self._cores.begun += batch.is_online
+        self.cores.begun += batch.is_online
         self._batches.append(batch)
         return batch
 
     def remove(self, batch: Batch) -> None:
         """Remove ``batch``."""
         self._batches.remove(batch)
-        self._cores.ended += batch.is_online
+        self.cores.ended += batch.is_online
 
     @property
     def requests(self) -> Iterator[InferenceRequest]:
@@ -278,10 +279,11 @@ class DispatchEffects(QueueEffects[InferenceRequest]):
 
     With ``fails_running``, some of the ``failed`` requests may be in a run. ``admitted``: requests whose producers may
     send the next one. ``wake_worker``: a batch may be ready. ``wakes_others``: a run has ended that scavengers of other
-    models waited for. ``instances``: their number has changed.
+    models waited for. ``instances``: their number has changed. ``opens_one_core``: the session for runs on one core is
+    to be opened.
     """
 
-    __slots__ = ("admitted", "fails_running", "instances", "wake_worker", "wakes_others")
+    __slots__ = ("admitted", "fails_running", "instances", "opens_one_core", "wake_worker", "wakes_others")
 
     def __init__(self) -> None:
         # As the base does, with a call less for each request.
@@ -292,6 +294,7 @@ class DispatchEffects(QueueEffects[InferenceRequest]):
         self.fails_running = False
         self.wakes_others = False
         self.instances: InstanceChange | None = None
+        self.opens_one_core = False
 
 
 class ReplyDispatcher:

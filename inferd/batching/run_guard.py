@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.batching.ports import Alarm, Clock, Session, weak_callback
+from inferd.batching.ports import Alarm, Clock, OneCoreSession, Session, weak_callback
 from inferd.batching.request import Batch, InferenceRequest, ReplyDispatcher
 from inferd.errors import RunTooLongError
 from inferd.runtime.runners import RunStop
@@ -64,6 +64,7 @@ class RunGuard:
         *,
         name: str,
         session: Session,
+        one_core: OneCoreSession | None = None,
         limit_s: float,
         clock: Clock,
         alarm: Alarm,
@@ -72,6 +73,7 @@ class RunGuard:
     ) -> None:
         self._name = name
         self._session = session
+        self._one_core = one_core
         self._limit_s = limit_s
         self._clock = clock
         self._alarm = alarm
@@ -98,7 +100,8 @@ class RunGuard:
             if _is_abandoned(requests):
                 run.reason = EndReason.ABANDONED
             else:
-                arrays = self._session.run(inputs, outputs, run.stop)
+                session = self._one_core if batch.on_one_core and self._one_core is not None else self._session
+                arrays = session.run(inputs, outputs, run.stop)
         except Exception:
             if run.reason is None:
                 raise

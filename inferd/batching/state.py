@@ -14,28 +14,28 @@ expire, or are shed.
 
 import math
 import random
+import sys
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
-from functools import partial
-from itertools import chain, takewhile
+from itertools import chain
 
 from inferd.batching.adaptive import AdaptiveRules
 from inferd.batching.forecast import Forecast
 from inferd.batching.idle_cores import CoreShare, IdleCores
 from inferd.batching.instances import Instances
+from inferd.batching.next_batch import NextBatch
+from inferd.batching.one_core import Cores, OneCoreRuns
 from inferd.batching.overflow import Overflow
 from inferd.batching.planner import (
-    NOTHING_WAITS,
     BatchRules,
     Dispatch,
     Plan,
-    ScavengerTurns,
     WaitUntil,
     WakeThreshold,
-    plan,
-    plan_in_time,
+    wait_for_run,
 )
 from inferd.batching.policies import Hold, Policy, Refuse, RunNow, Shed
+from inferd.batching.ports import OneCoreSession
 from inferd.batching.refusals import Refusals
 from inferd.batching.request import Batch, DispatchEffects, InferenceRequest, RunningBatches
 from inferd.batching.scaling import InstanceScaling
@@ -96,18 +96,25 @@ class QueueState:
         self.closed = False
         #: Why no request is admitted although the queue is open: what returns the errors.
         self.obstacles: dict[Obstacle, Callable[[], ServingError]] = {}
-        self.cores = cores or IdleCores().register()
-        self._running = RunningBatches(self.cores, scavenger_priority=settings.priority_levels + 1)
+        cores = cores or IdleCores().register()
+        self._running = RunningBatches(cores, scavenger_priority=settings.priority_levels + 1)
         self._overflow = Overflow(policy, self.waiting, self.refusals, lambda: self._running.outside_queue)
         self._deadlines = Deadlines()
-        self._scavenger_turns = ScavengerTurns(self.cores)
+        self._next = NextBatch(self.rules, self.forecast, self.waiting, self._running, self._overflow, self._deadlines)
         #: Changes the number of workers; None if it is fixed.
         self.scaling = (
             None
             if instances is None
             else InstanceScaling(instances, self.rules, self.forecast, self.waiting, parallel_runs)
         )
+        #: Chooses whether batches run on one core each; None if they always run on all.
+        self.one_core: OneCoreRuns | None = None
         self._wake_threshold = WakeThreshold()
+
+    @property
+    def cores(self) -> CoreShare:
+        """What other models see of the runs."""
+        return self._running.cores
 
     @property
     def running_rows(self) -> int:
@@ -223,74 +230,40 @@ class QueueState:
             self._drop_expired(now, effects)
         if self.scaling is not None:
             self.scaling.evaluate(now, effects)
-        decision: Plan = NOTHING_WAITS
-        if self.waiting.scavengers.rows:
-            decision = self._plan_beside_scavengers(now, idle_since, effects)
-        elif self.waiting.count:
-            decision = self._plan_online(now, idle_since, effects)
+        cores = None if self.one_core is None else self.one_core.choose(now, is_closed=self.closed)
+        if cores is Cores.NONE:
+            decision: Plan = wait_for_run(self.rules.rules.max_rows - self.waiting.rows)
+        else:
+            decision = self._next.plan(now, idle_since, effects, closed=self.closed)
+            if self._overflow.blocked.count:
+                self._admit_blocked(now, effects)
         if isinstance(decision, WaitUntil):
             self._wake_threshold.requests, self._wake_threshold.rows = decision.requests, decision.rows
             return decision if self.scaling is None else self.scaling.until(decision)
         if only_short and not self.rules.run_cost.is_short_of(decision.rows):
             return WaitUntil(time=now, requests=0, rows=0)
+        return self._dispatch(decision, cores, now, idle_since, effects)
+
+    def _dispatch(
+        self, decision: Dispatch, cores: Cores | None, now: float, idle_since: float, effects: DispatchEffects
+    ) -> Batch:
         self.waiting.take(decision.requests, decision.rows, self.rules.run_cost.row_processor_s(decision.rows))
         batch = self._running.start(decision.requests, decision.rows, now)
         if self.scaling is not None:
             self.scaling.dispatched(batch, now, idle_since, effects)
+        if self.one_core is not None:
+            effects.opens_one_core = self.one_core.dispatched(batch, cores, now)
         self.forecast.dispatched(batch, now, self.waiting, self._running)
         if self._overflow.blocked.count:
             self._admit_blocked(now, effects)
+        if cores is Cores.ALL:
+            # Nothing may run beside it.
+            self._wake_threshold.requests = self._wake_threshold.rows = sys.maxsize
+            return batch
         # Workers that hold a batch planned with requests that are gone now: have them plan again.
         self._wake_threshold.requests = self._wake_threshold.rows = 0
         effects.wake_worker = self.waiting.count > 0
         return batch
-
-    def _plan_beside_scavengers(self, now: float, idle_since: float, effects: DispatchEffects) -> Plan:
-        turns, rules = self._scavenger_turns, self.rules.rules
-        online_rows = self.waiting.rows - self.waiting.scavengers.rows
-        if turns.is_next(online_rows, rules, closed=self.closed):
-            turns.was_last = True
-            if self._deadlines.earliest <= now + self.forecast.near_s:
-                self._drop_too_late(self.waiting.scavengers_in_order(), now, effects)
-            return plan(self.waiting.scavengers_in_order(), now, turns.rules(online_rows, rules))
-        if online_rows == 0:
-            return NOTHING_WAITS
-        decision = self._plan_online(now, idle_since, effects)
-        turns.was_last = isinstance(decision, WaitUntil)
-        return decision
-
-    def _plan_online(self, now: float, idle_since: float, effects: DispatchEffects) -> Plan:
-        rules = self.rules.rules
-        if self._deadlines.earliest <= now + rules.max_wait_s + self.forecast.near_s:
-            self._drop_too_late(self.waiting.in_order(), now, effects)
-            return plan_in_time(self.waiting.in_order(), rules, lambda rows: now + self.forecast.batch_s(rows))
-        further = 0
-        if rules.max_wait_s > 0 and not (self.closed or self.waiting.scavengers.rows):
-            # A caller that waits for an answer cannot have sent its next request.
-            unanswered = self._running.count_unanswered()[0]
-            present = self.waiting.count + self._overflow.blocked.count + unanswered
-            further = self.rules.arrivals.expected_arrivals(now, present)
-        if further == 0 and self.waiting.count == 1:
-            # The same as `plan` would choose.
-            request = self.waiting.only()
-            return Dispatch([request], request.rows)
-        if self.rules.shares:
-            rules = self.rules.for_next_batch(
-                self._running.computing, rows=self.waiting.rows, requests=self.waiting.count, further=further
-            )
-        return plan(self.waiting.in_order(), now, rules, further=further, idle_since=idle_since)
-
-    def _drop_too_late(self, order: Iterator[InferenceRequest], now: float, effects: DispatchEffects) -> None:
-        """Fail requests at the head of ``order`` that would miss their deadline even if they ran at once."""
-        late = list(takewhile(partial(self._is_too_late, now), order))
-        error = DeadlineExceededError("the deadline would pass before there was an answer")
-        for request in late:
-            self.waiting.remove(request)
-            effects.failed.append((request, error))
-        self._admit_blocked(now, effects)
-
-    def _is_too_late(self, now: float, request: InferenceRequest) -> bool:
-        return request.deadline < math.inf and self.forecast.cannot_finish(request, self.waiting.rows, now)
 
     def retire(self, batch: Batch, now: float) -> None:
         """Remove ``batch``, which has been answered, and learn from its run."""
@@ -304,7 +277,10 @@ class QueueState:
             self.forecast.drain.interrupted()
         elif not batch.outside_queue:
             run_s = now - batch.started_at if batch.run_s is None else batch.run_s
-            self.rules.ran(batch.rows, run_s, batch.cpu_s, now)
+            if batch.on_one_core and self.one_core is not None:
+                self.one_core.ran(batch, run_s, now)
+            else:
+                self.rules.ran(batch.rows, run_s, batch.cpu_s, now)
             self.forecast.ran(batch, run_s, now)
 
     def hand_over(self, batch: Batch, now: float, effects: DispatchEffects) -> Batch | None:
@@ -349,6 +325,12 @@ class QueueState:
         self.rules.limit_rows(max_rows)
         self.forecast.limit_rows(self.rules.rules.max_rows)
         self.waiting.level_rows = self.forecast.least_rows
+
+    def run_on_one_core(self, session: OneCoreSession, opener: Callable[[], None]) -> None:
+        """Let batches run on one core each, by ``session``, which ``opener`` opens."""
+        self.one_core = OneCoreRuns(
+            self.rules, self.forecast, self.waiting, self._running, session=session, opener=opener
+        )
 
     def close(self) -> None:
         """Stop admitting requests. Incomplete batches run at once, since no more requests will arrive."""

@@ -131,6 +131,10 @@ longer than batching saves, as measured on earlier runs."""
 the load: one more while requests wait for running batches and it makes the model faster, as measured, and fewer when \
 idle. Pending rows are split across idle instances if that finishes sooner. The cores are divided among the instances, \
 or among min of them."""
+    one_core_runs: bool = True
+    """While full batches of one priority wait, run a batch on each core instead of one on all cores, with a second \
+session that is opened then. Only on 2 to 4 cores, with one instance, runtime.intra_op_threads: 0, weights of up to \
+256 MiB, and if the answers are the same bit for bit (docs/overload.md)."""
     check_share: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of the model's run time spent on re-running single requests of a batch alone, to compare their results. \
 A difference disables batching for that version. 0 disables the check."""

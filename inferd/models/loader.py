@@ -166,6 +166,7 @@ class VersionLoader:
         batcher = Batcher(
             name=source.name,
             session=session,
+            one_core=session.one_core,
             queue=settings.queue,
             batching=settings.batching,
             max_run_s=settings.runtime.max_run_ms / 1000,

@@ -1,7 +1,6 @@
 """A loaded model: an ONNX Runtime session with its signature and the verdict on batching."""
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,10 +19,12 @@ from inferd.runtime.external_weights import ExternalWeights, find_weights
 from inferd.runtime.kept_state import refuse_kept_state
 from inferd.runtime.mapped_memory import mapped_memory
 from inferd.runtime.model_folder import read_labels, settings_files
+from inferd.runtime.one_core_session import MOST_BYTES, OneCoreSession, one_core_settings, useful_runs, weights_bytes
 from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import declared, open_runtime_session
 from inferd.runtime.providers import on_accelerator, on_cuda
 from inferd.runtime.remembered_rows import RememberedRows
+from inferd.runtime.replaceable_runner import ReplaceableRunner, run
 from inferd.runtime.resources import BACKGROUND_NICE, low_priority_thread, parallel_runs, usable_cores
 from inferd.runtime.runners import BoundRunner, DirectRunner, OrtObject, Runner, RunStop
 from inferd.runtime.served_tensors import ServedTensors, served_tensors
@@ -36,9 +37,9 @@ _log = logging.getLogger("inferd.runtime")
 class OnnxSession:
     """Implements `inferd.batching.ports.Session`.
 
-    Invariants: a run in progress holds a reference to the runner, so `close` from another thread does not free it;
-    runs that start after `close`, or while `reopen` goes on, raise `SessionClosedError`. ``signature`` and ``verdict``
-    are replaced by `stop_batching` only, and only by ones that do not batch. ``open_runner`` opens the same file again.
+    Invariants: runs that start after `close`, or while `reopen` goes on, raise `SessionClosedError`. ``signature`` and
+    ``verdict`` are replaced by `stop_batching` only, and only by ones that do not batch. ``open_runner`` opens the same
+    file again.
     """
 
     def __init__(
@@ -52,17 +53,15 @@ class OnnxSession:
         open_runner: Callable[[], Runner],
         remembered_rows: RememberedRows,
     ) -> None:
-        self._runner: Runner | None = runner
+        self._runner = ReplaceableRunner(open_runner, runner)
         self._remembered_rows = remembered_rows
-        self._open_runner = open_runner
-        #: Held while the runner is replaced or released for good.
-        self._lock = threading.Lock()
-        self._is_closed = False
         self._has_data_independent_work = has_data_independent_work
         self._signature = verification.signature
         self._verdict = verification.verdict
         self._synthetic_inputs = verification.inputs
         self._providers = providers
+        #: For runs on one core each; None if there are none.
+        self.one_core: OneCoreSession | None = None
         self._parallel_runs = parallel_runs
         self._row_bytes = 0 if verification.inputs is None else _nbytes(verification.inputs.rows(1))
         self._has_run_more = verification.inputs is not None
@@ -114,29 +113,27 @@ class OnnxSession:
     @property
     def has_spare_memory(self) -> bool:
         """Whether runs since the last `shrink_memory` were larger than one row, so that it would free something."""
-        return self._has_run_more
+        return self._has_run_more or (self.one_core is not None and self.one_core.is_open)
 
     def run(self, inputs: Tensors, outputs: Sequence[str], stop: RunStop | None = None) -> list[Array]:
         """Run the model once and return ``outputs`` in that order. Raises `RunFailedError`.
 
         ``stop`` can end the run from another thread; the run then fails.
         """
-        runner = self._runner
+        runner = self._runner.current
         if runner is None:
             raise SessionClosedError
         if not self._has_run_more and self._synthetic_inputs is not None:
             self._has_run_more = _nbytes(inputs) > self._row_bytes
-        try:
-            return runner.run(inputs, outputs, None if stop is None else stop.options)
-        except Exception as error:  # noqa: BLE001  (the text of any error may quote inputs)
-            # Without the cause, whose text would be logged as well; its traceback may be logged.
-            raise RunFailedError(error).with_traceback(error.__traceback__) from None
+        return run(runner, inputs, outputs, stop)
 
     def stop_batching(self, reason: str) -> bool:
         """Revoke the verdict because of ``reason``; return False if the batch axes are configured and stay."""
         verdict = replace(self._verdict, standing=Standing.CONTRADICTED, reason=reason)
         if not verdict.configured:
             self._signature = self._signature.without_batch_axes()
+            if self.one_core is not None:
+                self.one_core.close()
         self._verdict = verdict
         return not verdict.configured
 
@@ -144,10 +141,13 @@ class OnnxSession:
         """Run once on a few rows of ``inputs`` and free the memory that larger runs needed. Raises as `run`."""
         # Before the run: one that begins meanwhile may leave memory.
         self._has_run_more = False
-        if self._runner is None:
+        if self.one_core is not None:
+            self.one_core.release()
+        runner = self._runner.current
+        if runner is None:
             return
         try:
-            self._runner.shrink(inputs, [spec.name for spec in self._signature.outputs])
+            runner.shrink(inputs, [spec.name for spec in self._signature.outputs])
         except Exception as error:  # noqa: BLE001  (as in `run`)
             raise RunFailedError(error).with_traceback(error.__traceback__) from None
 
@@ -164,18 +164,17 @@ class OnnxSession:
     def reopen(self) -> None:
         """Open the file again, in place of what does not run any more. Raises `ModelLoadError`."""
         # Both beside each other may not fit into memory.
-        self._runner = None
+        self._runner.release()
+        if self.one_core is not None:
+            self.one_core.release()
         with mapped_memory():
-            runner = self._open_runner()
-        with self._lock:
-            if not self._is_closed:
-                self._runner = runner
+            self._runner.replace(self._runner.open_new())
 
     def close(self) -> None:
         """Release the model; its memory is freed when no run is in progress."""
-        with self._lock:
-            self._is_closed = True
-            self._runner = None
+        self._runner.close()
+        if self.one_core is not None:
+            self.one_core.close()
 
 
 def _nbytes(inputs: Tensors) -> int:
@@ -227,12 +226,13 @@ def open_session(
     _log_verdict(path, verification.verdict, settings)
     pause()
     options = session.get_session_options()
-    return OnnxSession(
+    threads = options.intra_op_num_threads * options.inter_op_num_threads
+    served = OnnxSession(
         runner=runner,
         verification=verification,
         providers=used,
         parallel_runs=parallel_runs(
-            threads=options.intra_op_num_threads * options.inter_op_num_threads,
+            threads=threads,
             on_accelerator=on_accelerator(used),
             cores=usable_cores(),
         ),
@@ -241,6 +241,19 @@ def open_session(
         remembered_rows=RememberedRows(CacheFolder(settings.runtime.verdict_cache), key),
         open_runner=partial(_open_again, path, settings, weights, states=states, tensors=tensors, used=used),
     )
+    runs = useful_runs(settings, providers=used, threads=threads, cores=usable_cores())
+    nbytes = weights_bytes(path, weights)
+    if runs and nbytes <= MOST_BYTES and served.signature.batchable and served.synthetic_inputs is not None:
+        own = one_core_settings(settings)
+        served.one_core = OneCoreSession(
+            runs=runs,
+            open_runner=partial(_open_again, path, own, weights, states=states, tensors=tensors, used=used),
+            run_on_all=served.run,
+            inputs=served.synthetic_inputs,
+            outputs=[spec.name for spec in served.signature.outputs],
+            nbytes=nbytes,
+        )
+    return served
 
 
 def _open_again(

@@ -35,8 +35,9 @@ class ModelSample:
     ``instance_changes`` how often it has changed, by reason, ``capacity_rows_per_s`` the throughput of all instances
     under load at the cheapest batch size, ``memory_bytes`` the memory of the loaded version,
     ``stuck_threads`` the number of threads that hang in an abandoned run. ``max_rows`` are those of the largest batch
-    at present; ``is_broken`` while the session runs nothing and is being opened again. Language models, and no others,
-    have ``generation``; what concerns rows means nothing for them.
+    at present; ``one_core_batches`` are those that ran on one core beside others so far; ``is_broken`` while the
+    session runs nothing and is being opened again. Language models, and no others, have ``generation``; what concerns
+    rows means nothing for them.
     """
 
     model: str
@@ -54,6 +55,7 @@ class ModelSample:
     device_memory_bytes: int = 0
     stuck_threads: int = 0
     max_rows: int = 0
+    one_core_batches: int = 0
     is_broken: bool = False
     generation: GenerationSample | None = None
 
@@ -278,6 +280,10 @@ def state_families(models: Iterable[ModelSample]) -> Iterator[Metric]:
     )
     for gauge in row_gauges:
         yield gauge_family(*gauge, _MODEL, in_rows)
+    one_core = CounterMetricFamily("inferd_one_core_batches", "Batches run on one core beside others", labels=_MODEL)
+    for labels, sample in in_rows.items():
+        one_core.add_metric(labels, sample.one_core_batches)
+    yield one_core
     gauges: tuple[tuple[str, str, Callable[[ModelSample], float]], ...] = (
         ("inferd_queue_bytes", "Inputs waiting in the queue", lambda m: m.queue_bytes),
         ("inferd_model_instances", "Batches that can run in parallel", lambda m: m.instances),

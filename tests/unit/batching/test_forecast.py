@@ -64,7 +64,7 @@ def test_queue_limit_is_what_drains_in_four_batches_or_100_ms(full_s, max_delay_
 def test_queue_has_no_limit_without_data():
     """After that, the cost of a full batch stands for the drain rate until the rate is measured."""
     assert _forecast(CostModel()).row_limit(700, 8) == 700
-    assert _forecast(fixed_s=0.04, row_s=0.0, workers=2).row_limit(700, 8) == int(0.16 * 2 * 8 / 0.04)
+    assert _forecast(fixed_s=0.04, row_s=0.0, workers=2).row_limit(700, 8) == int(0.1 * 2 * 8 / 0.04)
 
 
 @pytest.mark.parametrize(("timeout_s", "is_late"), [(0.0105, True), (0.0115, False)])

@@ -46,7 +46,7 @@ def test_reopened_session_runs_again(tmp_path):
     """From the same file, with the same verdict."""
     session = opened(onnx_models.linear(), tmp_path)
     signature = session.signature
-    session._runner = None
+    session._runner.release()
     session.reopen()
     assert session.run(ONE_ROW, ["y"])[0].tolist() == [[3, 3, 3]]
     assert session.try_out()

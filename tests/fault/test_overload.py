@@ -49,7 +49,9 @@ def server(tmp_path_factory):
     model = onnx_models.slow(steps=1000, width=WIDTH)
     for name, its_queue in QUEUES.items():
         onnx_models.save(model, repository / name / "1" / "model.onnx")
-        settings = {"queue": {"max_rows": QUEUE_ROWS, **its_queue}, "batching": {"max_batch_size": 2}}
+        # Without a limit in time, which would be less than these rows on a slow machine.
+        queue_settings = {"max_rows": QUEUE_ROWS, "max_delay_ms": 0, **its_queue}
+        settings = {"queue": queue_settings, "batching": {"max_batch_size": 2}}
         (repository / name / "model.yaml").write_text(yaml.safe_dump(settings))
     with serving(repository) as running:
         yield running

@@ -26,7 +26,12 @@ def server(tmp_path_factory):
         repository,
         "busy",
         busy_model(),
-        {"batching": {"max_batch_size": MAX_BATCH_ROWS}, "queue": {"default_timeout_ms": 0}, "runtime": one_thread},
+        {
+            "batching": {"max_batch_size": MAX_BATCH_ROWS},
+            # All that is sent is admitted, however slow the machine is.
+            "queue": {"default_timeout_ms": 0, "max_delay_ms": 0},
+            "runtime": one_thread,
+        },
     )
     add_model(repository, "holding", busy_model(), {"batching": {"max_wait_ms": MAX_WAIT_MS}, "runtime": one_thread})
     with serving(repository) as running:

@@ -36,7 +36,7 @@ def test_admitted_requests_are_answered(model, number):
     with serving(model, "--set", "batching.max_batch_size=2", *ADMIT_ALL) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
-            calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(60)]
+            calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(150)]
             calls[0].result()
             # Calls are accepted in order, whenever the server comes to it.
             eventually(lambda: metric(server, "inferd_inflight_requests") > 1, "more calls are open")

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from inferd.client import Client, ModelState
 from tests import onnx_models
+from tests.load import eventually
 from tests.patience import PATIENCE_S
 from tests.server import serving
 
@@ -56,6 +57,11 @@ class Caller(threading.Thread):
         self.join(PATIENCE_S)
 
 
+def _wait(callers: Iterable[Caller], condition: Callable[[Caller], bool], what: str) -> None:
+    """Wait until ``condition`` holds of each caller, or there is a problem."""
+    eventually(lambda: all(condition(caller) or caller.problems for caller in callers), what)
+
+
 def upload(root: Path, model: str, version: int) -> None:
     """Add a version in one step."""
     staged = root / f".{model}-{version}"
@@ -81,8 +87,10 @@ def test_switches_under_load(root):
             lambda model: packed.infer(model, {"x": X}),
         ]
         callers = {model: [Caller(call, model) for call in calls] for model in MODELS}
-        for caller in itertools.chain.from_iterable(callers.values()):
+        everybody = list(itertools.chain.from_iterable(callers.values()))
+        for caller in everybody:
             caller.start()
+        _wait(everybody, lambda caller: bool(caller.versions), "the first version has answered")
         for version in range(2, SWITCHES + 2):
             for model in MODELS:
                 upload(root, model, version)
@@ -91,10 +99,9 @@ def test_switches_under_load(root):
                 unary.load_model(model)
                 for caller in callers[model]:
                     caller.loaded = version
-        for caller in itertools.chain.from_iterable(callers.values()):
+        _wait(everybody, lambda caller: caller.answers > SWITCHES and len(caller.versions) > 1, "another has answered")
+        for caller in everybody:
             caller.stop()
             assert caller.problems == []
-            assert caller.answers > SWITCHES
-            assert len(caller.versions) > 1
         ready = [(each.name, each.version) for each in unary.models() if each.state is ModelState.READY]
         assert ready == [(model, str(SWITCHES + 1)) for model in MODELS]

@@ -18,7 +18,9 @@ from tests.server import serving
 
 GENERATE = "inferd.v1.GenerationService/Generate"
 
-LONG = 200
+#: Tokens that take seconds: their caller leaves long before the last one.
+CONTEXT = 8192
+LONG = 8000
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def receiver():
 def server(receiver, tmp_path_factory):
     """A language model, whose calls are all traced."""
     models = tmp_path_factory.mktemp("models")
-    write_tiny_decoder(models / "language" / "1", end_ids=())
+    write_tiny_decoder(models / "language" / "1", end_ids=(), context=CONTEXT)
     settings = (f"tracing.endpoint={receiver.endpoint}", "tracing.sampling_ratio=1", "log.level=debug")
     with serving(models, *(f"--set={setting}" for setting in settings)) as running:
         yield running

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inferd.client import Client
 from tests.onnx_models import save
+from tests.patience import PATIENCE_S
 from tests.server import ServerProcess, serving
 
 _MIB = 2**20
@@ -89,14 +90,14 @@ def _ask(client: Client, number: int) -> None:
 
 def _caller(address: str, seed: int) -> None:
     choose = random.Random(seed)
-    with Client(address) as client:
+    with Client(address, timeout_s=PATIENCE_S) as client:
         for _ in range(_REQUESTS):
             _ask(client, choose.randrange(len(_SIZES)))
 
 
 def test_random_requests_to_more_models_than_fit(server: ServerProcess) -> None:
     """None fails, no model is evicted while it is used, and the budget is kept once the sizes are known."""
-    with Client(server.grpc) as client:
+    with Client(server.grpc, timeout_s=PATIENCE_S) as client:
         for number in range(len(_SIZES)):
             _ask(client, number)
         for number in range(len(_SIZES)):

@@ -255,9 +255,13 @@ def test_nothing_leaks_and_idle_server_uses_no_cpu(server, baseline):
     _wait_no_calls(server)
     eventually(lambda: descriptor_count(server) <= descriptors, f"{descriptors} descriptors again")
     eventually(lambda: thread_count(server) <= threads, f"{threads} threads again")
-    began_at, used_s = time.monotonic(), cpu_s(server)
-    threading.Event().wait(1.5)
-    used_s = cpu_s(server) - used_s
-    assert used_s < 0.05 * (time.monotonic() - began_at)
+
+    def rests():
+        began_at, used_s = time.monotonic(), cpu_s(server)
+        threading.Event().wait(1.5)
+        return cpu_s(server) - used_s < 0.05 * (time.monotonic() - began_at)
+
+    # What is due now and then, and takes longer on a busy machine, may fall into one of these times.
+    eventually(rests, "the server rests")
     with connect(server.grpc) as channel:
         BusyModel(server, channel, "busy").call(array(7, rows=3))

@@ -198,14 +198,16 @@ def test_slow_body_ends(serve: Serve) -> None:
 
 def test_client_that_does_not_read(serve: Serve) -> None:
     """Its connection is closed, whatever is left of the answer."""
+    asked = threading.Event()
 
     async def large(request: web.BaseRequest) -> web.Response:
+        asked.set()
         return web.Response(body=bytes(32 * 1024 * 1024))
 
     server = serve(large, stall_s=0.2)
     with connect(server.port) as connection:
         connection.sendall(GET)
-        eventually(lambda: server.open_connections == 1, "it is open")
+        assert asked.wait(PATIENCE_S)
         eventually(lambda: server.open_connections == 0, "it is closed")
 
 
@@ -280,7 +282,7 @@ def test_drain(serve: Serve) -> None:
         held.go()
         (answer,) = answers(until_closed(busy))
     assert (answer.body, answer.headers["connection"]) == (b"held", "close")
-    assert server.wait_drained(30.0)
+    assert server.wait_drained(PATIENCE_S)
     server.stop()
     with pytest.raises(ConnectionRefusedError):
         connect(server.port)
@@ -319,14 +321,14 @@ def test_drain_serves_clients_that_the_system_has_let_in(serve: Serve) -> None:
             for each in (first, second):
                 (answer,) = answers(until_closed(each))
                 assert answer.body == b"answer"
-    assert server.wait_drained(30.0)
+    assert server.wait_drained(PATIENCE_S)
 
 
 def test_drain_without_connections(serve: Serve) -> None:
     """Takes no time."""
     server = serve()
     server.drain()
-    assert server.wait_drained(30.0)
+    assert server.wait_drained(PATIENCE_S)
 
 
 def test_bounds_requests_sent_ahead(serve: Serve) -> None:

@@ -61,6 +61,7 @@ def test_less_loaded_server_gets_more_calls(serve):
             for _ in range(200):
                 call(b"", timeout=TIMEOUT_S, wait_for_ready=True)
             share = (idle.calls - before[0]) / 200
-            if share > 0.7:
+            # More at first, if the connection to the other one takes longer.
+            if 0.7 < share < 0.9:
                 break
     assert 0.7 < share < 0.9

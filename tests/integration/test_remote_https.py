@@ -18,6 +18,8 @@ from inferd.remote import download
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
 from tests.certificates import LOCAL_NAMES, Authority
+from tests.load import eventually
+from tests.patience import PATIENCE_S
 
 _PART = 1000
 _PIECE = 2**16
@@ -110,7 +112,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]
 
 
 def _source(folder: Path, address: str, **settings: object) -> ModelSource:
-    repositories = RemoteRepositories(RemoteSettings(cache=folder / "cache", timeout_s=20, **settings))
+    repositories = RemoteRepositories(RemoteSettings(cache=folder / "cache", timeout_s=PATIENCE_S, **settings))
     (source,) = repositories.sources(address)
     return source
 
@@ -126,6 +128,8 @@ def test_downloads_model_once(tmp_path: Path, server: _Server) -> None:
     assert (source.name, source.version) == ("words", "1")
     _files = _fetch(source)
     assert source.path.read_bytes() == _MODEL
+    # The server's threads count what they have sent, perhaps after it has come.
+    eventually(lambda: sum(server.sent) >= len(_MODEL), "all is counted")
     assert sum(server.sent) == len(_MODEL)
     _same = _fetch(_source(tmp_path, f"other={server.address}"))
     assert sum(server.sent) == len(_MODEL)

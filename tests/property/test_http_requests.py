@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from inferd.http.limits import ConnectionLimits
 from inferd.http.server import HttpServer
+from tests.load import eventually
 from tests.raw_http import RawAnswer, answers, connect, until_closed
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -127,4 +128,5 @@ def test_anything(port: int, seen: Seen, pieces: list[bytes], lengths: list[int]
     """Each answer is one of HTTP, and the next client is served."""
     found = exchanged(port, b"".join(pieces), lengths)
     assert {answer.status for answer in found} <= STATUSES
-    assert exchanged(port, AFTER, [])[0].body == b"/after"
+    # A busy machine may send it later than the server waits for it.
+    eventually(lambda: [answer.body for answer in exchanged(port, AFTER, [])] == [b"/after"], "the next is served")

@@ -21,6 +21,9 @@ PROMETHEUS = ROOT / ".tools/bin/prometheus"
 PROMTOOL = ROOT / ".tools/bin/promtool"
 RULES = ROOT / "helm/inferd/rules"
 
+#: Of scrapes and evaluations, and the timeout of a scrape: 500 ms.
+INTERVAL_S = 0.5
+
 _SUFFIXES = ("_bucket", "_sum", "_count")
 
 
@@ -62,8 +65,8 @@ class Prometheus:
         return self.get("query", query=expr)["result"]
 
     def wait_scraped(self, times: int) -> None:
-        """Wait for this many scrapes of the server."""
-        expr = f"sum(count_over_time(up{{job='inferd'}}[5m])) >= {times}"
+        """Wait for this many scrapes of the server, without those that took too long."""
+        expr = f"sum(sum_over_time(up{{job='inferd'}}[5m])) >= {times}"
         eventually(lambda: bool(self.query(expr)), f"{times} scrapes")
 
     def stop(self) -> None:

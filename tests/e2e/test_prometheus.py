@@ -16,8 +16,9 @@ from scripts.dashboard_panels import SECTIONS
 from scripts.draw_dashboard import Source, draw
 from scripts.generate_dashboard import dashboard, expression
 from tests.e2e.observed import bearer, observed
+from tests.load import eventually
 from tests.patience import PATIENCE_S
-from tests.prometheus import PROMTOOL, RULES, metrics_in
+from tests.prometheus import INTERVAL_S, PROMTOOL, RULES, metrics_in
 from tests.server import ROOT
 
 #: The first one is after five seconds of load.
@@ -53,6 +54,13 @@ def _has_data(result):
     return any(not math.isnan(float(sample["value"][1])) for sample in result)
 
 
+def _check_data(prometheus, expr, *, absent):
+    """The query is valid, and returns data, on a busy machine after some more scrapes, unless it is ``absent``."""
+    result = prometheus.query(expr)
+    if not absent and not _has_data(result):
+        eventually(lambda: _has_data(prometheus.query(expr)), f"data of {expr}")
+
+
 def _of_grafana(expr):
     """Substitute Grafana's variables, with everything selected."""
     return re.sub(r"\$(job|instance|model)", ".*", expression(expr)).replace("$__rate_interval", "5s")
@@ -63,8 +71,7 @@ def test_every_panel_has_data(watched, panel):
     """Each of its queries returns data."""
     _, prometheus = watched
     for query in panel.queries:
-        result = prometheus.query(_of_grafana(query.expr))
-        assert _has_data(result) or panel.title in WITHOUT_DATA, query.expr
+        _check_data(prometheus, _of_grafana(query.expr), absent=panel.title in WITHOUT_DATA)
 
 
 def test_exceptions_are_existing_panels(watched):
@@ -75,11 +82,16 @@ def test_exceptions_are_existing_panels(watched):
 def test_every_rule_is_evaluated(watched):
     """Without errors, and recorded series have values."""
     _, prometheus = watched
-    rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
-    assert {rule["health"] for rule in rules} == {"ok"}, rules
-    recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
+
+    def rules():
+        return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+
+    eventually(lambda: all(rule["health"] != "unknown" for rule in rules()), "each rule has been evaluated")
+    assert {rule["health"] for rule in rules()} == {"ok"}, rules()
+    recorded = [rule["name"] for rule in rules() if rule["type"] == "recording"]
     assert len(recorded) > 10
-    assert [name for name in recorded if not _has_data(prometheus.query(name))] == []
+    for name in recorded:
+        _check_data(prometheus, name, absent=False)
 
 
 def test_alerts_use_existing_metrics(watched):
@@ -91,7 +103,7 @@ def test_alerts_use_existing_metrics(watched):
     for alert in alerts:
         prometheus.query(alert["expr"])
         for name in metrics_in(alert["expr"]) | set(re.findall(r"inferd:\w+:\w+", alert["expr"])):
-            assert _has_data(prometheus.query(name)) or name in ABSENT, name
+            _check_data(prometheus, name, absent=name in ABSENT)
 
 
 def test_runbook_queries_are_valid(watched):
@@ -101,9 +113,8 @@ def test_runbook_queries_are_valid(watched):
     queries = [query for block in blocks for query in block.split("\n\n")]
     assert len(queries) > 20
     for query in queries:
-        result = prometheus.query(query)
         looks_for_bad = re.search("==|<", query)
-        assert _has_data(result) or looks_for_bad or metrics_in(query) & ABSENT.keys(), query
+        _check_data(prometheus, query, absent=bool(looks_for_bad or metrics_in(query) & ABSENT.keys()))
 
 
 def test_overload_fires_alerts(watched):
@@ -116,9 +127,11 @@ def test_overload_fires_alerts(watched):
 
 
 def test_scrapes_do_not_fail(watched):
-    """Prometheus parses OpenMetrics, the stricter format, every time."""
+    """Prometheus parses OpenMetrics, the stricter format, every time; a busy machine may be late."""
     _, prometheus = watched
-    assert prometheus.query("min_over_time(up{job='inferd'}[1m])")[0]["value"][1] == "1"
+    refused = f"(up{{job='inferd'}} == bool 0) * (scrape_duration_seconds{{job='inferd'}} < bool {INTERVAL_S})"
+    (found,) = prometheus.query(f"max_over_time(({refused})[1m:500ms])")
+    assert found["value"][1] == "0"
 
 
 def test_exemplars_have_trace_ids(watched):
@@ -181,6 +194,6 @@ def test_promtool_accepts_metrics(watched):
     served, _ = watched
     scraped = _scrape(served)
     done = subprocess.run(
-        [str(PROMTOOL), "check", "metrics"], input=scraped, check=False, capture_output=True, timeout=50
+        [str(PROMTOOL), "check", "metrics"], input=scraped, check=False, capture_output=True, timeout=PATIENCE_S
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -50,7 +50,6 @@ def _outputs(response):
     return {t.name: np.frombuffer(t.raw, dtypes[t.datatype]).reshape(t.shape) for t in response.outputs}
 
 
-@pytest.mark.timeout(120)  # The weights are downloaded and converted the first time.
 def test_batched_answers_equal_single_ones(server, folder, sentences):
     """All sentences at once, several times: batches form among equal lengths and change no answer."""
     session = onnxruntime.InferenceSession(next(folder.rglob("*.onnx")), providers=["CPUExecutionProvider"])
@@ -86,7 +85,7 @@ def test_embeddings_are_close_for_similar_sentences(server, folder):
     tokenizer = build_minilm.load_tokenizer(folder)
     with grpc.insecure_channel(server.grpc) as channel:
         response = InferenceServiceStub(channel).Infer(
-            _request(folder.name, build_minilm.encode(tokenizer, texts), 0), timeout=30
+            _request(folder.name, build_minilm.encode(tokenizer, texts), 0), timeout=PATIENCE_S
         )
     food, bread, cheetah = _outputs(response)["sentence_embedding"]
     assert food @ bread > 0.7

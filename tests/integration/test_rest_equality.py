@@ -109,7 +109,6 @@ def test_digits(stub, connection):
         _check(stub, connection, "digits", {"X": samples[row : row + 1]})
 
 
-@pytest.mark.timeout(120)  # The weights are downloaded and converted the first time.
 def test_minilm(stub, connection):
     """Sentences of several lengths, alone and several at once."""
     folder = build_minilm.build()

@@ -76,7 +76,6 @@ def test_digits(run):
     assert max(summary.batches) > 1
 
 
-@pytest.mark.timeout(120)  # The weights are downloaded and converted the first time.
 def test_texts_of_many_lengths(run):
     """MiniLM on tokens of texts, which run together by length and without padding."""
     folder = build_minilm.build()

@@ -10,6 +10,7 @@ import pytest
 
 from inferd._generated.inferd.v1 import generation_pb2 as pb
 from inferd._generated.inferd.v1 import inference_pb2
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import DIGITS, STORYTELLER, FakeService, overload_status, refuse, spelled
 
 COLD = inference_pb2.Model(name="cold", version="1", state=inference_pb2.Model.STATE_ON_DEMAND)
@@ -58,7 +59,7 @@ def test_text_is_printed_as_it_comes(generate, service, monkeypatch):
     def answer(request, context):
         first, *others = spelled(request)
         yield first
-        assert flushed.wait(10)
+        assert flushed.wait(PATIENCE_S)
         yield from others
 
     service.on_generate = answer
@@ -183,7 +184,7 @@ def test_interrupt_cancels(generate, service, monkeypatch):
     monkeypatch.setattr("sys.stdout.flush", _interrupting(after=3))
     result = generate("storyteller", "on")
     assert (result.exit_code, result.out) == (130, "aaa\n")
-    assert cancelled.wait(10)
+    assert cancelled.wait(PATIENCE_S)
 
 
 def _interrupting(after):

@@ -19,6 +19,7 @@ from inferd.client import (
     RetryPolicy,
     Unavailable,
 )
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echo, echoed, overload_status, refuse
 
 
@@ -26,7 +27,7 @@ def _hang_until_gone(begun: threading.Event, gone: threading.Event):
     def hang(request, context):
         context.add_callback(gone.set)
         begun.set()
-        gone.wait(10)
+        gone.wait(PATIENCE_S)
         return pb.InferResponse()
 
     return hang
@@ -118,7 +119,7 @@ def test_timeouts_end_calls(server, service):
 
     with pytest.raises(DeadlineExceeded):
         asyncio.run(run())
-    assert gone.wait(10)
+    assert gone.wait(PATIENCE_S)
 
 
 def test_cancelling_a_task_cancels_its_call(server, service):

@@ -19,6 +19,7 @@ from inferd.client import (
     Unavailable,
     Unimplemented,
 )
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import BROKEN, DIGITS, FakeService, refuse, serving
 
 
@@ -84,13 +85,13 @@ def test_timeouts_end_calls(client, service):
 
     def hang(request, context):
         context.add_callback(gone.set)
-        gone.wait(10)
+        gone.wait(PATIENCE_S)
         return pb.InferResponse()
 
     service.on_infer = hang
     with pytest.raises(DeadlineExceeded):
         client.infer("m", {}, timeout_s=0.05)
-    assert gone.wait(10)
+    assert gone.wait(PATIENCE_S)
 
 
 def test_default_timeout_is_clients(server, service):
@@ -193,17 +194,17 @@ def test_closing_cancels_open_calls(server, service):
     def hang(request, context):
         context.add_callback(ended.set)
         begun.set()
-        ended.wait(10)
+        ended.wait(PATIENCE_S)
         return pb.InferResponse()
 
     service.on_infer = hang
     client = Client(server.address)
-    closer = threading.Thread(target=lambda: begun.wait(10) and client.close())
+    closer = threading.Thread(target=lambda: begun.wait(PATIENCE_S) and client.close())
     closer.start()
     with pytest.raises(Cancelled):
         client.infer("m", {})
     closer.join()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_S)
 
 
 def test_closed_client_raises(client):

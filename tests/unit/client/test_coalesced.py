@@ -10,6 +10,7 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import Cancelled, Client, DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from inferd.client.stream import MESSAGE_BYTES
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echoed, overload_status
 
 
@@ -167,7 +168,7 @@ def test_closing_cancels_waiting_calls(server, service):
     client = Client(server.address, coalesce=True)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.infer, "m", {"x": 1})
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE_S)
         client.close()
         with pytest.raises(Cancelled):
             waiting.result(10)
@@ -175,7 +176,7 @@ def test_closing_cancels_waiting_calls(server, service):
         client.infer("m", {"x": 1})
     for thread in threading.enumerate():
         if thread.name.startswith("inferd-client"):
-            thread.join(10)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
 

@@ -25,6 +25,7 @@ from inferd.client import (
     TokenLogprobs,
     Unavailable,
 )
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import STORYTELLER, overload_status, refuse, spelled
 
 ROUND = GenerationUsage(prompt_tokens=3, generated_tokens=5, queue_s=0.002, first_token_s=0.03)
@@ -62,7 +63,7 @@ def test_deltas_come_as_they_are_sent(client, service):
     def generate(request, context):
         first, *others = spelled(request)
         yield first
-        assert read.wait(10)
+        assert read.wait(PATIENCE_S)
         yield from others
 
     service.on_generate = generate
@@ -197,7 +198,7 @@ def test_closing_cancels(client, endless):
     answer = client.generate("m", "on")
     next(answer)
     answer.close()
-    assert endless.wait(10)
+    assert endless.wait(PATIENCE_S)
     with pytest.raises(Cancelled, match="closed before its end"):
         answer.result()
 
@@ -212,7 +213,7 @@ def test_leaving_the_block_cancels(client, endless):
 
     with pytest.raises(KeyboardInterrupt):
         leave(client.generate("m", "on"))
-    assert endless.wait(10)
+    assert endless.wait(PATIENCE_S)
 
 
 def test_dropping_the_answer_cancels(client, endless):
@@ -220,7 +221,7 @@ def test_dropping_the_answer_cancels(client, endless):
     for _ in client.generate("m", "on"):
         break
     gc.collect()
-    assert endless.wait(10)
+    assert endless.wait(PATIENCE_S)
 
 
 def test_closing_a_complete_answer_keeps_it(client):
@@ -337,7 +338,7 @@ def test_closed_client_ends_answers(server, endless):
     client.close()
     with pytest.raises(Cancelled):
         answer.result()
-    assert endless.wait(10)
+    assert endless.wait(PATIENCE_S)
     with pytest.raises(RuntimeError, match="closed"):
         client.generate("m", "on")
 

@@ -8,6 +8,7 @@ import pytest
 
 from inferd._generated.inferd.v1 import inference_pb2 as pb
 from inferd.client import Cancelled, Client, Internal, InvalidInput, Overloaded, Unavailable
+from tests.patience import PATIENCE_S
 from tests.unit.client.fake_service import echoed, overload_status
 
 
@@ -101,7 +102,7 @@ def test_results_arrive_while_the_inputs_wait(client):
 
     def source():
         yield {"x": 1}
-        assert seen.wait(10)
+        assert seen.wait(PATIENCE_S)
         yield {"x": 2}
 
     values = []
@@ -124,7 +125,7 @@ def test_leaving_the_loop_cancels_the_stream(client, service):
     stream = client.stream("m", ({"x": 0} for _ in iter(int, 1)), max_in_flight=2)
     next(stream)
     stream.close()
-    assert cancelled.wait(10)
+    assert cancelled.wait(PATIENCE_S)
 
 
 def test_exception_of_iterable_is_raised_after_results(client):

@@ -31,6 +31,7 @@ from inferd.runtime.signature import ModelSignature, TensorSpec
 from inferd.security.authorization.methods import KNOWN_METHODS, MethodKind, kind_of
 from inferd.security.authorization.policy import Policy, permissions_of
 from inferd.security.authorization.quota import QuotaStore
+from tests.patience import PATIENCE_S
 from tests.unit.api.repository_bench import Call
 from tests.unit.models.language_versions import language_version
 
@@ -107,7 +108,7 @@ class Bench:
         verb, template = operation.split(" ")
         found = self.operations.find(verb, template)
         found.operation.handler(call, HttpMessage(body, path=path or {}, query=query))
-        assert call.has_ended.wait(60)
+        assert call.has_ended.wait(PATIENCE_S)
         return call
 
     def status(self, **query: str) -> dict[str, object]:

@@ -325,7 +325,7 @@ def test_real_file_size_limit(tmp_path: Path) -> None:
     file = tmp_path / "log"
     with file.open("wb") as output:
         done = subprocess.run(
-            [sys.executable, "-c", _FILLS_A_FILE], stdout=output, stderr=subprocess.PIPE, check=True, timeout=30
+            [sys.executable, "-c", _FILLS_A_FILE], stdout=output, stderr=subprocess.PIPE, check=True, timeout=PATIENCE_S
         )
     lines = file.read_bytes().splitlines()
     assert lines == [*(f"{number:09}".encode() for number in range(1001)), b"after all"]

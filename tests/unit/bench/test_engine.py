@@ -5,8 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from inferd.bench.attempt import Answer, Failure
-from inferd.bench.engine import Engine
+from inferd.bench.engine import Engine, Failure
 from inferd.bench.loads import Arrival, ClosedLoop, OpenLoop, Trace
 from inferd.bench.recorder import OK, WRONG_ANSWER, Recorder, Window
 from inferd.bench.retries import Refusal, Retries
@@ -17,29 +16,22 @@ _FULL = Failure(Refusal("RESOURCE_EXHAUSTED", retry_after_s=0.25), "QUEUE_FULL",
 
 
 class _Server:
-    """Answers each request after ``takes_s``; ``answers`` are what comes first, one for each attempt.
+    """Answers each request after ``takes_s``; ``answers`` are what comes first, one for each attempt."""
 
-    ``after_s`` is how long the client takes to send one.
-    """
-
-    def __init__(self, takes_s=0.0, answers=(), workers=None, after_s=0.0):
+    def __init__(self, takes_s=0.0, answers=(), workers=None):
         self.takes_s = takes_s
-        self.after_s = after_s
         self.answers = list(answers)
         self.workers = workers
         self.sent = []
 
-    async def send(self, attempt, timeout_s):
-        clock = asyncio.get_running_loop().time
-        await asyncio.sleep(self.after_s)
-        attempt.sent(clock())
-        self.sent.append((clock(), attempt.prepared.rows, timeout_s))
+    async def send(self, request, timeout_s):
+        self.sent.append((asyncio.get_running_loop().time(), request.rows, timeout_s))
         if self.workers is None:
             await asyncio.sleep(self.takes_s)
         else:
             async with self.workers:
                 await asyncio.sleep(self.takes_s)
-        return self.answers.pop(0) if self.answers else Answer(b"answer", clock())
+        return self.answers.pop(0) if self.answers else b"answer"
 
 
 def _run(load, server, *, window=None, retries=0, timeout_s=100.0, check=None, max_in_flight=1000, objective_s=None):

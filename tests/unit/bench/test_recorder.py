@@ -15,7 +15,7 @@ def _recorder(**fields):
 
 
 def _end(recorder, intended_s, latency_s, status=OK, class_index=0, rows=1, **fields):
-    recorder.begun()
+    recorder.sent(intended_s, intended_s)
     ended_s = intended_s + latency_s
     recorder.ended(
         Outcome(

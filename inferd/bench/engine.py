@@ -5,33 +5,19 @@ The clock is that of the event loop, so tests use virtual time. The transport is
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from inferd.bench.attempt import Answer, Attempt, Failure
 from inferd.bench.loads import Arrival, ClosedLoop, Load
-from inferd.bench.recorder import NOT_SENT, OK, WRONG_ANSWER, Outcome, Recorder, Status
+from inferd.bench.pace import Pace
+from inferd.bench.recorder import NOT_SENT, OK, WRONG_ANSWER, Outcome, Recorder
 from inferd.bench.retries import Refusal, Retries
 from inferd.bench.traffic import Prepared, RequestSampler
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An attempt that ended with a status other than OK."""
-
-    refusal: Refusal
-    reason: str = ""
-    message: str = ""
-
-    @property
-    def status(self) -> Status:
-        """The status under which the attempt is counted."""
-        return self.refusal.code, self.reason
-
-
-#: Sends a request at once, with a timeout in seconds; the result is the serialized response or a failure.
-Send = Callable[[Prepared, float], Awaitable[bytes | Failure]]
+#: Sends a request, with a timeout in seconds, and calls `Attempt.sent` when it does; the result is its end.
+Send = Callable[[Attempt, float], Awaitable[Answer | Failure]]
 
 #: Returns how a response differs from the expected answer of its request; empty if it does not.
 Check = Callable[[Prepared, bytes], str]
@@ -43,12 +29,11 @@ MAX_IN_FLIGHT = 20_000
 
 
 class _Begun(NamedTuple):
-    """A request that was sent; without an ``attempt`` if its deadline had passed before."""
+    """A request that was sent; without an ``end`` if its deadline had passed before. ``first`` is its first attempt."""
 
-    prepared: Prepared
     intended_s: float
-    sent_s: float
-    attempt: Awaitable[bytes | Failure] | None
+    first: Attempt
+    end: Awaitable[Answer | Failure] | None
 
 
 class Engine:
@@ -90,16 +75,17 @@ class Engine:
     async def _send_all(self, arrivals: Iterator[Arrival]) -> None:
         window = self._recorder.window
         pending: set[asyncio.Task[None]] = set()
+        pace = Pace(self._clock)
         for arrival in arrivals:
             due_s = window.start_s + arrival.at_s
             if due_s >= window.end_s:
                 break
-            # Also when late: the event loop so sends earlier requests.
-            await self._sleep_until(due_s)
+            await pace.wait(due_s)
             self._recorder.held_back += self._room.locked()
             await self._room.acquire()
             # Sent here, as the task would start one iteration of the event loop later.
             begun = self._begin(self._sampler.draw(arrival.rows), due_s)
+            pace.begun(begun.first, due_s)
             task = asyncio.ensure_future(self._end_in_room(begun))
             pending.add(task)
             task.add_done_callback(pending.discard)
@@ -113,51 +99,52 @@ class Engine:
 
     def _begin(self, prepared: Prepared, intended_s: float) -> _Begun:
         """Send a request, unless its deadline has passed."""
-        now_s = self._clock()
-        self._recorder.sent(intended_s, now_s)
-        left_s = intended_s + prepared.timeout_s - now_s
-        return _Begun(prepared, intended_s, now_s, self._send(prepared, left_s) if left_s > 0 else None)
+        attempt = Attempt(prepared, self._clock())
+        left_s = intended_s + prepared.timeout_s - attempt.sent_s
+        begun = _Begun(intended_s, attempt, self._send(attempt, left_s) if left_s > 0 else None)
+        self._recorder.begun()
+        return begun
 
     async def _end(self, begun: _Begun) -> None:
         """Wait for the end of a request, and record it."""
-        answer = await self._answer(begun)
-        ended_s = self._clock()
-        prepared = begun.prepared
-        if isinstance(answer, Failure):
-            status, message = answer.status, answer.message
-        elif prepared.expected is not None and (message := self._check(prepared, answer)):
-            status = WRONG_ANSWER
+        end = await self._end_of(begun)
+        prepared = begun.first.prepared
+        if isinstance(end, Failure):
+            ended_s, status, message = self._clock(), end.status, end.message
         else:
-            status, message = OK, ""
+            ended_s, status, message = end.arrived_s, OK, ""
+            if prepared.expected is not None and (message := self._check(prepared, end.message)):
+                status = WRONG_ANSWER
         self._recorder.ended(
             Outcome(
                 class_index=prepared.class_index,
                 rows=prepared.rows,
                 intended_s=begun.intended_s,
-                sent_s=begun.sent_s,
+                sent_s=begun.first.sent_s,
                 ended_s=ended_s,
                 status=status,
                 message=message,
             )
         )
 
-    async def _answer(self, begun: _Begun) -> bytes | Failure:
+    async def _end_of(self, begun: _Begun) -> Answer | Failure:
         """Wait for the answer; retry as long as the deadline and the number of retries allow."""
-        if begun.attempt is None:
+        if begun.end is None:
             return _NOT_SENT
-        prepared = begun.prepared
+        prepared = begun.first.prepared
         deadline_s = begun.intended_s + prepared.timeout_s
-        answer = await begun.attempt
+        end = await begun.end
         attempts = 1
-        while isinstance(answer, Failure):
-            delay_s = self._retries.delay_s(answer.refusal, attempts, self._random)
+        while isinstance(end, Failure):
+            delay_s = self._retries.delay_s(end.refusal, attempts, self._random)
             if delay_s is None or self._clock() + delay_s >= deadline_s:
                 break
-            self._recorder.retried(prepared.class_index, begun.intended_s, answer.status)
+            self._recorder.retried(prepared.class_index, begun.intended_s, end.status)
             await asyncio.sleep(delay_s)
-            answer = await self._send(prepared, max(deadline_s - self._clock(), 0.0))
+            now_s = self._clock()
+            end = await self._send(Attempt(prepared, now_s), max(deadline_s - now_s, 0.0))
             attempts += 1
-        return answer
+        return end
 
     async def _sleep_until(self, moment_s: float) -> None:
         await asyncio.sleep(max(0.0, moment_s - self._clock()))

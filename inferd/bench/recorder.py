@@ -1,7 +1,8 @@
 """Record the requests of one step: counts, latencies and a time series. Pure: times are arguments.
 
 Latency counts from the time a request was meant to be sent, also if the generator or the server's limit of calls
-delayed it, so that a slow answer does not hide the requests that waited behind it (coordinated omission).
+delayed it, so that a slow answer does not hide the requests that waited behind it (coordinated omission). It counts
+from when the request was sent if that was a little earlier.
 """
 
 from collections import Counter
@@ -160,12 +161,10 @@ class Recorder:
     def __post_init__(self) -> None:
         self.tallies = [Tally() for _ in range(self.classes)]
 
-    def sent(self, intended_s: float, now_s: float) -> None:
-        """Record that a request was sent, and how late."""
+    def begun(self) -> None:
+        """Record that a request is being sent."""
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        if self.window.contains(intended_s):
-            self.send_lag.record(now_s - intended_s)
 
     def retried(self, class_index: int, intended_s: float, status: Status) -> None:
         """Record an attempt that failed and is retried."""
@@ -173,9 +172,9 @@ class Recorder:
             self.tallies[class_index].retried[status] += 1
 
     def ended(self, outcome: Outcome) -> None:
-        """Record the end of a request that was sent."""
+        """Record the end of a request that was begun."""
         self.in_flight -= 1
-        latency_s = outcome.ended_s - outcome.intended_s
+        latency_s = outcome.ended_s - min(outcome.intended_s, outcome.sent_s)
         ok = outcome.status == OK
         good = ok and (self.objective_s is None or latency_s <= self.objective_s)
         self._add_to_interval(outcome, latency_s, good=good)
@@ -185,6 +184,7 @@ class Recorder:
             tally.completed_rows += outcome.rows
         if not self.window.contains(outcome.intended_s):
             return
+        self.send_lag.record(outcome.sent_s - outcome.intended_s)
         tally.requests += 1
         tally.rows += outcome.rows
         tally.ok += ok

@@ -1,6 +1,7 @@
 """Send serialized requests over `grpc.aio`, spread over several connections."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Iterable, Sequence
 from itertools import cycle
 from typing import cast
@@ -9,10 +10,9 @@ import grpc
 import grpc.aio
 
 from inferd.arguments import Metadata
-from inferd.bench.engine import Failure
+from inferd.bench.attempt import Answer, Attempt, Failure
 from inferd.bench.retries import Refusal
 from inferd.bench.server import MODEL_INFER, channel_options
-from inferd.bench.traffic import Prepared
 from inferd.client.errors import from_rpc_error
 from inferd.endpoint import Endpoint
 from inferd.plain_text import clipped
@@ -33,17 +33,17 @@ class Transport:
         self._channels = [self._channel() for _ in range(self._connections)]
         ready = asyncio.gather(*(channel.channel_ready() for channel in self._channels))
         await asyncio.wait_for(ready, timeout_s)
-        self._methods = cycle([channel.unary_unary(MODEL_INFER, None, None) for channel in self._channels])
+        self._methods = cycle([channel.unary_unary(MODEL_INFER, _handed_over, _arrived) for channel in self._channels])
 
     async def close(self) -> None:
         """Close the connections."""
         for channel in self._channels:
             await channel.close(None)
 
-    def send(self, request: Prepared, timeout_s: float) -> Awaitable[bytes | Failure]:
-        """Send a request at once; return an awaitable of its answer."""
+    def send(self, attempt: Attempt, timeout_s: float) -> Awaitable[Answer | Failure]:
+        """Send a request in the next iteration of the event loop; return an awaitable of its end."""
         method = next(self._methods)
-        return _answer(method(request.message, timeout=timeout_s, metadata=self._metadata[request.class_index]))
+        return _end(method(attempt, timeout=timeout_s, metadata=self._metadata[attempt.prepared.class_index]))
 
     def _channel(self) -> grpc.aio.Channel:
         endpoint, options = self._endpoint, channel_options(self._endpoint)
@@ -52,7 +52,17 @@ class Transport:
         return grpc.aio.secure_channel(endpoint.address, endpoint.tls.credentials(), options)
 
 
-async def _answer(call: Awaitable[bytes]) -> bytes | Failure:
+def _handed_over(attempt: Attempt) -> bytes:
+    """Record the time of sending, as the serializer, which runs just before gRPC's core gets the message."""
+    return attempt.sent(time.monotonic())
+
+
+def _arrived(message: bytes) -> Answer:
+    """Record the time of arrival, as the deserializer: it runs before the event loop gets to the caller."""
+    return Answer(message, time.monotonic())
+
+
+async def _end(call: Awaitable[Answer]) -> Answer | Failure:
     try:
         return await call
     except grpc.aio.AioRpcError as error:

@@ -13,7 +13,7 @@ def a_step(load, latency_s=0.01, failures=3, lag_s=0.0, cpu_share=0.3):
     recorder = Recorder(window=Window(start_s=0.0, warm_s=1.0, end_s=11.0), classes=2, objective_s=0.05, interval_s=1.0)
     for number in range(100):
         intended_s = 1 + number / 10
-        recorder.sent(intended_s, intended_s + lag_s)
+        recorder.begun()
         failed = number < failures
         recorder.ended(
             Outcome(

@@ -5,7 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from inferd.bench.engine import Engine, Failure
+from inferd.bench.attempt import Answer, Failure
+from inferd.bench.engine import Engine
 from inferd.bench.loads import Arrival, ClosedLoop, OpenLoop, Trace
 from inferd.bench.recorder import OK, WRONG_ANSWER, Recorder, Window
 from inferd.bench.retries import Refusal, Retries
@@ -24,14 +25,16 @@ class _Server:
         self.workers = workers
         self.sent = []
 
-    async def send(self, request, timeout_s):
-        self.sent.append((asyncio.get_running_loop().time(), request.rows, timeout_s))
+    async def send(self, attempt, timeout_s):
+        clock = asyncio.get_running_loop().time
+        attempt.sent(clock())
+        self.sent.append((clock(), attempt.prepared.rows, timeout_s))
         if self.workers is None:
             await asyncio.sleep(self.takes_s)
         else:
             async with self.workers:
                 await asyncio.sleep(self.takes_s)
-        return self.answers.pop(0) if self.answers else b"answer"
+        return self.answers.pop(0) if self.answers else Answer(b"answer", clock())
 
 
 def _run(load, server, *, window=None, retries=0, timeout_s=100.0, check=None, max_in_flight=1000, objective_s=None):

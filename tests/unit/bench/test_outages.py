@@ -16,7 +16,7 @@ def _recorder(*statuses):
     recorder = Recorder(window=Window(start_s=5.0, warm_s=6.0, end_s=10.0), classes=1, objective_s=None, interval_s=0.5)
     for number, status in enumerate(statuses):
         at_s = 5.1 + number / 2
-        recorder.sent(at_s, at_s)
+        recorder.begun()
         outcome = {"intended_s": at_s, "sent_s": at_s, "ended_s": at_s + 0.01, "status": status}
         recorder.ended(Outcome(class_index=0, rows=1, message=f"text of {status[0]}", **outcome))
     return recorder

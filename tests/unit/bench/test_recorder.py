@@ -15,7 +15,7 @@ def _recorder(**fields):
 
 
 def _end(recorder, intended_s, latency_s, status=OK, class_index=0, rows=1, **fields):
-    recorder.sent(intended_s, intended_s)
+    recorder.begun()
     ended_s = intended_s + latency_s
     recorder.ended(
         Outcome(
@@ -114,3 +114,16 @@ def test_recent_is_what_ended_since_the_last_look():
     _end(recorder, 2.0, 0.05, ("UNAVAILABLE", ""))
     recent = recorder.take_recent()
     assert (recent.ok, recent.failed) == (0, 1)
+
+
+def test_latency_counts_from_the_earlier_time():
+    """A request that was sent too early was open for longer, and none is shorter for having been sent late."""
+    recorder = _recorder()
+    for sent_s, ended_s in ((14.5, 15.5), (15.5, 16.0)):
+        recorder.begun()
+        recorder.ended(
+            Outcome(class_index=0, rows=1, intended_s=15.0, sent_s=sent_s, ended_s=ended_s, status=OK),
+        )
+    assert recorder.total().latency.percentiles_ms((1.0, 100.0)) == pytest.approx({1.0: 1000, 100.0: 1000}, rel=0.001)
+    assert recorder.total().latency_from_send.max_ms() == pytest.approx(1000, rel=0.001)
+    assert recorder.send_lag.max_ms() == pytest.approx(500, rel=0.001)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 from inferd.config.settings import ModelSettings
 from inferd.models.probe_process import receive, send
@@ -30,6 +30,8 @@ _IDLE_S = 30.0
 
 #: Interval of checks of time and memory.
 _TICK_S = 0.01
+#: Between two looks at how long its threads have waited for a processor.
+_WAITS_EVERY_S = 0.1
 
 #: Larger files get more time: network storage is slow.
 _LEAST_BYTES_PER_S = 20e6
@@ -176,13 +178,15 @@ class _Process:
 class _Limits:
     """Limits for opening one file: time by the file's size, and the available memory.
 
-    The time that a thread of the process waits for a processor does not count: on a busy server, others go first.
+    The time that the process waits for a processor does not count: on a busy server, others go first. It is the longest
+    wait of a thread between two looks, as threads wait for each other too; what they have run counts in any case.
     """
 
     def __init__(self, timeout_s: float, size: int, own_bytes: int, pid: int) -> None:
-        self._started = time.monotonic()
+        self._started = self._looked_at = time.monotonic()
         self._pid = pid
-        self._waits_before = _processor_waits(pid)
+        self._threads = _processor_times(pid)
+        self._waited_s = self._ran_s = 0.0
         self._timeout_s = timeout_s + size / _LEAST_BYTES_PER_S
         usable = usable_bytes()
         spare = available_bytes(resident_bytes(), usable) - usable // _RESERVED_SHARE
@@ -197,24 +201,43 @@ class _Limits:
         """Return the error for an exceeded limit; empty if none is."""
         if own_bytes > self._most_bytes:
             return f"opening it needs more than {self._growth} bytes of memory"
-        elapsed = time.monotonic() - self._started
-        if elapsed > self._timeout_s and elapsed - self._longest_wait() > self._timeout_s:
+        now = time.monotonic()
+        if now - self._looked_at >= _WAITS_EVERY_S:
+            self._look(now)
+        if min(now - self._started, max(now - self._started - self._waited_s, self._ran_s)) > self._timeout_s:
             return f"opening it took longer than {self._timeout_s:.3g} s (repository.probe_timeout_s)"
         return ""
 
-    def _longest_wait(self) -> float:
-        waits = _processor_waits(self._pid)
-        return max((wait - self._waits_before.get(thread, 0.0) for thread, wait in waits.items()), default=0.0)
+    def _look(self, now: float) -> None:
+        """Add what the threads of the process have waited and run since the last look."""
+        before, self._threads, self._looked_at = self._threads, _processor_times(self._pid), now
+        since = [each.since(before.get(name, _NO_TIMES)) for name, each in self._threads.items()]
+        self._waited_s += max((each.waited_s for each in since), default=0.0)
+        self._ran_s += sum(each.ran_s for each in since)
 
 
-def _processor_waits(pid: int) -> dict[str, float]:
-    """Return the total time that each thread of a process has waited for a processor, in seconds."""
-    waits = {}
+class _ProcessorTimes(NamedTuple):
+    """How long a thread has run on a processor, and waited for one."""
+
+    ran_s: float
+    waited_s: float
+
+    def since(self, before: "_ProcessorTimes") -> "_ProcessorTimes":
+        return _ProcessorTimes(self.ran_s - before.ran_s, self.waited_s - before.waited_s)
+
+
+_NO_TIMES = _ProcessorTimes(0.0, 0.0)
+
+
+def _processor_times(pid: int) -> dict[str, _ProcessorTimes]:
+    """Return the times of each thread of a process."""
+    times = {}
     with suppress(OSError):  # it has ended
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError, IndexError):  # the thread has ended, or the kernel does not count
-                waits[thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
-    return waits
+            with suppress(OSError, ValueError):  # the thread has ended, or the kernel does not count
+                ran, waited, _ = (int(field) / 1e9 for field in (thread / "schedstat").read_text().split())
+                times[thread.name] = _ProcessorTimes(ran, waited)
+    return times
 
 
 class ProbePool:

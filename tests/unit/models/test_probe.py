@@ -108,26 +108,58 @@ def test_refuses_file_that_needs_too_much_memory(probe: Probe, tmp_path: Path, m
     assert not probe.pids()
 
 
+class Limited:
+    """A file that may be opened for 10 s; ``threads`` has what the process's threads have run and waited."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._clock = FakeClock()
+        self.threads = {"main": (5.0, 100.0)}
+        monkeypatch.setattr(probe_pool.time, "monotonic", self._clock)
+        monkeypatch.setattr(probe_pool, "_processor_times", lambda _: self._times())
+        self._limits = probe_pool._Limits(10.0, 0, 0, os.getpid())
+
+    def _times(self) -> dict[str, probe_pool._ProcessorTimes]:
+        return {name: probe_pool._ProcessorTimes(*times) for name, times in self.threads.items()}
+
+    def later(self, seconds: float, **threads: tuple[float, float]) -> str:
+        """Return the error after ``seconds`` more, in which ``threads`` have come to these times."""
+        self._clock.advance(seconds)
+        self.threads.update(threads)
+        return self._limits.exceeded(0)
+
+
+TOO_LONG = "opening it took longer than 10 s (repository.probe_timeout_s)"
+
+
 def test_time_without_processor_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process has a low priority; of several threads, the one counts that has waited longest."""
-    clock = FakeClock()
-    monkeypatch.setattr(probe_pool.time, "monotonic", clock)
-    waits = {"main": 100.0}
-    monkeypatch.setattr(probe_pool, "_processor_waits", lambda _: dict(waits))
-    limits = probe_pool._Limits(10.0, 0, 0, os.getpid())
-    clock.advance(15.0)
-    waits.update(main=101.0, opener=8.0)
-    assert limits.exceeded(0) == ""
-    clock.advance(4.0)
-    assert limits.exceeded(0) == "opening it took longer than 10 s (repository.probe_timeout_s)"
+    limited = Limited(monkeypatch)
+    assert limited.later(15.0, main=(5.0, 101.0), opener=(0.0, 8.0)) == ""
+    assert limited.later(4.0) == TOO_LONG
 
 
-def test_counts_wait_of_threads_for_processor() -> None:
-    """Of this process, whose only thread has hardly waited, and of none."""
-    waits = probe_pool._processor_waits(os.getpid())
-    assert str(os.getpid()) in waits
-    assert all(wait >= 0 for wait in waits.values())
-    assert probe_pool._processor_waits(-1) == {}
+def test_adds_up_waits_of_alternating_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one waits for a processor, the other sleeps until it has run; neither has waited all the time."""
+    limited = Limited(monkeypatch)
+    assert limited.later(8.0, main=(5.0, 107.0)) == ""
+    assert limited.later(8.0, opener=(0.0, 7.0)) == ""
+    assert limited.later(7.0) == ""
+    assert limited.later(2.0) == TOO_LONG
+
+
+def test_time_on_a_processor_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alternating threads that never sleep would wait all the time."""
+    limited = Limited(monkeypatch)
+    assert limited.later(8.0, main=(8.0, 108.0), opener=(4.0, 0.0)) == ""
+    assert limited.later(8.0, main=(9.0, 108.0), opener=(6.0, 8.0)) == ""
+    assert limited.later(2.0, opener=(7.5, 10.0)) == TOO_LONG
+
+
+def test_reads_times_of_threads() -> None:
+    """Of this process, which has run, and of none."""
+    times = probe_pool._processor_times(os.getpid())
+    assert times[str(os.getpid())].ran_s > 0
+    assert probe_pool._processor_times(-1) == {}
 
 
 def test_opens_other_files_beside_hanging_one(

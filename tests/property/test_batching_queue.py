@@ -1,5 +1,7 @@
 """The queue against a model of it, over any sequence of events and under every policy."""
 
+import math
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,6 +20,11 @@ _SCAVENGER = 4
 _WEIGHTS = {"a": 1.0, "b": 2.0, "c": 0.5}
 
 
+class _OneCoreSession:
+    runs = _WORKERS
+    is_open = False
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Offers, takes, retires, cancels and lets time pass; where each request is, is kept here as well."""
 
@@ -27,8 +34,9 @@ class QueueMachine(RuleBasedStateMachine):
         row_s=st.sampled_from([0.0, 0.1]),
         max_rows=st.sampled_from([8, 24]),
         low_share=st.sampled_from([0.0, 0.5]),
+        one_core=st.booleans(),
     )
-    def begin(self, policy, max_wait_s, row_s, max_rows, low_share):
+    def begin(self, policy, max_wait_s, row_s, max_rows, low_share, one_core):
         self.settings = QueueSettings(
             policy=policy,
             max_rows=max_rows,
@@ -42,9 +50,12 @@ class QueueMachine(RuleBasedStateMachine):
             settings=self.settings,
             policy=policy_for(self.settings),
             rules=BatchRules(max_rows=_MAX_BATCH, max_wait_s=max_wait_s),
-            workers=_WORKERS,
-            parallel_runs=_WORKERS,
+            workers=1 if one_core else _WORKERS,
+            parallel_runs=1 if one_core else _WORKERS,
         )
+        self.one_core = _OneCoreSession() if one_core else None
+        if self.one_core is not None:
+            self.state.run_on_one_core(self.one_core, self.open_session)
         # With runs that take longer with each row, idle workers share what waits.
         self.row_s = row_s
         for number in range(64):
@@ -58,6 +69,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.batches: list[Batch] = []
         self.cancelled: list[Caller] = []
         self.scavenged = False
+
+    def open_session(self):
+        self.one_core.is_open = True
+        self.state.one_core.opened([(_MAX_BATCH, 0.01)])
 
     def run_s(self, rows):
         return 0.01 + rows * self.row_s
@@ -127,6 +142,12 @@ class QueueMachine(RuleBasedStateMachine):
         batch = self.state.next_batch(self.now, self.now, effects)
         # Requests that failed may have made room for blocked ones, which are in the batch already.
         self.apply(effects)
+        if effects.opens_one_core:
+            self.state.one_core.open()
+        runs = any(not running.outside_queue for running in self.batches)
+        assert isinstance(batch, Batch) or runs or not self.waiting or batch.time < math.inf, (
+            "nobody else would take it"
+        )
         if isinstance(batch, Batch):
             self.check_choice(batch, admitted=set(effects.admitted))
             for request in batch.requests:
@@ -145,6 +166,13 @@ class QueueMachine(RuleBasedStateMachine):
             alike = [request.priority for request in online if request.stack_key == first.stack_key]
             assert self.settings.low_priority_share or first.priority == min([first.priority, *alike])
         self.scavenged = first.priority == _SCAVENGER
+
+    @precondition(lambda self: self.one_core)
+    @rule(is_open=st.booleans())
+    def open_or_release(self, is_open):
+        if is_open:
+            self.open_session()
+        self.one_core.is_open = is_open
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data())

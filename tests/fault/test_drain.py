@@ -17,6 +17,8 @@ from tests.server import serving
 WIDTH = 256
 # Otherwise the queue refuses what would wait for long, and little is left to wait when the signal arrives.
 ADMIT_ALL = ("--set", "queue.max_delay_ms=0")
+# As long as a slow machine needs for all that was admitted.
+LONG_GRACE = ("--set", f"server.drain_grace_s={PATIENCE_S:g}")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def _request(number):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_admitted_requests_are_answered(model, number):
     """The signal arrives after the first of many answers; the others follow, and the exit status is 0."""
-    with serving(model, "--set", "batching.max_batch_size=2", *ADMIT_ALL) as server:
+    with serving(model, "--set", "batching.max_batch_size=2", *ADMIT_ALL, *LONG_GRACE) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stub = InferenceServiceStub(channel)
             calls = [stub.Infer.future(_request(each), timeout=PATIENCE_S) for each in range(150)]
@@ -64,7 +66,7 @@ def test_streams_finish_open_requests(model):
         asked.set()
         ended.wait(PATIENCE_S)
 
-    with serving(model, "--set", "batching.max_batch_size=2", *ADMIT_ALL) as server:
+    with serving(model, "--set", "batching.max_batch_size=2", *ADMIT_ALL, *LONG_GRACE) as server:
         with grpc.insecure_channel(server.grpc) as channel:
             stream = InferenceServiceStub(channel).StreamInfer(messages(), timeout=PATIENCE_S)
             results = list(next(stream).results)

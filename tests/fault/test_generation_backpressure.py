@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         (folder / policy / "model.yaml").write_text(yaml.safe_dump(settings))
     write_tiny_decoder(folder / "line" / "1", context=CONTEXT)
     (folder / "line" / "model.yaml").write_text(yaml.safe_dump({"generation": PATIENT}))
-    with serving(folder) as running:
+    with serving(folder, "--set", f"server.drain_grace_s={PATIENCE_S:g}") as running:
         yield running
 
 

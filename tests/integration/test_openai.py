@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     (folder / "tokens.yaml").write_text("".join(token_entry(name, f"inferd_{name}") for name in NAMES))
     (folder / "policy.yaml").write_text(POLICY)
     files = {f"security.{name}_file": folder / f"{name}.yaml" for name in ("tokens", "policy")}
-    settings = {**files, "server.http.cors_origins": '["http://page"]'}
+    settings = {**files, "server.http.cors_origins": '["http://page"]', "server.drain_grace_s": PATIENCE_S}
     arguments = [f"--set={name}={value}" for name, value in settings.items()]
     with serving(folder / "models", *arguments) as running:
         yield running

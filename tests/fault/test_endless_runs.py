@@ -112,10 +112,14 @@ def stub(server):
         yield InferenceServiceStub(channel)
 
 
-def _wait_until_it_runs(server, model):
-    offered = partial(metric, server, "inferd_offered_rows_total", model=model)
+def _offered(server, model):
+    return metric(server, "inferd_offered_rows_total", model=model)
+
+
+def _wait_until_it_runs(server, model, before=0.0):
+    """Wait for a request to a model that was offered ``before`` rows before it."""
     waiting = partial(metric, server, "inferd_queue_rows", model=model)
-    eventually(lambda: offered() > 0 and waiting() == 0, "it runs")
+    eventually(lambda: _offered(server, model) > before and waiting() == 0, "it runs")
 
 
 def test_endless_run_ends_with_its_caller(repository):
@@ -180,8 +184,9 @@ def test_long_operator_does_not_take_a_worker(server, stub, limit):
 def test_shutdown_with_stuck_thread(server, stub):
     """It is not awaited, and the log names its model."""
     model = "long, cancel"
+    before = _offered(server, model)
     call = stub.Infer.future(_long(_LONG, model))
-    _wait_until_it_runs(server, model)
+    _wait_until_it_runs(server, model, before)
     call.cancel()
     eventually(lambda: metric(server, "inferd_stuck_threads", model=model) > 0, "it is given up")
     assert server.stop() == 1, "a thread is still in a run"

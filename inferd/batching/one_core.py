@@ -44,31 +44,34 @@ class OneCoreTuning:
     #: Batches after which runs that do not pay are tried again, and for how many.
     batches_until_trial: int = 256
     trial_batches: int = 16
-    #: Seconds without runs on one core after a request of another priority: higher ones would wait for them.
-    one_priority_s: float = 10.0
+    #: Deadlines this near on arrival are missed unread: runs on one core each leave the poll thread late.
+    near_deadline_s: float = 2.0
+    #: Seconds without runs on one core after a request with such a deadline, or of another priority: higher ones would
+    #: wait for them.
+    pause_s: float = 10.0
 
 
 TUNING = OneCoreTuning()
 
 
 class _Backlog:
-    """Watches for how long full batches of one priority have waited."""
+    """Watches for how long full batches have waited, and for requests that runs on one core each would harm."""
 
     def __init__(self) -> None:
         self._batches = 0
         self._since = math.inf
         self._priority: int | None = None
-        #: When requests will have been of one priority for long enough.
-        self.mixed_until = -math.inf
+        #: When there will have been no such requests for long enough.
+        self.paused_until = -math.inf
 
     def dispatched(self, batch: Batch, now: float, *, leaves_enough: bool) -> None:
         """Record a batch that is dispatched at ``now``."""
         for request in batch.requests:
-            if request.priority != self._priority:
-                if self._priority is not None:
-                    self.mixed_until = now + TUNING.one_priority_s
-                self._priority = request.priority
-        if leaves_enough and now >= self.mixed_until:
+            is_other = request.priority != self._priority and self._priority is not None
+            if is_other or request.deadline - request.offered_at < TUNING.near_deadline_s:
+                self.paused_until = now + TUNING.pause_s
+            self._priority = request.priority
+        if leaves_enough and now >= self.paused_until:
             self._batches += 1
             self._since = min(self._since, now)
         else:
@@ -152,7 +155,7 @@ class OneCoreRuns:
                 return Cores.NONE
             on_one += batch.on_one_core
         enough = rules.rules.max_rows * (1 if on_one else TUNING.begins_at)
-        may_be = waiting.rows >= enough and now >= self._backlog.mixed_until and self._session.is_open
+        may_be = waiting.rows >= enough and now >= self._backlog.paused_until and self._session.is_open
         if may_be and self._pays(TUNING.goes_on_below if on_one else TUNING.begins_below):
             return Cores.ONE
         return Cores.NONE if on_one else Cores.ALL

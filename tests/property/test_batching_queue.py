@@ -145,9 +145,8 @@ class QueueMachine(RuleBasedStateMachine):
         if effects.opens_one_core:
             self.state.one_core.open()
         runs = any(not running.outside_queue for running in self.batches)
-        assert isinstance(batch, Batch) or runs or not self.waiting or batch.time < math.inf, (
-            "nobody else would take it"
-        )
+        if not isinstance(batch, Batch) and self.waiting and not runs:
+            assert batch.time < math.inf, "nobody else would take it"
         if isinstance(batch, Batch):
             self.check_choice(batch, admitted=set(effects.admitted))
             for request in batch.requests:

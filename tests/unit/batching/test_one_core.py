@@ -177,11 +177,11 @@ def test_another_priority_ends_runs_on_one_core(queue):
     batch = queue.start()
     assert not batch.on_one_core
     queue.end(batch)
-    queue.now += TUNING.one_priority_s + 1
+    queue.now += TUNING.pause_s + 1
     assert queue.start().on_one_core
 
 
-def test_near_deadlines_run_on_all_cores(queue):
+def test_first_near_deadlines_run_on_all_cores(queue):
     """A run on one core would end after them."""
     queue.wait(3, deadline=queue.now + (_ALL_S + _ONE_S) / 2 * 1.3)
     batch, effects = queue.take(queue.now)
@@ -189,13 +189,26 @@ def test_near_deadlines_run_on_all_cores(queue):
     assert not batch.on_one_core
 
 
-def test_far_deadlines_run_on_one_core(queue):
-    """They leave time for it."""
-    queue.wait(3, deadline=queue.now + 10)
+def test_near_deadline_ends_runs_on_one_core(queue):
+    """The poll thread would read such calls too late. They come back when there has been none for long."""
+    queue.wait(1, deadline=queue.now + TUNING.near_deadline_s * 0.9)
+    queue.end(queue.start())
+    queue.wait(6)
+    batch = queue.start()
+    assert not batch.on_one_core
+    queue.end(batch)
+    queue.now += TUNING.pause_s + 1
     assert queue.start().on_one_core
 
 
-def test_what_does_not_pay_is_tried_now_and_then():
+def test_far_deadlines_run_on_one_core(queue):
+    """They leave time for it, also when most of it has passed."""
+    queue.wait(3, deadline=queue.now + TUNING.near_deadline_s * 1.1)
+    queue.now += TUNING.near_deadline_s / 2
+    assert queue.start().on_one_core
+
+
+def test_tries_again_now_and_then_if_it_does_not_pay():
     """Two runs on one core that take longer than two on all cores one after another."""
     queue = _OneCore(one_s=3 * _ALL_S)
     queue.open()

@@ -6,10 +6,8 @@ no test depends on the speed of the machine.
 """
 
 import os
-import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests import onnx_models
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess
 
 MIB = 1024 * 1024
@@ -99,15 +97,6 @@ def add_model(repository: Path, name: str, model: onnx.ModelProto, settings: Map
 def connect(address: str) -> grpc.Channel:
     """Open a connection that shares no other channel of this process."""
     return grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-
-
-def eventually(is_so: Callable[[], bool], what: str) -> None:
-    """Wait until ``is_so``, for changes in another process without a notification."""
-    pause = threading.Event()
-    ends_at = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < ends_at, f"not within {PATIENCE_S} s: {what}"
-        pause.wait(0.01)
 
 
 def metric(server: ServerProcess, name: str, **labels: str) -> float:

@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ROOT
 
 PROMETHEUS = ROOT / ".tools/bin/prometheus"

@@ -16,8 +16,7 @@ from scripts.dashboard_panels import SECTIONS
 from scripts.draw_dashboard import Source, draw
 from scripts.generate_dashboard import dashboard, expression
 from tests.e2e.observed import bearer, observed
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.prometheus import INTERVAL_S, PROMTOOL, RULES, metrics_in
 from tests.server import ROOT
 

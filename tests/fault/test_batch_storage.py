@@ -17,8 +17,7 @@ from s3fs import S3FileSystem
 
 from tests import onnx_models
 from tests.disk_faults import tree
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.s3 import S3Server, s3_bucket
 from tests.server import BIN
 

@@ -12,8 +12,8 @@ import pytest
 from inferd import demo
 from inferd.client import TLS, Client, InferdError, Unavailable
 from tests.certificates import LOCAL_NAMES, Authority, Files
-from tests.load import eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 _WORKERS = 4

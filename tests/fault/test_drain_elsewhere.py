@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.load import connect, eventually
+from tests.load import connect
+from tests.patience import eventually
 from tests.replicas.traffic import traffic
 from tests.server import ServerProcess, serving
 

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests import onnx_models
-from tests.load import ENDLESS_TURNS, add_model, busy_model, connect, eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import ENDLESS_TURNS, add_model, busy_model, connect, metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ROOT, serving
 
 #: Elements for which the long operator takes about 20 s of a core, longer than the rest of the test.

@@ -10,8 +10,8 @@ import pytest
 from inferd import demo
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
-from tests.load import connect, eventually
-from tests.patience import PATIENCE_S
+from tests.load import connect
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 _FORGERY = "x\nFORGED\rFORGED\u2028FORGED\x1b[31mFORGED\x00\x7f\x85\x9b\u202e\u200b"

@@ -20,8 +20,8 @@ from inferd._generated.inferd.v1.generation_pb2_grpc import GenerationServiceStu
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests.decoder_models import write_tiny_decoder
-from tests.load import eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 CODES = grpc.StatusCode

@@ -14,8 +14,7 @@ from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongError
 from inferd.runtime.run_timeout import Watchdog
 from tests.fakes import Caller, FakeSession, ManualPollThread, RecordingStats, scale
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 _REQUESTS = 600
 _MOST_RUN_S = 0.01

@@ -23,8 +23,7 @@ from inferd.runtime.onnx_file import read_model_file
 from inferd.runtime.opening import open_runtime_session
 from tests import onnx_models, uploads
 from tests.fakes import FakeClock
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 
 INTERRUPTIONS = 300

@@ -16,8 +16,8 @@ from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServi
 from inferd.client import Client
 from tests import onnx_models
 from tests.integration.test_model_states import Watch
-from tests.load import add_model, connect, eventually, metric, request
-from tests.patience import PATIENCE_S
+from tests.load import add_model, connect, metric, request
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ROOT, ServerProcess
 
 _X = {"x": np.ones((1, 3), np.float32)}

@@ -14,8 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
-from tests.load import MIB, connect, eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import MIB, connect, metric
+from tests.patience import PATIENCE_S, eventually
 from tests.raw_uploads import RawUpload
 from tests.server import ServerProcess, serving
 

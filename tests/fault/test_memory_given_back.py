@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inferd.client import Client
 from tests import onnx_models
-from tests.load import MIB, eventually
+from tests.load import MIB
+from tests.patience import eventually
 from tests.server import serving
 
 #: A table of 48 MB.

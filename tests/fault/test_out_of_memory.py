@@ -10,7 +10,8 @@ import pytest
 
 from inferd.client import Client, Overloaded
 from tests import onnx_models
-from tests.load import MIB, add_model, eventually, metric
+from tests.load import MIB, add_model, metric
+from tests.patience import eventually
 from tests.server import ServerProcess, serving
 
 #: What a run needs for each row, and what the process may take beyond what it has when it is ready.

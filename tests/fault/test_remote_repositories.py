@@ -13,8 +13,8 @@ import pytest
 
 from inferd.client import Client, Internal, ModelState
 from tests import onnx_models
-from tests.load import eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import metric
+from tests.patience import PATIENCE_S, eventually
 from tests.s3 import S3Server, s3_server
 from tests.server import ServerProcess, serving
 

@@ -21,12 +21,11 @@ from tests.load import (
     connect,
     cpu_s,
     descriptor_count,
-    eventually,
     metric,
     request,
     thread_count,
 )
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 
 QUEUE_BYTES = 8 * MIB

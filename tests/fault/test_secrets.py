@@ -22,8 +22,8 @@ from inferd.client import TLS, Client, InferdError
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests import onnx_models
 from tests.certificates import LOCAL_NAMES, Authority, Files
-from tests.load import add_model, connect, eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import add_model, connect, metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import BIN, ServerProcess, serving
 
 #: Part of every planted secret, so that fragments are found as well.

@@ -9,8 +9,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.integration.rpc.support import Requests
-from tests.load import connect, eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import connect, metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 _IDLE = 50

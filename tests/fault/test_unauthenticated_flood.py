@@ -16,8 +16,8 @@ from inferd.client import TLS, Client
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests.certificates import LOCAL_NAMES, Authority
 from tests.flood import KEPT_OPEN
-from tests.load import MIB, descriptor_count, eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import MIB, descriptor_count, metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ROOT, ServerProcess, serving
 
 _TOKEN = "inferd_of-a-test"

@@ -10,8 +10,7 @@ import pytest
 
 from inferd.client import Client, ModelState
 from tests import onnx_models
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 
 SWITCHES = 15

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.load import eventually
+from tests.patience import eventually
 from tests.server import BIN
 
 IMAGE = os.environ.get("IMAGE", "inferd:dev")

@@ -8,7 +8,7 @@ import pytest
 
 from inferd import demo
 from tests.image.podman import IMAGE, podman, running
-from tests.load import eventually
+from tests.patience import eventually
 from tests.replicas.traffic import CALLERS, traffic
 
 MIB = 1024 * 1024

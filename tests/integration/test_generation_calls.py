@@ -23,8 +23,8 @@ from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServi
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests import onnx_models
 from tests.decoder_models import write_tiny_decoder
-from tests.load import eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import BIN, ServerProcess, serving
 
 CODES = grpc.StatusCode

@@ -11,9 +11,9 @@ from inferd._generated.inferd.v1.generation_pb2_grpc import GenerationServiceStu
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests.decoder_models import write_tiny_decoder
-from tests.load import eventually, metric
+from tests.load import metric
 from tests.otlp import Receiver, attributes
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 
 GENERATE = "inferd.v1.GenerationService/Generate"

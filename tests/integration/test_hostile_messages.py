@@ -15,8 +15,8 @@ from inferd.api.oip.codec import OpenInferenceCodec
 from inferd.api.v1.codec import InferenceCodec
 from inferd.api.wire_scanner import MessageLimits
 from inferd.errors import InvalidInputError
-from tests.load import eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 from tests.unit.api.fakes import CountedBytes
 

@@ -13,8 +13,7 @@ import pytest
 from inferd.http.messages import HttpBody
 from inferd.rpc import MemoryMeter
 from tests.http_calls import JSON, METHOD, MIB, Running, running
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 
 @pytest.fixture(scope="module")

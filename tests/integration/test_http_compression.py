@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from tests import onnx_models
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 MIB = 1024 * 1024

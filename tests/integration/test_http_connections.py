@@ -13,8 +13,7 @@ from aiohttp import web
 from inferd.http.aiohttp_server import Handler
 from inferd.http.limits import ConnectionLimits
 from inferd.http.server import HttpServer
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.raw_http import RawAnswer, answers, connect, read_answer, until_closed
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -10,8 +10,7 @@ from aiohttp import web
 from inferd.http.aiohttp_server import Handler
 from inferd.http.messages import HttpBody
 from tests.http_calls import JSON, Running, running
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 _BODY = b'{"a":1}'
 _HEAD = b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n"

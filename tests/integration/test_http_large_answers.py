@@ -10,8 +10,7 @@ import pytest
 from inferd.http.connections import Connection
 from inferd.http.messages import HttpBody
 from tests.http_calls import MIB, Running, running
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 HEADERS = (("Content-Type", "application/octet-stream"),)
 REQUEST = b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"

@@ -12,7 +12,7 @@ from inferd.http.messages import HttpBody
 from tests.certificates import LOCAL_NAMES, Authority
 from tests.http_calls import JSON, MIB, Running, running
 from tests.integration.test_http_tls import loaded, trusting
-from tests.load import eventually
+from tests.patience import eventually
 from tests.raw_http import answers, connect, read_answer, until_closed
 
 #: More than what is allocated at first.

@@ -10,8 +10,7 @@ import pytest
 
 from inferd.http.messages import HttpBody
 from tests.http_calls import MIB, Running, running
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.raw_http import until_closed
 
 HEAD = b"POST /held HTTP/1.1\r\nHost: a\r\n"

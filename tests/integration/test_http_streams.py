@@ -17,8 +17,7 @@ from tests.certificates import LOCAL_NAMES, Authority
 from tests.http_calls import JSON, MIB, Running, running
 from tests.integration.test_http_large_answers import ask, read
 from tests.integration.test_http_tls import loaded, trusting
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.raw_http import connect, until_closed
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from inferd.rpc import upkeep
 from inferd.rpc.call_ends import TOO_OLD
 from inferd.rpc.channel_options import channel_options
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, Running
-from tests.load import eventually
+from tests.patience import eventually
 
 _DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY = 0, 1, 4, 6, 7
 _ACK = 1

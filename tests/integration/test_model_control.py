@@ -20,8 +20,7 @@ from inferd.client import (
     Unavailable,
 )
 from tests import onnx_models, onnx_traps
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import BIN, serving
 
 #: Of a message; larger than any model here.

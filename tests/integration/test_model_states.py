@@ -15,8 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd import demo
 from inferd._generated.inference import grpc_service_pb2 as oip
 from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.prometheus import PROMTOOL
 from tests.server import ROOT, ServerProcess, serving
 

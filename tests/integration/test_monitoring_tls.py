@@ -17,8 +17,7 @@ from inferd.http.server import HttpServer
 from inferd.observability.monitoring import Health, monitoring_server
 from inferd.security.tls.server_tls import ServerTls
 from tests.certificates import LOCAL_NAMES, Authority, Pair
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 Serve = Callable[..., HttpServer]
 

@@ -18,8 +18,8 @@ from inferd._generated.inference.grpc_service_pb2_grpc import GRPCInferenceServi
 from inferd.client import Client, DeadlineExceeded, ModelState, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from tests import onnx_models, onnx_traps
 from tests.integration.security.conftest import token_entry
-from tests.load import add_model, connect, eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import add_model, connect, metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 #: Each test has its own model, which is cold when it begins.

@@ -9,8 +9,8 @@ import pytest
 from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from tests import onnx_models
-from tests.load import eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 
 _WIDTH = 256

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from tests import onnx_models
 from tests.decoder_models import write_tiny_decoder
 from tests.integration.security.conftest import token_entry
-from tests.load import eventually, metric
-from tests.patience import PATIENCE_S
+from tests.load import metric
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 #: Alice may use both models, Bob may see the language model, and Carol the other one; the limited one may ask once.

@@ -15,8 +15,7 @@ from inferd.app.application import Application
 from inferd.config.loading import load_settings
 from inferd.models.repository import resolve
 from inferd.observability.logging import setup as logs
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 _SETTINGS = {
     "server.grpc_port": 0,

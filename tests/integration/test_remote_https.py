@@ -18,8 +18,7 @@ from inferd.remote import download
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
 from tests.certificates import LOCAL_NAMES, Authority
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 _PART = 1000
 _PIECE = 2**16

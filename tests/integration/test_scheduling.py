@@ -13,8 +13,8 @@ from inferd._generated.inferd.v1 import inference_pb2 as v1
 from inferd._generated.inferd.v1.inference_pb2_grpc import InferenceServiceStub
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
 from tests import onnx_models
-from tests.load import BusyModel, add_model, array, busy_model, connect, eventually, request
-from tests.patience import PATIENCE_S
+from tests.load import BusyModel, add_model, array, busy_model, connect, request
+from tests.patience import PATIENCE_S, eventually
 from tests.server import ServerProcess, serving
 
 _SCAVENGER = 4

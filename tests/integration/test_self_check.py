@@ -10,8 +10,7 @@ from onnx import parser
 
 from inferd.client import Client
 from tests import onnx_models
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 
 #: Rows above 100 get the sum of the batch added to them.

@@ -7,7 +7,7 @@ import urllib3
 
 from inferd import demo
 from inferd.security.authentication.bearer_tokens import StoredToken, format_entry, hash_token
-from tests.load import eventually
+from tests.patience import eventually
 from tests.server import ServerProcess, serving
 
 _POLICY = """

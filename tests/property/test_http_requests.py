@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inferd.http.limits import ConnectionLimits
 from inferd.http.server import HttpServer
-from tests.load import eventually
+from tests.patience import eventually
 from tests.raw_http import RawAnswer, answers, connect, until_closed
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.load import eventually
+from tests.patience import eventually
 from tests.server import BIN
 
 _LOCAL = "127.0.0.1"

@@ -7,7 +7,7 @@ from statistics import mean
 import grpc
 import pytest
 
-from tests.load import eventually
+from tests.patience import eventually
 from tests.replicas.balancing import Replicas, RoundRobin, ThroughEnvoy
 from tests.replicas.traffic import CALLERS, traffic
 

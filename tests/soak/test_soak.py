@@ -23,12 +23,11 @@ from tests.load import (
     check,
     connect,
     descriptor_count,
-    eventually,
     metric,
     request,
     thread_count,
 )
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.server import serving
 
 SOAK_S = float(os.environ.get("SOAK_S", "120"))

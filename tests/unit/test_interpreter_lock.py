@@ -5,8 +5,7 @@ import threading
 import pytest
 
 from inferd.interpreter_lock import UrgentThread
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.unit.rpc.fakes import FakeClock
 
 

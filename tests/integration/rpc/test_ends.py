@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from tests.integration.rpc.support import SERVICE, TIMEOUT_S, Requests, wait_idle
-from tests.load import eventually
+from tests.patience import eventually
 
 CANCELLED = grpc.StatusCode.CANCELLED
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED

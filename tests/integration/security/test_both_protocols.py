@@ -11,8 +11,7 @@ from inferd.api.rest.routes import INFER, PATHS
 from tests.integration.security.calls import ALL, Metadata, Method
 from tests.integration.security.conftest import NAMES, Secured, token_entry
 from tests.issuer import Issuer
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 _TENSOR = {"name": "X", "shape": [1, 64], "datatype": "FP32", "data": [0.0] * 64}
 

@@ -14,7 +14,8 @@ from inferd._generated.inference import grpc_service_pb2_grpc as oip_grpc
 from tests.integration.security.calls import ABOUT_A_MODEL, ALL, Metadata, OpenStream, Status, own_request, status_of
 from tests.integration.security.conftest import Secured, token_entry
 from tests.issuer import Issuer, jwks
-from tests.load import eventually, metric
+from tests.load import metric
+from tests.patience import eventually
 
 OK, UNAUTHENTICATED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED
 NOT_FOUND, FORBIDDEN = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED

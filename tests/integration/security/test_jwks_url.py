@@ -11,7 +11,7 @@ from inferd.config.security import SecuritySettings
 from inferd.security.authentication.json_web_tokens import fetch
 from inferd.security.setup import Security
 from tests.issuer import AUDIENCE, NAME, Issuer, jwks
-from tests.load import eventually
+from tests.patience import eventually
 from tests.unit.security.fakes import FakeCall, bearer
 
 

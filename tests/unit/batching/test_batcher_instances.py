@@ -11,8 +11,7 @@ from inferd.batching.batcher import Batcher
 from inferd.batching.instances import IDLE, LOAD, NO_THREAD, TUNING
 from inferd.config.settings import BatchingSettings, InstanceRange, QueueSettings
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 
 class _Steps(FakeSession):

@@ -10,8 +10,7 @@ from inferd.batching.batcher import Batcher
 from inferd.config.settings import BatchingSettings, QueueSettings
 from inferd.runtime.errors import ModelLoadError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 _ROWS = 4
 

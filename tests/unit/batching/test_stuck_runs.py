@@ -9,8 +9,7 @@ from inferd.batching.run_guard import ENDING_S
 from inferd.config.settings import Backpressure, BatchingSettings, QueueSettings
 from inferd.errors import DeadlineExceededError, OverloadedError, RunTooLongError
 from tests.fakes import Caller, FakeClock, FakeSession, ManualPollThread, RecordingStats, scale
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.unit.batching.executing import x
 
 _LIMIT_S = 60.0

@@ -9,8 +9,7 @@ import pytest
 from inferd.batching.request import Batch
 from inferd.batching.worker import Post, Workers
 from tests.fakes import Caller, FakeClock
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 
 class _Source:

@@ -5,8 +5,7 @@ import threading
 import pytest
 
 from inferd.models.load_pool import LoadPool
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from inferd.errors import ModelUnavailableError, Retry
 from inferd.models.states import ModelState
-from tests.load import eventually
+from tests.patience import eventually
 
 READY, FAILED, ON_DEMAND, UNAVAILABLE = (
     ModelState.READY,

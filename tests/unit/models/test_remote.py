@@ -20,8 +20,7 @@ from inferd.remote.storage import RemoteFile, StorageError
 from inferd.runtime.errors import ModelLoadError
 from tests import onnx_models
 from tests.fakes import FakeClock
-from tests.load import eventually
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, eventually
 from tests.unit.remote.storages import FakeStorage
 
 _ADDRESS = "s3://bucket/models"

@@ -44,6 +44,7 @@ class ManualPollThread:
         self.busy = False
         self.soon: list[Callable[[], None]] = []
         self.when_idle: list[Callable[[], None]] = []
+        self.late_at = -math.inf
         self._clock = clock
         self._order = count()
         self._armed: list[tuple[float, int, Callable[[], None]]] = []

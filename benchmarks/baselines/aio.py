@@ -20,6 +20,9 @@ Answer = tuple[grpc.StatusCode, str, Metadata, bytes]
 class LoopThread:
     """The thread of the event loop, as batching's `PollThread`."""
 
+    #: See `PollThread`: not known.
+    late_at = -math.inf
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 

@@ -21,6 +21,9 @@ _THREADS = 128
 class PoolThreads:
     """The threads of the pool, one at a time, as batching's `PollThread`."""
 
+    #: See `PollThread`: not known.
+    late_at = -math.inf
+
     def __init__(self) -> None:
         self.turn = threading.RLock()
 

@@ -44,6 +44,9 @@ from inferd.security.tls.transport import Transport
 
 _log = logging.getLogger("inferd.app")
 
+#: How long calls may wait to be read while others are rejected for overload; a queue is full when it takes as long.
+_MOST_UNREAD_S = 0.1
+
 _HEALTH_SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 #: Python's switch interval. The poll thread takes the interpreter lock about twenty times for a health check; next to a
@@ -375,6 +378,7 @@ def _build_server(settings: Settings, telemetry: Telemetry, security: Security, 
         max_inflight_unary=server.max_inflight_requests,
         express_methods=(health_check.METHOD,),
         message_timeout_s=server.message_timeout_s,
+        max_unread_s=min(settings.queue.max_delay_ms / 1000, _MOST_UNREAD_S) or None,
         inflate_up_to_bytes=server.max_message_bytes if server.compressed_requests else None,
         status_of=statuses.rejection,
     )

@@ -155,7 +155,7 @@ class Batcher:
         self.queue.start_threads = self._workers.lazy_start.need
         if one_core is not None:
             opener = OneCoreOpener(name, one_core, self._workers, self.queue, max_rows or 1)
-            state.run_on_one_core(one_core, opener.start)
+            state.run_on_one_core(one_core, opener.start, lambda: poll_thread.late_at)
 
     def start(self) -> None:
         """Let the workers start with the first request."""

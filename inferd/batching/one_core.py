@@ -2,9 +2,9 @@
 
 A run on all cores is soonest done, but its threads wait for each other at each operator. While the poll thread and
 others want the cores too, one of them is often late, and the others spin meanwhile. Runs on one core each wait for
-nobody, so together they do more, but each takes longer. So they are for times when full batches wait
-(docs/decisions/runtime-all-cores-in-a-run.md). They need a second session, which is opened when that has gone on for a
-moment.
+nobody, so together they do more, but each takes longer. So they are for times when full batches wait, and leave a core
+to the poll thread if more calls come than it can read (docs/decisions/runtime-all-cores-in-a-run.md). They need a
+second session, which is opened when batches have waited for a moment.
 """
 
 import math
@@ -44,34 +44,33 @@ class OneCoreTuning:
     #: Batches after which runs that do not pay are tried again, and for how many.
     batches_until_trial: int = 256
     trial_batches: int = 16
-    #: Deadlines this near on arrival are missed unread: runs on one core each leave the poll thread late.
-    near_deadline_s: float = 2.0
-    #: Seconds without runs on one core after a request with such a deadline, or of another priority: higher ones would
-    #: wait for them.
-    pause_s: float = 10.0
+    #: Seconds without runs on one core after a request of another priority: higher ones would wait for them.
+    one_priority_s: float = 10.0
+    #: Seconds for which one core is left to the poll thread after it was late.
+    late_s: float = 0.2
 
 
 TUNING = OneCoreTuning()
 
 
 class _Backlog:
-    """Watches for how long full batches have waited, and for requests that runs on one core each would harm."""
+    """Watches for how long full batches of one priority have waited."""
 
     def __init__(self) -> None:
         self._batches = 0
         self._since = math.inf
         self._priority: int | None = None
-        #: When there will have been no such requests for long enough.
-        self.paused_until = -math.inf
+        #: When requests will have been of one priority for long enough.
+        self.mixed_until = -math.inf
 
     def dispatched(self, batch: Batch, now: float, *, leaves_enough: bool) -> None:
         """Record a batch that is dispatched at ``now``."""
         for request in batch.requests:
-            is_other = request.priority != self._priority and self._priority is not None
-            if is_other or request.deadline - request.offered_at < TUNING.near_deadline_s:
-                self.paused_until = now + TUNING.pause_s
-            self._priority = request.priority
-        if leaves_enough and now >= self.paused_until:
+            if request.priority != self._priority:
+                if self._priority is not None:
+                    self.mixed_until = now + TUNING.one_priority_s
+                self._priority = request.priority
+        if leaves_enough and now >= self.mixed_until:
             self._batches += 1
             self._since = min(self._since, now)
         else:
@@ -108,7 +107,8 @@ class OneCoreRuns:
     """Chooses between runs on all cores, one at a time, and several at a time on one core each.
 
     ``cost`` is what the latter cost; ``rules`` have that of the former. ``open`` opens the ``session`` of the latter in
-    the background, and is to be called without locks. Guarded by the lock of the `RequestQueue`.
+    the background, and is to be called without locks. ``late_at`` returns when the poll thread was last late. Guarded
+    by the lock of the `RequestQueue`.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class OneCoreRuns:
         *,
         session: OneCoreSession,
         opener: Callable[[], None],
+        late_at: Callable[[], float],
     ) -> None:
         self.cost = CostModel(are_bounded=rules.run_cost.are_bounded)
         self.open = opener
@@ -130,6 +131,7 @@ class OneCoreRuns:
         self._waiting = waiting
         self._running = running
         self._session = session
+        self._late_at = late_at
         self._backlog = _Backlog()
         self._trials = _Trials()
         #: Whether there are workers for several runs, and whether the session may be opened.
@@ -154,11 +156,17 @@ class OneCoreRuns:
             if not (batch.on_one_core or batch.outside_queue):
                 return Cores.NONE
             on_one += batch.on_one_core
+        if on_one >= self._most_runs(now):
+            return Cores.NONE
         enough = rules.rules.max_rows * (1 if on_one else TUNING.begins_at)
-        may_be = waiting.rows >= enough and now >= self._backlog.paused_until and self._session.is_open
+        may_be = waiting.rows >= enough and now >= self._backlog.mixed_until and self._session.is_open
         if may_be and self._pays(TUNING.goes_on_below if on_one else TUNING.begins_below):
             return Cores.ONE
         return Cores.NONE if on_one else Cores.ALL
+
+    def _most_runs(self, now: float) -> int:
+        """Return how many runs may go on at a time."""
+        return self._session.runs - (now - self._late_at() < TUNING.late_s)
 
     def _pays(self, below: float) -> bool:
         rows = self._rules.rules.max_rows
@@ -168,7 +176,7 @@ class OneCoreRuns:
     def dispatched(self, batch: Batch, cores: Cores | None, now: float) -> bool:
         """Set what ``batch`` runs on; return whether to `open` the session, which is true once until `opened`."""
         if cores is Cores.ONE:
-            self._forecast.run_on(self.cost, self._session.runs)
+            self._forecast.run_on(self.cost, self._most_runs(now))
             ends_by = now + self._forecast.batch_s(batch.rows)
             batch.on_one_core = all(request.deadline >= ends_by for request in batch.requests)
         self.batches += batch.on_one_core

@@ -120,6 +120,11 @@ def weak_callback(method: Callable[[], None]) -> Callable[[], None]:
 class PollThread(Protocol):
     """The rpc poll thread, from which requests and cancellations come. It must not be blocked."""
 
+    @property
+    def late_at(self) -> float:
+        """When it last had more calls than it could look at, on the monotonic clock. Readable by any thread."""
+        ...
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` before the next request is read. Callable from any thread."""
         ...

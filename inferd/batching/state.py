@@ -326,10 +326,12 @@ class QueueState:
         self.forecast.limit_rows(self.rules.rules.max_rows)
         self.waiting.level_rows = self.forecast.least_rows
 
-    def run_on_one_core(self, session: OneCoreSession, opener: Callable[[], None]) -> None:
-        """Let batches run on one core each, by ``session``, which ``opener`` opens."""
+    def run_on_one_core(
+        self, session: OneCoreSession, opener: Callable[[], None], late_at: Callable[[], float]
+    ) -> None:
+        """Let batches run on one core each, by ``session``, which ``opener`` opens. As `OneCoreRuns`."""
         self.one_core = OneCoreRuns(
-            self.rules, self.forecast, self.waiting, self._running, session=session, opener=opener
+            self.rules, self.forecast, self.waiting, self._running, session=session, opener=opener, late_at=late_at
         )
 
     def close(self) -> None:

@@ -114,7 +114,8 @@ loaded."""
     connections: ConnectionSettings = ConnectionSettings()
     """Connections of the gRPC port."""
     armed_calls: int = Field(default=128, ge=1, le=4096)
-    """Number of calls that gRPC may accept ahead of the server's processing."""
+    """Number of calls that gRPC may accept ahead of the server's processing; more while calls are rejected for \
+overload, when those that came last are read first (docs/overload.md)."""
     max_inflight_requests: int = Field(default=8192, ge=1)
     """Maximum number of open unary calls across all models; further ones are rejected before their message is read."""
     blocking_threads: int = Field(default=4, ge=1, le=256)

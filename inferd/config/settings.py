@@ -134,7 +134,7 @@ or among min of them."""
     one_core_runs: bool = True
     """While full batches of one priority wait, run a batch on each core instead of one on all cores, with a second \
 session that is opened then. Only on 2 to 4 cores, with one instance, runtime.intra_op_threads: 0, weights of up to \
-256 MiB, deadlines of 2 s or more, and if the answers are the same bit for bit (docs/overload.md)."""
+256 MiB, and if the answers are the same bit for bit (docs/overload.md)."""
     check_share: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of the model's run time spent on re-running single requests of a batch alone, to compare their results. \
 A difference disables batching for that version. 0 disables the check."""

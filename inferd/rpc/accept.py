@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -13,7 +14,7 @@ import grpc
 from inferd.rpc import core
 from inferd.rpc.blocking import BlockingHandlers
 from inferd.rpc.call import INTERNAL_ERROR, CallBase, CoreUnaryCall, log_failed_interceptor
-from inferd.rpc.call_ends import MEMORY_BUDGET, TOO_MANY_CALLS, unknown_method
+from inferd.rpc.call_ends import MEMORY_BUDGET, TOO_MANY_CALLS, UNREAD_TOO_LONG, unknown_method
 from inferd.rpc.core import Metadata
 from inferd.rpc.interfaces import (
     CallbackAnswerStreamHandler,
@@ -26,6 +27,7 @@ from inferd.rpc.interfaces import (
 from inferd.rpc.live_calls import LiveCalls
 from inferd.rpc.stream_call import CoreStreamCall
 from inferd.rpc.turns import Turns
+from inferd.rpc.unread_calls import UnreadCalls
 
 _log = logging.getLogger("inferd.rpc")
 
@@ -33,6 +35,11 @@ Handler = Any  # a grpc.RpcMethodHandler, generic in the stubs and of third part
 
 #: Requested calls of each express method; there are never many.
 _ARMED_EXPRESS_CALLS = 4
+
+#: Calls that are held unread at most, those of them that are served in a round, and those that are rejected in it.
+_MOST_UNREAD = 4096
+_SERVED_AT_ONCE = 32
+_REJECTED_AT_ONCE = 32
 
 #: The core represents "no deadline" by its largest number, 9.2e18. No real deadline is this far in the future.
 _NO_DEADLINE_EPOCH_S = 1e12
@@ -213,9 +220,11 @@ class _LookupFailed:
 class Acceptor:
     """Keeps ``armed_calls`` calls requested from the core, so that few queue inside it, and serves those that come.
 
-    The core hands over calls in order of arrival, so in an overload each waits behind all others. Calls of
-    ``express_methods`` are requested apart and do not. Above ``max_inflight_unary`` calls to callback unary handlers,
-    further ones are rejected. On the poll thread only.
+    The core hands over calls in order of arrival. Calls of ``express_methods`` are requested apart and do not wait
+    behind others. While calls are rejected for overload, the others are collected during a round and served after it,
+    the latest ones first if they are too many (`UnreadCalls`); those that have waited for ``max_unread_s`` are
+    rejected; None serves all in order. Above ``max_inflight_unary`` calls to callback unary handlers, further ones are
+    rejected. On the poll thread only.
     """
 
     def __init__(
@@ -230,6 +239,7 @@ class Acceptor:
         armed_calls: int,
         max_inflight_unary: int | None,
         express_methods: Sequence[str],
+        max_unread_s: float | None,
     ) -> None:
         self._server = server
         self._queue = queue
@@ -243,6 +253,7 @@ class Acceptor:
         self._stopping = False
         #: Requested calls that have not come.
         self.armed = 0
+        self._unread = None if max_unread_s is None else UnreadCalls[core.RequestEvent](max_unread_s)
 
     def register(self) -> None:
         """Let the core queue calls of express methods apart; the server must not have started."""
@@ -258,8 +269,15 @@ class Acceptor:
                 self._arm(method)
 
     def stop(self) -> None:
-        """Request no more calls."""
+        """Request the calls that have come, which the core would cancel otherwise, and then no more."""
+        if self.armed and not self._stopping:
+            self._arm_up_to(_MOST_UNREAD)
         self._stopping = True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no requested call is to come or to be served."""
+        return self.armed == 0 and not (self._unread is not None and self._unread.count)
 
     def _arm(self, express: str | None = None) -> None:
         """Request a call, of any method or of an express one."""
@@ -274,16 +292,61 @@ class Acceptor:
         self.armed -= 1
         if not event.success:
             return  # the server is stopping
+        loop = self._live.loop
+        loop.wake_by(event.call)
+        unread = self._unread
+        if express is None and unread is not None and (unread.count or loop.is_gathering):
+            self._hold(event, unread)
+            return
         if not self._stopping:
             # First, so that further calls come in while this one is handled.
             self._arm(express)
-        self._live.loop.wake_by(event.call)
         if express is None:
             self._accept(event, event.call_details.method, self._live.is_short_of_memory)
         else:
             self._accept(event, express.encode(), False)
 
-    def _accept(self, event: core.RequestEvent, named: bytes, is_short_of_memory: bool) -> None:
+    def _hold(self, event: core.RequestEvent, unread: UnreadCalls[core.RequestEvent]) -> None:
+        """Serve a call at the end of the round, or later."""
+        if unread.count == 0:
+            self._live.loop.call_soon(self._serve_unread)
+        now = self._live.loop.now()
+        unread.add(event.call.peer(), event, now, to_monotonic(event.call_details.deadline, now, time.time()))
+        self._arm_up_to(_MOST_UNREAD - unread.count)
+
+    def _arm_up_to(self, count: int) -> None:
+        """Request further calls, so that none waits in the core behind others."""
+        if not self._stopping:
+            for _ in range(count - self.armed):
+                self._arm()
+
+    def _serve_unread(self) -> None:
+        unread = self._unread
+        assert unread is not None, "only called for calls that are held"
+        loop = self._live.loop
+        try:
+            self._reject_late(unread, loop.now())
+            for event in unread.take(_SERVED_AT_ONCE):
+                self._accept(event, event.call_details.method, self._live.is_short_of_memory)
+        finally:
+            self._arm_up_to(_MOST_UNREAD - unread.count)
+            if unread.count:
+                loop.call_soon(self._serve_unread)
+                loop.note_late(loop.now())
+
+    def _reject_late(self, unread: UnreadCalls[core.RequestEvent], now: float) -> None:
+        """Reject calls that were held for too long, some at a time."""
+        for event in unread.take_expired(now):
+            # Its caller has given up, so nobody would see a status. Its place must be free at once: in an overload that
+            # lasts there are thousands of them.
+            event.call.cancel()
+            self._live.refusals.counts[UNREAD_TOO_LONG.reason] += 1
+        for event in islice(unread.take_late(now), _REJECTED_AT_ONCE):
+            self._accept(event, event.call_details.method, self._live.is_short_of_memory, is_late=True)
+
+    def _accept(
+        self, event: core.RequestEvent, named: bytes, is_short_of_memory: bool, *, is_late: bool = False
+    ) -> None:
         found: tuple[str, Handler] = self.methods.cached.get(named) or self._find(named, event)
         method, handler = found
         now = time.monotonic()
@@ -298,6 +361,8 @@ class Acceptor:
             call.abort_paced(rejection.code, rejection.details, rejection.trailing_metadata)
         elif is_short_of_memory:
             live.reject(call, MEMORY_BUDGET)
+        elif is_late:
+            live.reject(call, UNREAD_TOO_LONG)
         # Not with isinstance, which calls Python code for abstract classes.
         elif type(call) is CoreStreamCall:
             self._serve_stream(call, handler)

@@ -36,6 +36,7 @@ _MAX_NAME = 80
 StatusOf = Callable[[RejectionCause], Rejection]
 
 TOO_MANY_CALLS = RejectionCause("TOO_MANY_CALLS", "too many calls are open", retry_after_s=0.1)
+UNREAD_TOO_LONG = RejectionCause("UNREAD_TOO_LONG", "more calls come than can be read", retry_after_s=0.1)
 NO_THREAD = RejectionCause("NO_THREAD", "too many calls wait for a thread", retry_after_s=0.1)
 MEMORY_BUDGET = RejectionCause("MEMORY_BUDGET", "the memory for requests is used up", retry_after_s=1.0)
 
@@ -91,6 +92,7 @@ def _plain(name: str) -> str:
 #: All reasons.
 REASONS = (
     TOO_MANY_CALLS.reason,
+    UNREAD_TOO_LONG.reason,
     NO_THREAD.reason,
     MEMORY_BUDGET.reason,
     "MESSAGE_TIMEOUT",

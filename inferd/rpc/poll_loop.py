@@ -186,6 +186,21 @@ class PollLoop:
             self._events.gather(now)
 
     @property
+    def is_gathering(self) -> bool:
+        """Whether rounds are gathered, as a call was rejected just now; on the poll thread only."""
+        return self.now() < self._events.gather_until
+
+    def note_late(self, now: float) -> None:
+        """Take all events that are ready in the next round, as calls were left unread; on the poll thread only."""
+        self._events.late_at = now
+        self._events.take_many_next(now)
+
+    @property
+    def late_at(self) -> float:
+        """When calls were last left unread at the end of a round, as there were too many; any thread."""
+        return self._events.late_at
+
+    @property
     def in_poll_thread(self) -> bool:
         """True if the caller runs on the poll thread."""
         return threading.get_ident() == self.thread_id

@@ -124,6 +124,8 @@ class Events:
         #: Time until which rounds are gathered, and at which the next one may begin.
         self.gather_until = -math.inf
         self._next_round_at = -math.inf
+        #: When calls were last left unread at the end of a round.
+        self.late_at = -math.inf
 
     def wait(self, until_epoch_s: float | None) -> core.Event:
         """Sleep until an event comes, at most until ``until_epoch_s``."""
@@ -162,6 +164,10 @@ class Events:
             now = self._clock()
         self._next_round_at = now + _GATHER_INTERVAL_S
         self._full_rounds = 0
+        self.take_many_next(now)
+
+    def take_many_next(self, now: float) -> None:
+        """Read all sockets in the next round, and take all events that have come."""
         self.read_all_next(now)
         self._most_events = _GATHERED_EVENTS
 

@@ -90,6 +90,7 @@ class Server(grpc.Server):
         max_inflight_unary: int | None = None,
         express_methods: Sequence[str] = (),
         message_timeout_s: float | None = None,
+        max_unread_s: float | None = None,
         inflate_up_to_bytes: int | None = None,
         status_of: StatusOf = bare_status,
     ) -> None:
@@ -123,6 +124,7 @@ class Server(grpc.Server):
             armed_calls=armed_calls,
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,
+            max_unread_s=max_unread_s,
         )
         #: Takes calls of other protocols.
         self.entrance = Entrance(self._live, chain, max_inflight_unary, turns)
@@ -301,7 +303,7 @@ class Shutdown:
 
     def is_over(self) -> bool:
         """Return whether no more events will come from the core."""
-        is_over = self._core_is_done and self._acceptor.armed == 0 and self._live.count == 0
+        is_over = self._core_is_done and self._acceptor.is_done and self._live.count == 0
         return is_over and all(source.close() for source in self.sources)
 
     def free(self) -> None:

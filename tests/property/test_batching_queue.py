@@ -53,9 +53,10 @@ class QueueMachine(RuleBasedStateMachine):
             workers=1 if one_core else _WORKERS,
             parallel_runs=1 if one_core else _WORKERS,
         )
+        self.late_at = -math.inf
         self.one_core = _OneCoreSession() if one_core else None
         if self.one_core is not None:
-            self.state.run_on_one_core(self.one_core, self.open_session)
+            self.state.run_on_one_core(self.one_core, self.open_session, lambda: self.late_at)
         # With runs that take longer with each row, idle workers share what waits.
         self.row_s = row_s
         for number in range(64):
@@ -87,6 +88,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.blocked.pop(request, None)
             request.reply.deliver(error)
         self.poll_thread.extend(effects.timers_at)
+
+    @rule()
+    def poll_thread_is_late(self):
+        self.late_at = self.now
 
     @rule(
         rows=st.integers(1, 6),

@@ -9,6 +9,8 @@ from inferd.rpc.interfaces import callback_unary
 from inferd.rpc.live_calls import LiveCalls
 from tests.unit.rpc.fakes import FakeCoreCall, FakeEvent, FakeLoop, Recorder
 
+_UNREAD_S = 0.25
+
 
 class FakeServer:
     def __init__(self):
@@ -30,15 +32,26 @@ class FakeServer:
 
 
 class Loop(FakeLoop):
+    is_gathering = False
+
     def wake_by(self, call):
         self.waker = call
+
+    def note_late(self, now):
+        self.late_at = now
 
 
 class Bench:
     """An acceptor with one callback method, ``/x.Y/Z``."""
 
     def __init__(
-        self, *, armed_calls=4, max_inflight_unary=None, handler=lambda call, message: None, express_methods=()
+        self,
+        *,
+        armed_calls=4,
+        max_inflight_unary=None,
+        handler=lambda call, message: None,
+        express_methods=(),
+        max_unread_s=_UNREAD_S,
     ):
         self.server, self.loop, self.recorder = FakeServer(), Loop(), Recorder()
         chain = InterceptorChain([self.recorder])
@@ -55,14 +68,16 @@ class Bench:
             armed_calls=armed_calls,
             max_inflight_unary=max_inflight_unary,
             express_methods=express_methods,
+            max_unread_s=max_unread_s,
         )
         self.acceptor.register()
         self.acceptor.start()
 
-    def accept(self, method=b"/x.Y/Z", *, success=True):
+    def accept(self, method=b"/x.Y/Z", *, success=True, peer=b"ipv4:127.0.0.1:1", deadline=9.2e18):
         event = FakeEvent(success=success)
         event.call = FakeCoreCall()
-        event.call_details = SimpleNamespace(method=method, deadline=9.2e18)
+        event.call.peer = lambda: peer
+        event.call_details = SimpleNamespace(method=method, deadline=deadline)
         event.invocation_metadata = ()
         self.server.requests[-1](event)
         return event.call
@@ -79,6 +94,16 @@ class Bench:
     @property
     def codes(self):
         return [code.name for code, _ in self.recorder.ends]
+
+
+def _is_served(core_call):
+    return core_call.find("ReceiveMessage") is not None
+
+
+def _end_requests(bench):
+    """Have the core report that no more calls come."""
+    while bench.acceptor.armed:
+        bench.accept(success=False)
 
 
 def test_requests_calls_at_the_start():
@@ -100,18 +125,27 @@ def test_requests_no_call_after_the_stop():
     """The count of requested calls goes to zero."""
     bench = Bench(armed_calls=2)
     bench.acceptor.stop()
-    bench.accept(success=False)
-    bench.accept(success=False)
+    _end_requests(bench)
     assert (bench.acceptor.armed, bench.live.count) == (0, 0)
+
+
+def test_requests_the_calls_that_have_come_at_the_stop():
+    """The core would cancel them otherwise."""
+    bench = Bench(armed_calls=2)
+    bench.acceptor.stop()
+    assert bench.acceptor.armed > 2000
+    requested = len(bench.server.requests)
+    assert _is_served(bench.accept())
+    assert len(bench.server.requests) == requested
 
 
 def test_serves_a_call_accepted_at_the_stop():
     """The core accepted it, so it is answered; no further one is requested."""
     bench = Bench(armed_calls=1)
     bench.acceptor.stop()
-    core_call = bench.accept()
-    assert bench.acceptor.armed == 0
-    assert core_call.find("ReceiveMessage") is not None
+    armed = bench.acceptor.armed
+    assert _is_served(bench.accept())
+    assert bench.acceptor.armed == armed - 1
 
 
 def test_rejects_calls_above_the_limit_unread():
@@ -187,8 +221,96 @@ def test_requests_no_express_call_after_the_stop():
     """As for other calls; one accepted at the stop is served."""
     bench = Bench(armed_calls=1, express_methods=["/x.Y/Z"])
     bench.acceptor.stop()
-    bench.accept(success=False)
     assert bench.accept_express().find("ReceiveMessage") is not None
     while bench.server.registered_requests:
         bench.accept_express(success=False)
+    _end_requests(bench)
     assert (bench.acceptor.armed, bench.live.count) == (0, 1)
+
+
+def test_serves_calls_after_the_round_while_others_are_rejected():
+    """All that came in it, and as many are requested as may come."""
+    bench = Bench(express_methods=["/x.Y/Z"])
+    bench.loop.is_gathering = True
+    calls = [bench.accept() for _ in range(3)]
+    assert not any(_is_served(call) for call in calls)
+    assert bench.acceptor.armed > 1000
+    assert _is_served(bench.accept_express())
+    bench.loop.run_soon()
+    assert all(_is_served(call) for call in calls)
+
+
+def test_serves_the_latest_of_too_many_calls_first():
+    """The rest in the next rounds, which read all sockets before."""
+    bench = Bench()
+    bench.loop.is_gathering = True
+    calls = [bench.accept() for _ in range(1000)]
+    bench.loop.soon.popleft()()
+    served = [number for number, call in enumerate(calls) if _is_served(call)]
+    assert served == list(range(1000 - len(served), 1000))
+    assert bench.loop.late_at == bench.loop.now()
+    bench.loop.is_gathering = False
+    latest = bench.accept()
+    bench.loop.soon.popleft()()
+    assert _is_served(latest)
+    bench.loop.run_soon()
+    assert all(_is_served(call) for call in calls)
+    assert _is_served(bench.accept())
+
+
+def test_rejects_calls_that_waited_too_long():
+    """Unread, while later ones are served."""
+    bench = Bench()
+    bench.loop.is_gathering = True
+    calls = [bench.accept() for _ in range(300)]
+    bench.loop.soon.popleft()()
+    bench.loop.clock.advance(_UNREAD_S)
+    latest = bench.accept()
+    bench.loop.run_soon()
+    assert _is_served(latest)
+    assert set(bench.codes) == {"RESOURCE_EXHAUSTED"}
+    assert len(bench.codes) + sum(_is_served(call) for call in calls) == len(calls)
+
+
+def test_cancels_calls_that_expired_unread():
+    """Their callers see no status, and their places are free at once; they count as refused."""
+    bench = Bench()
+    bench.loop.is_gathering = True
+    calls = [bench.accept(deadline=1.0) for _ in range(300)]
+    latest = bench.accept(peer=b"ipv4:127.0.0.1:2")
+    bench.loop.soon.popleft()()
+    assert all(call.cancels for call in calls)
+    assert bench.live.refusals.counts["UNREAD_TOO_LONG"] == len(calls)
+    assert _is_served(latest)
+
+
+def test_serves_calls_in_order_without_a_limit():
+    """None of them is rejected."""
+    bench = Bench(max_unread_s=None)
+    bench.loop.is_gathering = True
+    assert _is_served(bench.accept())
+
+
+def test_is_done_when_the_calls_that_came_are_served():
+    """The server does not stop before."""
+    bench = Bench(armed_calls=1)
+    bench.loop.is_gathering = True
+    core_call = bench.accept()
+    bench.acceptor.stop()
+    _end_requests(bench)
+    assert not bench.acceptor.is_done
+    bench.loop.run_soon()
+    assert bench.acceptor.is_done
+    assert _is_served(core_call)
+
+
+def test_failure_loses_no_other_call():
+    """The others are served in the next round."""
+    bench = Bench()
+    bench.loop.is_gathering = True
+    calls = [bench.accept() for _ in range(3)]
+    calls[0].start_server_batch = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        bench.loop.soon.popleft()()
+    bench.loop.run_soon()
+    assert all(_is_served(call) for call in calls[1:])

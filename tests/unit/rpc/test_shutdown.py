@@ -34,7 +34,7 @@ class Loop(FakeLoop):
 def bench():
     log = []
     bench = SimpleNamespace(log=log, server=FakeServer(log), loop=Loop(), ends=Ends())
-    bench.acceptor = SimpleNamespace(armed=1, stop=lambda: log.append("accept no more"))
+    bench.acceptor = SimpleNamespace(is_done=False, stop=lambda: log.append("accept no more"))
     bench.live = SimpleNamespace(count=1, loop=bench.loop, ends=bench.ends)
     bench.shutdown = Shutdown(bench.server, None, bench.acceptor, bench.live)
     return bench
@@ -70,7 +70,7 @@ def test_is_over_when_the_core_and_all_calls_are_done(bench, order):
         if step == "core":
             bench.server.tag(FakeEvent())
         elif step == "requested":
-            bench.acceptor.armed = 0
+            bench.acceptor.is_done = True
         else:
             bench.live.count = 0
     assert bench.loop.is_over()

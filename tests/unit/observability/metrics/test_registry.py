@@ -45,7 +45,7 @@ NAMES = {
     *("inferd_gpu_memory_total_bytes", "inferd_access_log_dropped_total", "inferd_spans_dropped_total"),
     *("inferd_certificate_expiry_timestamp_seconds", "inferd_certificate_lifetime_seconds"),
     *("inferd_file_reload_failures_total", "inferd_batch_checks_total", "inferd_batch_check_seconds_total"),
-    "inferd_batch_mismatches_total",
+    *("inferd_batch_mismatches_total", "inferd_one_core_batches_total"),
     *("inferd_predicted_run_seconds", "inferd_predicted_run_p95_seconds", "inferd_run_prediction_error_ratio"),
     *("inferd_model_loads_total", "inferd_model_unloads_total", "inferd_model_load_duration_seconds"),
     *("inferd_model_load_causes_total", "inferd_model_loads_waiting", "inferd_model_evictions_total"),

@@ -1,7 +1,7 @@
 """Predicts when requests finish, and what follows for a queue: its limit, early rejections and retry hints. Pure.
 
 **Queue delay.** The queue is limited by time, not by length: as many rows may wait as the workers took within the
-delay limit lately. The limit is four full batches, at least 100 ms and at most ``max_delay_ms``: a queue needs some
+delay limit lately. The limit is three full batches, at least 100 ms and at most ``max_delay_ms``: a queue needs some
 batches to keep the workers busy, and everything beyond only makes answers late.
 
 **Deadlines.** A request that would finish after its deadline is rejected on arrival: its caller would not get the
@@ -26,7 +26,7 @@ _LONGEST_HINT_S = 30.0
 #: The retry delay before any batch has run.
 _UNKNOWN_HINT_S = 1.0
 #: The delay limit, in full batches and in seconds at least.
-_DELAY_BATCHES = 4
+_DELAY_BATCHES = 3
 _LEAST_DELAY_S = 0.1
 #: Full batches per worker that may always wait, whatever the delay limit.
 _BATCHES_THAT_MAY_WAIT = 2

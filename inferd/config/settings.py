@@ -53,7 +53,7 @@ class QueueSettings(Section):
     """Maximum number of waiting rows."""
     max_delay_ms: float = Field(default=250.0, ge=0.0)
     """Maximum expected wait of a request, estimated from the recent drain rate: the queue counts as full above it, \
-before it reaches max_rows, but never below two batches per instance. Fast models have less: four full batches, or \
+before it reaches max_rows, but never below two batches per instance. Fast models have less: three full batches, or \
 100 ms. 0 leaves max_rows as the only limit."""
     max_bytes: int = Field(default=256 * _MIB, ge=1024)
     """Maximum bytes of waiting inputs."""

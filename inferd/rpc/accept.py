@@ -40,6 +40,8 @@ _ARMED_EXPRESS_CALLS = 4
 _MOST_UNREAD = 4096
 _SERVED_AT_ONCE = 32
 _REJECTED_AT_ONCE = 32
+#: Calls that are requested at a stop, for those that have come and are not requested yet.
+_REQUESTED_AT_STOP = 1024
 
 #: The core represents "no deadline" by its largest number, 9.2e18. No real deadline is this far in the future.
 _NO_DEADLINE_EPOCH_S = 1e12
@@ -271,7 +273,7 @@ class Acceptor:
     def stop(self) -> None:
         """Request the calls that have come, which the core would cancel otherwise, and then no more."""
         if self.armed and not self._stopping:
-            self._arm_up_to(_MOST_UNREAD)
+            self._arm_up_to(_REQUESTED_AT_STOP)
         self._stopping = True
 
     @property

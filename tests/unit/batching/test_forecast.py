@@ -45,17 +45,17 @@ def _comes_too_late(forecast, request, waiting=None, running=(), now=NOW):
     ("full_s", "max_delay_s", "limit"),
     [
         (0.01, 0.25, 100),
-        (0.03, 0.25, 120),
+        (0.03, 0.25, 100),
         (0.1, 0.25, 250),
-        (0.1, 1.0, 400),
+        (0.1, 1.0, 300),
         (0.01, 0.05, 50),
         (0.01, 0.001, 16),
         (0.1, 0.0, 700),
-        (0.1, 10.0, 400),
+        (0.1, 10.0, 300),
         (1.0, 10.0, 700),
     ],
 )
-def test_queue_limit_is_what_drains_in_four_batches_or_100_ms(full_s, max_delay_s, limit):
+def test_queue_limit_is_what_drains_in_three_batches_or_100_ms(full_s, max_delay_s, limit):
     """At most the configured delay; at least two batches per worker, and at most the bound."""
     forecast = _forecast(fixed_s=full_s, row_s=0.0, max_delay_s=max_delay_s, rate=1000.0)
     assert forecast.row_limit(700, 8) == limit

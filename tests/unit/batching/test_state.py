@@ -102,7 +102,7 @@ def test_short_runs_count_for_the_drain_rate():
     [(128, 250, 12), (128, 62.5, 8), (4, 250, 2), (128, 0, 1000), (2**20, 250, 1000)],
 )
 def test_queue_limit_is_what_drains_within_the_delay_limit(rows_per_s, max_delay_ms, room):
-    """That is four batches, at least 100 ms and at most the setting, within two batches and max_rows."""
+    """That is three batches, at least 100 ms and at most the setting, within two batches and max_rows."""
     queue = _draining(rows_per_s, max_delay_ms=max_delay_ms)
     effects = queue.offer(*(Caller() for _ in range(1001)))
     assert len(effects.admitted) == room

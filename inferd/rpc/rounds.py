@@ -7,7 +7,8 @@ event: with one socket a round, a rarely read connection waited for 0.6 s beside
 Gathering: for 0.1 s after a call was rejected, rounds begin at least 3 ms apart, take up to 512 events, and read all
 sockets, unless callbacks wait, which may be runs of a model. Full rounds of 64 events follow at once, with a large one
 after every eight. So the thread interrupts runs less often, and no connection waits until all that others have sent is
-handled (docs/decisions/rpc-gathering.md).
+handled (docs/decisions/rpc-gathering.md). While calls are left unread (`unread_calls`), each round follows at once,
+reads all sockets, and takes up to 512 events.
 
 Sharing: while calls over HTTP come too, a round takes up to 16 events, the thread gives way between events and between
 batches (`turns`), and a round ends early when a call over HTTP arrives.

@@ -303,10 +303,7 @@ class Acceptor:
         if not self._stopping:
             # First, so that further calls come in while this one is handled.
             self._arm(express)
-        if express is None:
-            self._accept(event, event.call_details.method, self._live.is_short_of_memory)
-        else:
-            self._accept(event, express.encode(), False)
+        self._accept(event, express)
 
     def _hold(self, event: core.RequestEvent, unread: UnreadCalls[core.RequestEvent]) -> None:
         """Serve a call at the end of the round, or later."""
@@ -329,7 +326,7 @@ class Acceptor:
         try:
             self._reject_late(unread, loop.now())
             for event in unread.take(_SERVED_AT_ONCE):
-                self._accept(event, event.call_details.method, self._live.is_short_of_memory)
+                self._accept(event)
         finally:
             self._arm_up_to(_MOST_UNREAD - unread.count)
             if unread.count:
@@ -344,16 +341,18 @@ class Acceptor:
             event.call.cancel()
             self._live.refusals.counts[UNREAD_TOO_LONG.reason] += 1
         for event in islice(unread.take_late(now), _REJECTED_AT_ONCE):
-            self._accept(event, event.call_details.method, self._live.is_short_of_memory, is_late=True)
+            self._accept(event, is_late=True)
 
-    def _accept(
-        self, event: core.RequestEvent, named: bytes, is_short_of_memory: bool, *, is_late: bool = False
-    ) -> None:
+    def _accept(self, event: core.RequestEvent, express: str | None = None, *, is_late: bool = False) -> None:
+        # The event of an express call does not name its method.
+        named = event.call_details.method if express is None else express.encode()
         found: tuple[str, Handler] = self.methods.cached.get(named) or self._find(named, event)
         method, handler = found
         now = time.monotonic()
         deadline = to_monotonic(event.call_details.deadline, now, time.time())
         live = self._live
+        # Express calls are answered in any case. Before the call is live, as that may check the memory.
+        is_short_of_memory = express is None and live.is_short_of_memory
         is_unary = type(handler) is CallbackUnaryHandler
         kind = CoreUnaryCall if is_unary else CoreStreamCall
         call = kind(event.call, live, method, event.invocation_metadata, deadline, now)

@@ -192,8 +192,7 @@ class PollLoop:
 
     def note_late(self, now: float) -> None:
         """Take all events that are ready in the next round, as calls were left unread; on the poll thread only."""
-        self._events.late_at = now
-        self._events.take_many_next(now)
+        self._events.note_late(now)
 
     @property
     def late_at(self) -> float:

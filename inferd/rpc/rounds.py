@@ -165,9 +165,14 @@ class Events:
             now = self._clock()
         self._next_round_at = now + _GATHER_INTERVAL_S
         self._full_rounds = 0
-        self.take_many_next(now)
+        self._take_many_next(now)
 
-    def take_many_next(self, now: float) -> None:
+    def note_late(self, now: float) -> None:
+        """Take all events that have come in the next round, as calls were left unread in this one."""
+        self.late_at = now
+        self._take_many_next(now)
+
+    def _take_many_next(self, now: float) -> None:
         """Read all sockets in the next round, and take all events that have come."""
         self.read_all_next(now)
         self._most_events = _GATHERED_EVENTS

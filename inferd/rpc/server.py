@@ -70,6 +70,9 @@ class Server(grpc.Server):
     RESOURCE_EXHAUSTED before their message is read. ``interceptors`` see every call, the first one first. Calls of
     ``express_methods`` (``/package.Service/Name``) are accepted from a queue of their own.
 
+    While calls are rejected for overload, and more come than can be read, one that has waited for ``max_unread_s`` is
+    rejected too, and the latest are read first; None reads all in order of arrival.
+
     The message of a unary call must be complete within ``message_timeout_s``. With ``inflate_up_to_bytes``, gzip
     messages are inflated, up to that size; the ``options`` must leave this to the server. ``status_of`` maps the
     server's own rejections to statuses.

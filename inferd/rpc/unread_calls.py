@@ -1,7 +1,7 @@
 """Calls that have come and were not looked at yet, while more come than can be. Pure; on the poll thread only."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
@@ -39,7 +39,7 @@ class UnreadCalls(Generic[Item]):
         takes_all = self.count <= most
         for _ in range(min(most, self.count)):
             peer = next(iter(self._waiting))
-            yield self._take_turn(peer, deque.popleft if takes_all else deque.pop)
+            yield self._take_turn(peer, latest=not takes_all)
 
     def take_late(self, now: float) -> Iterator[Item]:
         """Take calls that have waited for too long, as many as are asked for, the oldest of each connection in turn."""
@@ -48,18 +48,18 @@ class UnreadCalls(Generic[Item]):
         while late:
             late = [peer for peer in late if peer in self._waiting and self._waiting[peer][0].arrived_at <= arrived_by]
             for peer in late:
-                yield self._take_turn(peer, deque.popleft)
+                yield self._take_turn(peer)
 
     def take_expired(self, now: float) -> Iterator[Item]:
         """Take calls whose deadline has passed, as far as no other one of their connection is older."""
         for peer in list(self._waiting):
             while peer in self._waiting and self._waiting[peer][0].deadline <= now:
-                yield self._take_turn(peer, deque.popleft)
+                yield self._take_turn(peer)
 
-    def _take_turn(self, peer: bytes, end: Callable[["deque[_Waiting[Item]]"], "_Waiting[Item]"]) -> Item:
-        """Take a call of ``peer``, whose next turn comes after those of the others."""
+    def _take_turn(self, peer: bytes, *, latest: bool = False) -> Item:
+        """Take the oldest call of ``peer``, or the latest one; the next turn comes after those of the others."""
         waiting = self._waiting.pop(peer)
-        taken = end(waiting)
+        taken = waiting.pop() if latest else waiting.popleft()
         self.count -= 1
         if waiting:
             self._waiting[peer] = waiting

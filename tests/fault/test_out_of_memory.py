@@ -41,7 +41,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Small]:
     settings = {"batching": {"max_batch_size": _ROWS}}
     add_model(folder, "wide", onnx_models.wide(_ROW_MIB), settings)
     add_model(folder, "zeros", onnx_models.zeros(), settings)
-    arguments = [folder, "--set", f"runtime.verdict_cache={folder / 'cache'}"]
+    # The queue admits all, however slow the runs are when they are retried.
+    admits_all = ("--set", "queue.max_delay_ms=0")
+    arguments = [folder, "--set", f"runtime.verdict_cache={folder / 'cache'}", *admits_all]
     with serving(*arguments) as running:
         yield _Small(running, arguments)
 
